@@ -1,0 +1,43 @@
+/* The command line: a client of the API, plus a few commands that work on the data directory
+ * itself and are given in by main. It sees base, wire and pki only. */
+#ifndef RAP_ADMIN_CLI_H
+#define RAP_ADMIN_CLI_H
+
+#include "base/err.h"
+#include "base/id.h"
+
+struct cli_init {
+    const char *data_dir, *cluster, *name, *listen, *advertise, *owner_dir, *passphrase; /* NULL ok */
+};
+struct cli_init_result {
+    struct uuid cluster_id, node_id;
+    char root_fingerprint[65];
+    char owner_dir[4096];
+};
+struct cli_run {
+    const char *data_dir;
+    uint32_t heartbeat_ms, election_ms; /* Raft; 0 = default */
+    uint32_t agent_heartbeat_ms;        /* 0 = default */
+};
+struct cli_join {
+    const char *data_dir, *token, *listen, *advertise, *name;
+    size_t token_len;
+    const char *const *roles;
+    bool wait;
+    uint32_t timeout_ms;
+    void (*progress)(void *data, int event, const char *fingerprint_hex, const char *join_id,
+                     const char *detail); /* event: enum join_event */
+    void *data;
+};
+struct cli_ops {
+    int (*init)(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
+    /* Returns when the daemon has stopped cleanly (0) or could not start. */
+    int (*run)(const struct cli_run *o, struct errmsg *em);
+    int (*join)(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,
+                struct errmsg *em);
+};
+
+/* Returns the exit code (DESIGN section 9). */
+int cli_main(int argc, char **argv, const struct cli_ops *ops);
+
+#endif

@@ -1,0 +1,30 @@
+/* `rap join`: the enrolling host's side (DESIGN section 5). Runs its own loop until it ends. */
+#ifndef RAP_AGENT_JOIN_H
+#define RAP_AGENT_JOIN_H
+
+#include "agent/member.h"
+
+enum join_event { JOIN_CONNECTING, JOIN_SUBMITTED, JOIN_STILL_PENDING, JOIN_APPROVED_EVENT };
+
+struct join_options {
+    const char *data_dir;
+    const char *token; /* text; wiped by the caller */
+    size_t token_len;
+    const char *listen, *advertise, *name; /* advertise, name may be NULL (name: host name) */
+    const char *const *roles;              /* requested; NULL-terminated or NULL */
+    bool wait;           /* false: return once the request is pending */
+    uint32_t timeout_ms; /* 0 = until decided */
+    void *data;
+    /* Progress for people: the fingerprint and the join id are known from JOIN_SUBMITTED on. */
+    void (*progress)(void *data, enum join_event ev, const char *fingerprint_hex,
+                     const char *join_id, const char *detail);
+};
+
+/* 0: approved, everything stored (or, without wait, pending: *ret_pending true). A second call in
+ * the same data directory with the same token resumes the same request with the same key. Errors
+ * are the authority's (TOKEN_*, REJECTED, NAME_TAKEN, KEY_*), -ERR_UNREACHABLE, -ERR_TIMEOUT,
+ * -ERR_EXISTS (already a member). On a final refusal the pending key and files are removed. */
+int join_run(const struct join_options *o, bool *ret_pending, struct uuid *ret_node_id,
+             struct errmsg *em);
+
+#endif

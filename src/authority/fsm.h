@@ -1,0 +1,69 @@
+/* The replicated state: committed commands in, rows out. An in-memory SQLite database that every
+ * authority computes alike (DESIGN D3, D9, D10, D12).
+ *
+ * Pure: no clock, no randomness, no file. Equal logs give equal digests. A command can be refused
+ * (its result is the error, kept under its request id); an *entry* cannot fail to apply: when it
+ * does, this replica is broken and the caller must stop. */
+#ifndef RAP_AUTHORITY_FSM_H
+#define RAP_AUTHORITY_FSM_H
+
+#include "base/db.h"
+#include "wire/cmd.h"
+
+struct fsm;
+
+int fsm_new(struct fsm **ret, struct errmsg *em);
+void fsm_free(struct fsm *f);
+
+/* One command's outcome, in order of the entry. doc: a msgpack document (mp.h) - the thing made or
+ * changed, or {"detail": text} of a refusal; valid during the callback. replayed: the request id
+ * was seen before and this is its first result. */
+struct fsm_result {
+    struct uuid request_id;
+    uint64_t kind;
+    int rc;
+    struct blob doc;
+    bool replayed;
+};
+typedef void (*fsm_result_cb)(void *data, size_t n, const struct fsm_result *result);
+
+/* Applies one entry as one transaction. index must be above the last applied one. cb may be NULL;
+ * it runs after the transaction committed. Error: the entry could not be applied and nothing
+ * changed; the replica must stop (-ERR_UNSUPPORTED, -ERR_MALFORMED, -ERR_CORRUPT). */
+int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, fsm_result_cb cb,
+              void *data, struct errmsg *em);
+
+struct fsm_position {
+    uint64_t epoch, term, index;
+    int64_t time_ms;       /* highest stamp applied; a proposer uses max(this, its clock) */
+    uint8_t digest[32];    /* chain over all row changes: equal at equal index on every authority */
+    uint64_t config_index; /* last index that changed what some node's snapshot says */
+    uint64_t audit_seq;
+    uint8_t audit_head[32];
+};
+void fsm_position(const struct fsm *f, struct fsm_position *ret);
+/* The digest at an earlier index, if it is among the last 4096 applied. */
+bool fsm_digest_at(const struct fsm *f, uint64_t index, uint8_t ret[32]);
+
+/* The whole state as bytes (a serialized database), and back. Restore replaces everything; on error
+ * the old state stays. */
+int fsm_image(struct fsm *f, struct buf *out);
+int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em);
+
+/* For queries (SELECT only). */
+struct db *fsm_db(struct fsm *f);
+
+/* The first result of a request id: true when there is one. doc is appended to out. */
+bool fsm_find_result(struct fsm *f, const struct uuid *request_id, struct blob request_hash,
+                     int *ret_rc, struct buf *out);
+
+/* Recomputes the audit chain from its first row. 0, or -ERR_CORRUPT with the first bad row in em.
+ * doc gets {"rows", "head", "ok"}. */
+int fsm_audit_verify(struct fsm *f, struct mp_writer *doc, struct errmsg *em);
+
+/* Row changes of the last applied entry, for the mirror and the watch feed: called for each change,
+ * in order, before fsm_apply's transaction commits. op 'I','U','D'. May be NULL. */
+typedef void (*fsm_change_cb)(void *data, char op, const char *table, struct blob row_msgpack);
+void fsm_on_change(struct fsm *f, fsm_change_cb cb, void *data);
+
+#endif

@@ -1,0 +1,95 @@
+/* Our raft_io: what libraft needs of a disk and a network, over two small interfaces, so that the
+ * product (SQLite, fabric) and the simulator (memory, virtual time) share all the rules of
+ * reference raft.md that are easy to get wrong:
+ *   - G1 send never returns an error        - G4 no InstallSnapshot while our own snapshot is taken
+ *   - G2 entries are padded to 8 bytes      - G6 a term that does not change is not written again
+ *   - G7 an InstallSnapshot still in flight to a peer is not sent again
+ *   - every message is decoded by raft_msg (bounded) and its sender taken from the session
+ *   - an error of the store ends the process through `fatal`: libraft's asserts are compiled out */
+#ifndef RAP_AUTHORITY_RAFT_IO_H
+#define RAP_AUTHORITY_RAFT_IO_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <raft.h>
+
+/* One stored log entry; data is a view. */
+struct raft_store_entry {
+    uint64_t index, term;
+    uint16_t type; /* RAFT_COMMAND, RAFT_BARRIER, RAFT_CHANGE */
+    struct blob data;
+};
+
+struct raft_store_loaded {
+    uint64_t term;
+    uint64_t vote;
+    bool has_snapshot;
+    uint64_t snapshot_index, snapshot_term, snapshot_conf_index;
+    struct buf snapshot_conf;  /* raft_msg-encoded configuration */
+    struct buf snapshot_image; /* decompressed */
+    struct raft_store_entry *entries; /* data owned by this struct */
+    size_t entries_count;
+};
+void raft_store_loaded_fini(struct raft_store_loaded *l);
+
+struct raft_store;
+typedef void (*raft_store_cb)(void *data, int rc);
+struct raft_store_ops {
+    int (*load)(struct raft_store *s, struct raft_store_loaded *ret, struct errmsg *em);
+    /* Synchronous: durable when they return. */
+    int (*set_term)(struct raft_store *s, uint64_t term, struct errmsg *em); /* clears the vote */
+    int (*set_vote)(struct raft_store *s, uint64_t vote, struct errmsg *em);
+    /* Asynchronous, in order: cb on the loop when durable. Entry data stays valid until cb. */
+    void (*append)(struct raft_store *s, const struct raft_store_entry *e, size_t n,
+                   raft_store_cb cb, void *data);
+    /* Drops entries >= index, ordered with appends. */
+    void (*truncate)(struct raft_store *s, uint64_t index);
+    /* Stores a snapshot, then drops entries below index - trailing (trailing 0: the whole log, a
+     * snapshot received from the leader). image and conf stay valid until cb. */
+    void (*put_snapshot)(struct raft_store *s, uint64_t index, uint64_t term, uint64_t conf_index,
+                         struct blob conf, struct blob image, unsigned trailing, raft_store_cb cb,
+                         void *data);
+    /* Reads the last snapshot: ret is filled before cb. */
+    void (*get_snapshot)(struct raft_store *s, struct raft_store_loaded *ret, raft_store_cb cb,
+                         void *data);
+    void (*close)(struct raft_store *s, void (*cb)(void *data), void *data);
+};
+struct raft_store {
+    const struct raft_store_ops *ops;
+};
+
+struct raft_net;
+struct raft_net_ops {
+    /* Best effort, in order per peer; bytes are copied. */
+    void (*send)(struct raft_net *n, raft_id to, struct blob bytes);
+    /* True while an earlier large message to this peer is unsent or unacknowledged. */
+    bool (*snapshot_in_flight)(struct raft_net *n, raft_id to);
+};
+struct raft_net {
+    const struct raft_net_ops *ops;
+};
+
+struct raft_io_env {
+    void *data;
+    uint64_t (*mono_ms)(void *data);
+    uint64_t (*random)(void *data);
+    /* Does not return in the product. */
+    void (*fatal)(void *data, const char *why);
+    /* Runs cb on a later turn of the loop. */
+    void (*defer)(void *data, void (*cb)(void *arg), void *arg);
+    /* What our state is at, put into every message so that authorities compare digests (S15). */
+    void (*digest_out)(void *data, uint64_t *ret_index, uint8_t ret_digest[32]);
+    void (*digest_in)(void *data, raft_id from, uint64_t index, const uint8_t digest[32]);
+};
+
+/* Fills *io; store, net and env must outlive it. */
+int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *net,
+                 const struct raft_io_env *env);
+void raft_io_fini(struct raft_io *io);
+void raft_io_tick(struct raft_io *io); /* every heartbeat_ms */
+/* Bytes from a peer whose identity says it is member `from`. Malformed bytes: -ERR_MALFORMED,
+ * nothing happened. */
+int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes);
+
+#endif

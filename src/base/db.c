@@ -1,0 +1,320 @@
+#include "base/db.h"
+
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uthash.h>
+
+struct db_stmt {
+    struct db *db;
+    sqlite3_stmt *raw;
+    const char *sql; /* sqlite's own copy */
+    int bound;
+    bool in_use;
+    UT_hash_handle hh;
+};
+
+struct db {
+    sqlite3 *raw;
+    struct db_stmt *stmts;
+};
+
+static int translate(int rv)
+{
+    switch (rv & 0xff) {
+        case SQLITE_OK:
+        case SQLITE_DONE:
+        case SQLITE_ROW:
+            return 0;
+        case SQLITE_CORRUPT:
+        case SQLITE_NOTADB:
+            return -ERR_CORRUPT;
+        case SQLITE_CONSTRAINT:
+            return -ERR_CONFLICT;
+        case SQLITE_BUSY:
+        case SQLITE_LOCKED:
+            return -ERR_BUSY;
+        case SQLITE_TOOBIG:
+            return -ERR_TOO_LARGE;
+        default: /* SQLite's list is open-ended; all the rest is the outside world failing */
+            return -ERR_IO;
+    }
+}
+
+static const char durable_pragmas[] = "PRAGMA locking_mode=EXCLUSIVE;"
+                                      "PRAGMA journal_mode=WAL;"
+                                      "PRAGMA synchronous=FULL;"
+                                      "PRAGMA cell_size_check=ON;"
+                                      "PRAGMA mmap_size=0;"
+                                      "PRAGMA foreign_keys=ON;";
+static const char memory_pragmas[] = "PRAGMA journal_mode=MEMORY;"
+                                     "PRAGMA foreign_keys=ON;";
+
+int db_open(const char *path, enum db_kind kind, struct db **ret, struct errmsg *em)
+{
+    int rc = 0;
+    struct db *db = xcalloc(1, sizeof *db);
+    if (kind == DB_DURABLE) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0) {
+            rc = errmsg_set(em, -ERR_IO, "cannot open %s", path);
+            goto out;
+        }
+        (void)close(fd);
+    }
+    int rv = sqlite3_open_v2(kind == DB_MEMORY ? ":memory:" : path, &db->raw,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                             NULL);
+    if (rv != SQLITE_OK) {
+        rc = errmsg_set(em, translate(rv), "%s: %s", path, sqlite3_errstr(rv));
+        goto out;
+    }
+    (void)sqlite3_extended_result_codes(db->raw, 1);
+    rc = db_exec(db, kind == DB_MEMORY ? memory_pragmas : durable_pragmas, em);
+    if (rc != 0) {
+        errmsg_wrap(em, rc, "%s", kind == DB_MEMORY ? "memory database" : path);
+        goto out;
+    }
+    *ret = db;
+    db = NULL;
+out:
+    db_close(db);
+    return rc;
+}
+
+void db_close(struct db *db)
+{
+    if (db == NULL) {
+        return;
+    }
+    struct db_stmt *st;
+    struct db_stmt *tmp;
+    HASH_ITER(hh, db->stmts, st, tmp)
+    {
+        HASH_DEL(db->stmts, st);
+        (void)sqlite3_finalize(st->raw);
+        free(st);
+    }
+    (void)sqlite3_close_v2(db->raw);
+    free(db);
+}
+
+sqlite3 *db_handle(struct db *db)
+{
+    return db->raw;
+}
+
+const char *db_errmsg(struct db *db)
+{
+    return sqlite3_errmsg(db->raw);
+}
+
+int db_exec(struct db *db, const char *sql, struct errmsg *em)
+{
+    int rv = sqlite3_exec(db->raw, sql, NULL, NULL, NULL);
+    if (rv != SQLITE_OK) {
+        return errmsg_set(em, translate(rv), "sqlite: %s", sqlite3_errmsg(db->raw));
+    }
+    return 0;
+}
+
+int db_begin(struct db *db)
+{
+    return db_run(db_prepare(db, "BEGIN IMMEDIATE"));
+}
+
+int db_commit(struct db *db)
+{
+    return db_run(db_prepare(db, "COMMIT"));
+}
+
+void db_rollback(struct db *db)
+{
+    if (!sqlite3_get_autocommit(db->raw)) {
+        (void)db_run(db_prepare(db, "ROLLBACK"));
+    }
+}
+
+struct db_stmt *db_prepare(struct db *db, const char *sql)
+{
+    struct db_stmt *st;
+    HASH_FIND_STR(db->stmts, sql, st);
+    if (st == NULL) {
+        st = xcalloc(1, sizeof *st);
+        st->db = db;
+        int rv = sqlite3_prepare_v3(db->raw, sql, -1, SQLITE_PREPARE_PERSISTENT, &st->raw, NULL);
+        if (rv != SQLITE_OK) {
+            fatal("statement does not prepare: %s: %s", sqlite3_errmsg(db->raw), sql);
+        }
+        st->sql = sqlite3_sql(st->raw);
+        HASH_ADD_KEYPTR(hh, db->stmts, st->sql, strlen(st->sql), st);
+    }
+    CHECK(!st->in_use);
+    st->in_use = true;
+    st->bound = 0;
+    return st;
+}
+
+static int next_param(struct db_stmt *st)
+{
+    st->bound++;
+    CHECK(st->bound <= sqlite3_bind_parameter_count(st->raw));
+    return st->bound;
+}
+
+void db_bind_int(struct db_stmt *st, int64_t v)
+{
+    CHECK(sqlite3_bind_int64(st->raw, next_param(st), v) == SQLITE_OK);
+}
+
+void db_bind_text(struct db_stmt *st, const char *v)
+{
+    if (v == NULL) {
+        db_bind_null(st);
+    } else {
+        db_bind_textn(st, v, strlen(v));
+    }
+}
+
+void db_bind_textn(struct db_stmt *st, const char *v, size_t len)
+{
+    CHECK(sqlite3_bind_text64(st->raw, next_param(st), len == 0 ? "" : v, len, SQLITE_STATIC,
+                              SQLITE_UTF8) == SQLITE_OK);
+}
+
+void db_bind_blob(struct db_stmt *st, struct blob v)
+{
+    CHECK(sqlite3_bind_blob64(st->raw, next_param(st), v.len == 0 ? (const void *)"" : v.data,
+                              v.len, SQLITE_STATIC) == SQLITE_OK);
+}
+
+void db_bind_null(struct db_stmt *st)
+{
+    CHECK(sqlite3_bind_null(st->raw, next_param(st)) == SQLITE_OK);
+}
+
+int db_step(struct db_stmt *st)
+{
+    CHECK(st->in_use);
+    CHECK(st->bound == sqlite3_bind_parameter_count(st->raw));
+    int rv = sqlite3_step(st->raw);
+    if (rv == SQLITE_ROW) {
+        return 1;
+    }
+    return rv == SQLITE_DONE ? 0 : translate(rv);
+}
+
+void db_done(struct db_stmt *st)
+{
+    (void)sqlite3_reset(st->raw);
+    if (st->bound > 0) {
+        (void)sqlite3_clear_bindings(st->raw);
+    }
+    st->in_use = false;
+}
+
+int db_run(struct db_stmt *st)
+{
+    int rc;
+    do {
+        rc = db_step(st);
+    } while (rc == 1);
+    db_done(st);
+    return rc;
+}
+
+int64_t db_changes(struct db *db)
+{
+    return sqlite3_changes64(db->raw);
+}
+
+static int column(struct db_stmt *st, const char *name)
+{
+    int n = sqlite3_column_count(st->raw);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(sqlite3_column_name(st->raw, i), name) == 0) {
+            return i;
+        }
+    }
+    fatal("no column %s in: %s", name, st->sql);
+}
+
+int64_t db_col_int(struct db_stmt *st, const char *name)
+{
+    return sqlite3_column_int64(st->raw, column(st, name));
+}
+
+const char *db_col_text(struct db_stmt *st, const char *name)
+{
+    const unsigned char *s = sqlite3_column_text(st->raw, column(st, name));
+    return s == NULL ? "" : (const char *)s;
+}
+
+struct blob db_col_blob(struct db_stmt *st, const char *name)
+{
+    int i = column(st, name);
+    const void *p = sqlite3_column_blob(st->raw, i);
+    return blob_of(p, (size_t)sqlite3_column_bytes(st->raw, i));
+}
+
+bool db_col_is_null(struct db_stmt *st, const char *name)
+{
+    return sqlite3_column_type(st->raw, column(st, name)) == SQLITE_NULL;
+}
+
+sqlite3_stmt *db_stmt_handle(struct db_stmt *st)
+{
+    return st->raw;
+}
+
+static int user_version(struct db *db, int64_t *ret)
+{
+    struct db_stmt *st = db_prepare(db, "PRAGMA user_version");
+    int rc = db_step(st);
+    if (rc == 1) {
+        *ret = db_col_int(st, "user_version");
+    }
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
+int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em)
+{
+    int64_t have;
+    int rc = user_version(db, &have);
+    if (rc != 0) {
+        return errmsg_set(em, rc, "cannot read the schema version: %s", db_errmsg(db));
+    }
+    int64_t known = 0;
+    while (list[known].name != NULL) {
+        known++;
+    }
+    if (have > known) {
+        return errmsg_set(em, -ERR_SCHEMA,
+                          "database has schema %lld, this binary knows up to %lld: use the newer "
+                          "binary that wrote it",
+                          (long long)have, (long long)known);
+    }
+    for (int64_t i = have; i < known; i++) {
+        char set_version[64];
+        (void)snprintf(set_version, sizeof set_version, "PRAGMA user_version=%lld",
+                       (long long)i + 1);
+        rc = db_begin(db);
+        if (rc == 0) {
+            rc = db_exec(db, list[i].sql, em);
+        }
+        if (rc == 0) {
+            rc = db_exec(db, set_version, em);
+        }
+        if (rc == 0) {
+            rc = db_commit(db);
+        }
+        if (rc != 0) {
+            db_rollback(db);
+            return errmsg_wrap(em, rc, "migration %s", list[i].name);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,202 @@
+/* The fabric: authenticated, encrypted QUIC between nodes (DESIGN section 8). The only user of
+ * ngtcp2 and GnuTLS.
+ *
+ * A *peer* is another node, known by id. A *session* is a live connection to it with mutual TLS;
+ * its identity comes from the verified leaf of the very chain TLS verified (pki_chain_verify). Two
+ * connections per pair at most: control (small, latency-critical) and bulk. A *stream* carries
+ * length-prefixed frames both ways, in order; it opens with a header that names a service. An *rpc*
+ * is a stream with one request and one answer, and a deadline.
+ *
+ * One thread: everything here runs on the loop given to fabric_open. Callbacks never run inside the
+ * call that asked for them. Views passed to callbacks are valid during the callback only. */
+#ifndef RAP_FABRIC_FABRIC_H
+#define RAP_FABRIC_FABRIC_H
+
+#include "base/addr.h"
+#include "base/err.h"
+#include "base/id.h"
+#include "pki/pki.h"
+
+#include <uv.h>
+
+struct fabric;
+struct fabric_stream;
+struct fabric_request;
+
+/* Who is at the other end of a stream or request. */
+struct fabric_peer {
+    bool authenticated; /* false: an enrolling host, which showed no certificate */
+    struct pki_identity identity; /* when authenticated */
+    struct addr address;
+};
+
+/* Application close codes, seen by the peer as the reason of a close (RFC 9000 section 19.19). */
+enum fabric_close_code {
+    FABRIC_CLOSE_SHUTDOWN = 1,   /* the node stops */
+    FABRIC_CLOSE_REVOKED = 2,    /* your identity is revoked */
+    FABRIC_CLOSE_REPLACED = 3,   /* a newer connection of the same node took over */
+    FABRIC_CLOSE_PROTOCOL = 4,   /* malformed header or frame */
+    FABRIC_CLOSE_LIMIT = 5,      /* a bound was reached */
+    FABRIC_CLOSE_IDLE = 6,
+    FABRIC_CLOSE_EXPIRED = 7,    /* certificate expired */
+};
+
+struct fabric_limits { /* 0 = default */
+    uint32_t sessions_max;         /* 20000 */
+    uint32_t half_open_max;        /* unfinished handshakes; 1024 */
+    uint32_t retry_above;          /* half-open handshakes above which Retry is sent; 64 */
+    uint32_t streams_per_session;  /* concurrent, opened by the peer; 256 */
+    uint32_t handshakes_per_turn;  /* new connections accepted in one loop turn; 16 */
+    uint32_t enroll_sessions_max;  /* 2048 */
+    size_t queue_bytes_max;        /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
+                                      frame of the service's maximum when that is more */
+};
+
+struct fabric_config {
+    uv_loop_t *loop;
+    struct addr listen;            /* port 0: any; see fabric_local_addr */
+    struct uuid cluster_id;
+    const struct pki_trust *trust; /* the caller's; may change between loop turns, then call
+                                      fabric_recheck */
+    uint8_t reset_secret[32];      /* persisted by the caller: stateless resets (RFC 9000 10.3) and
+                                      Retry tokens survive a restart */
+    bool serve_enroll;             /* accept ALPN rap-enroll/1 (authorities) */
+    uint32_t keepalive_ms;         /* own probes on idle sessions; 0 = 1000 */
+    uint32_t dead_ms;              /* no answer for this long = session dead; 0 = 4000 */
+    struct fabric_limits limits;
+    void *data;
+    /* A control session came up or went; may be NULL. rc: why it ended (-ERR_CLOSED, -ERR_REVOKED,
+     * -ERR_TIMEOUT ...). */
+    void (*session_up)(void *data, const struct fabric_peer *peer);
+    void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
+};
+
+int fabric_open(const struct fabric_config *config, struct fabric **ret, struct errmsg *em);
+/* Closes every session with a SHUTDOWN reason, ends pending requests with -ERR_CANCELED, then calls
+ * cb once on a later turn; the fabric is freed when cb returns. cb may be NULL. */
+void fabric_close(struct fabric *f, void (*cb)(void *data), void *data);
+
+/* Our own certificate chain (leaf, issuing CA, root) and key. Without it the fabric can only dial
+ * for enrolment. Replacing it keeps live sessions; new handshakes use the new one. */
+int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count,
+                        const struct pki_key *key, struct errmsg *em);
+/* Trust changed: sessions whose peer is now banned close with FABRIC_CLOSE_REVOKED. Returns how
+ * many. Also runs by itself when a peer's certificate expires. */
+size_t fabric_recheck(struct fabric *f);
+void fabric_local_addr(const struct fabric *f, struct addr *ret);
+
+/* --- directory and sessions --- */
+/* Where a peer listens; replaces what was known. Nothing is dialled until it is needed. */
+void fabric_peer_set(struct fabric *f, const struct uuid *id, const struct addr *addrs, size_t n);
+/* Closes its sessions and forgets its addresses. */
+void fabric_peer_forget(struct fabric *f, const struct uuid *id);
+/* Keep a session to it open, reconnecting with jittered exponential back-off (100 ms - 5 s). */
+void fabric_peer_keep(struct fabric *f, const struct uuid *id, bool keep);
+bool fabric_peer_connected(const struct fabric *f, const struct uuid *id);
+
+/* --- services --- */
+enum fabric_service_flags {
+    FABRIC_SVC_ENROLL = 1,    /* reachable by hosts without a certificate (and only by them) */
+    FABRIC_SVC_AUTHORITY = 2, /* only for peers with an authority name */
+};
+
+struct fabric_service {
+    const char *name; /* at most 32 bytes; must outlive the fabric */
+    unsigned flags;
+    size_t frame_max_bytes; /* larger incoming frames close the session; 0 = RPC_FRAME_MAX */
+    void *data;
+    /* Exactly one of the two is set. */
+    /* rpc: answer exactly once, now or later, with fabric_answer. */
+    void (*request)(void *data, struct fabric_request *rq, struct blob body);
+    /* long-lived: call fabric_stream_accept on it during the call, or fabric_stream_close. */
+    void (*stream)(void *data, struct fabric_stream *s);
+};
+/* The struct is copied. A peer that asks for an unknown service gets -ERR_NO_SERVICE, one that may
+ * not use it -ERR_NOT_AUTHORITY. */
+void fabric_serve(struct fabric *f, const struct fabric_service *svc);
+
+const struct fabric_peer *fabric_request_peer(const struct fabric_request *rq);
+/* Milliseconds the caller is still going to wait; 0 when its deadline has passed. */
+uint32_t fabric_request_left_ms(const struct fabric_request *rq);
+/* rc 0 with a body, or an error with a body (its details) or none. Frees rq; a caller that has gone
+ * away meanwhile is no problem. */
+void fabric_answer(struct fabric_request *rq, int rc, struct blob body);
+
+/* --- rpc --- */
+/* rc is the answer's, or -ERR_TIMEOUT, -ERR_CLOSED, -ERR_UNREACHABLE (it may or may not have been
+ * executed), -ERR_NO_SERVICE, -ERR_CANCELED. */
+struct fabric_call;
+typedef void (*fabric_call_cb)(struct fabric_call *call, int rc, struct blob body);
+struct fabric_call {
+    void *data;        /* the caller's */
+    fabric_call_cb cb; /* set by fabric_call_start */
+    void *impl;        /* the fabric's */
+};
+/* 0: cb runs exactly once, on a later turn; call belongs to the fabric until then. Otherwise cb
+ * never runs (-ERR_UNREACHABLE: no address known; -ERR_TOO_LARGE). The body is copied. Dials when
+ * there is no session. */
+int fabric_call_start(struct fabric *f, struct fabric_call *call, const struct uuid *to,
+                      const char *service, struct blob body, uint32_t deadline_ms,
+                      fabric_call_cb cb);
+/* cb runs with -ERR_CANCELED on a later turn, unless it was about to run anyway. */
+void fabric_call_cancel(struct fabric_call *call);
+
+/* --- streams --- */
+struct fabric_stream_vtab {
+    void (*frame)(struct fabric_stream *s, void *data, struct blob frame);
+    /* Once; afterwards the stream is gone. rc 0: the peer finished it, or -ERR_CLOSED,
+     * -ERR_TIMEOUT, -ERR_NO_SERVICE, -ERR_NOT_AUTHORITY, -ERR_REVOKED, -ERR_BUSY (limit) ...
+     * Not called after fabric_stream_close. */
+    void (*closed)(struct fabric_stream *s, void *data, int rc);
+    /* The unsent queue fell below half its bound after a -ERR_BUSY; may be NULL. */
+    void (*drained)(struct fabric_stream *s, void *data);
+};
+
+struct fabric_stream_to {
+    struct uuid node_id;     /* a peer of the directory, or nil to enrol: */
+    struct addr enroll_addr; /* ALPN rap-enroll/1 to this address; the server must show an
+                                *authority* name under the trusted (or pinned) root */
+    const char *service;
+    bool bulk;               /* use the bulk connection */
+};
+/* The stream is usable at once; frames wait for the session. Failure to connect ends it through
+ * closed(). */
+int fabric_stream_open(struct fabric *f, const struct fabric_stream_to *to,
+                       const struct fabric_stream_vtab *vtab, void *data,
+                       struct fabric_stream **ret);
+void fabric_stream_accept(struct fabric_stream *s, const struct fabric_stream_vtab *vtab,
+                          void *data);
+/* Copies the frame. -ERR_BUSY: the queue is full, nothing was taken. -ERR_TOO_LARGE. */
+int fabric_stream_send(struct fabric_stream *s, struct blob frame);
+/* Sends what is queued, then the end (fin), and forgets the stream: no more callbacks. */
+void fabric_stream_close(struct fabric_stream *s);
+/* Drops what is queued and resets the stream. No more callbacks. */
+void fabric_stream_reset(struct fabric_stream *s, int rc);
+/* Who is there; NULL until the session is up. */
+const struct fabric_peer *fabric_stream_peer(const struct fabric_stream *s);
+
+/* --- datagrams (RFC 9221): small, unordered, may be lost --- */
+typedef void (*fabric_datagram_cb)(void *data, const struct fabric_peer *from, struct blob payload);
+void fabric_on_datagram(struct fabric *f, fabric_datagram_cb cb, void *data);
+/* -ERR_CLOSED without a live session, -ERR_TOO_LARGE, -ERR_BUSY (queue full: dropped, counted). */
+int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob payload);
+
+/* --- counters --- */
+struct fabric_counters {
+    uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent,
+        half_open, dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out,
+        packets_in, packets_out, rpcs_served, rpcs_made, auth_refused;
+};
+void fabric_counters(const struct fabric *f, struct fabric_counters *ret);
+struct fabric_session_info {
+    struct fabric_peer peer;
+    bool dialled, bulk;
+    uint32_t rtt_us;
+    uint64_t bytes_in, bytes_out, packets_lost;
+    int64_t up_since_ms; /* wall clock */
+};
+/* Calls fn for each live session. */
+void fabric_sessions(const struct fabric *f,
+                     void (*fn)(void *data, const struct fabric_session_info *info), void *data);
+
+#endif

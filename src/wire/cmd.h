@@ -1,0 +1,231 @@
+/* What the Raft log says. One log entry is a batch: a header and commands, applied as one
+ * transaction of the replicated state (DESIGN D10). A command carries everything that was decided
+ * when it was proposed - times, ids, serials, certificates (D9) - so that applying it needs no
+ * clock, no randomness and no key.
+ *
+ * Decoded strictly: a command or key that this binary does not know stops the node, for skipping
+ * it would make the replicas differ. */
+#ifndef RAP_WIRE_CMD_H
+#define RAP_WIRE_CMD_H
+
+#include "wire/limits.h"
+#include "wire/msg.h"
+
+/*   X(NAME, number, lower-case name, high risk) : numbers are never reused */
+#define CMD_KINDS(X)                                  \
+    X(CLUSTER_INIT, 1, cluster_init, 1)               \
+    X(TERM_START, 2, term_start, 0)                   \
+    X(TOKEN_CREATE, 3, token_create, 0)               \
+    X(TOKEN_REVOKE, 4, token_revoke, 0)               \
+    X(JOIN_SUBMIT, 5, join_submit, 0)                 \
+    X(JOIN_APPROVE, 6, join_approve, 1)               \
+    X(JOIN_REJECT, 7, join_reject, 0)                 \
+    X(JOIN_EXPIRE, 8, join_expire, 0)                 \
+    X(ROLE_ASSIGN, 9, role_assign, 1)                 \
+    X(ROLE_UNASSIGN, 10, role_unassign, 1)            \
+    X(NODE_RENAME, 11, node_rename, 0)                \
+    X(NODE_REVOKE, 12, node_revoke, 1)                \
+    X(NODE_REMOVE, 13, node_remove, 1)                \
+    X(CERT_RENEW, 14, cert_renew, 1)                  \
+    X(AUTHORITY_ADD, 15, authority_add, 1)            \
+    X(AUTHORITY_STATUS, 16, authority_status, 1)      \
+    X(AUTHORITY_REMOVE, 17, authority_remove, 1)      \
+    X(NODE_HEALTH, 18, node_health, 0)                \
+    X(JOIN_DENIED, 19, join_denied, 0)
+
+enum cmd_kind {
+#define CMD_ENUM_(NAME, num, name, risk) CMD_##NAME = num,
+    CMD_KINDS(CMD_ENUM_)
+#undef CMD_ENUM_
+};
+/* "join_approve"; NULL for an unknown kind. */
+const char *cmd_kind_name(uint64_t kind);
+bool cmd_kind_high_risk(uint64_t kind);
+/* The body's description; NULL for an unknown kind. */
+const struct msg_desc *cmd_body_desc(uint64_t kind);
+
+/* Who asked. */
+#define ACTOR_OWNER "owner"   /* the platform owner, shown by the root key */
+#define ACTOR_ADMIN "admin"   /* a user of the admin API; id "uid:0" on the local socket */
+#define ACTOR_NODE "node"     /* a node, by its certificate; id is the node id */
+#define ACTOR_SYSTEM "system" /* the leader itself: terms, expiries, health */
+
+/* The log entry. */
+#define CMD_ENTRY_FIELDS(X, T)                                                         \
+    X(T, 1, U64, version, 0, MSG_REQUIRED) /* CMD_VERSION */                           \
+    X(T, 2, U64, term, 0, MSG_REQUIRED)    /* the proposing leader's term */           \
+    X(T, 3, LIST, commands, CMD_BATCH_MAX, MSG_REQUIRED) /* of bin: encoded struct cmd */
+MSG_DECLARE(cmd_entry, CMD_ENTRY_FIELDS)
+#define CMD_VERSION 1
+
+#define CMD_FIELDS(X, T)                                                                \
+    X(T, 1, U64, kind, 0, MSG_REQUIRED)                                                 \
+    X(T, 2, ID, request_id, 0, MSG_REQUIRED) /* first result kept; a retry gets it (D14) */ \
+    X(T, 3, I64, time_ms, 0, MSG_REQUIRED)   /* the proposer's wall clock */            \
+    X(T, 4, STR, actor_kind, 16, MSG_REQUIRED)                                          \
+    X(T, 5, STR, actor_id, 128, 0)                                                      \
+    X(T, 6, BIN, body, CMD_BODY_MAX, MSG_REQUIRED)                                      \
+    X(T, 7, FIX, request_hash, 32, 0) /* SHA-256 of what was asked: a reused id with another \
+                                         request is refused, not answered */
+MSG_DECLARE(cmd, CMD_FIELDS)
+
+/* One node certificate, decided: everything a row needs without parsing DER at apply. */
+#define CMD_CERT_FIELDS(X, T)                                      \
+    X(T, 1, BIN, der, CERT_DER_MAX, MSG_REQUIRED)                  \
+    X(T, 2, FIX, serial, 16, MSG_REQUIRED)                         \
+    X(T, 3, I64, not_before_ms, 0, MSG_REQUIRED)                   \
+    X(T, 4, I64, not_after_ms, 0, MSG_REQUIRED)                    \
+    X(T, 5, FIX, public_key, 32, MSG_REQUIRED)                     \
+    X(T, 6, FIX, fingerprint, 32, MSG_REQUIRED)                    \
+    X(T, 7, BIN, issuer_der, CERT_DER_MAX, MSG_REQUIRED)
+MSG_DECLARE(cmd_cert, CMD_CERT_FIELDS)
+
+/* Entry 2 of every log, written by `rap init`: the cluster, its root, the first authority. */
+#define CLUSTER_INIT_FIELDS(X, T)                                  \
+    X(T, 1, ID, cluster_id, 0, MSG_REQUIRED)                       \
+    X(T, 2, STR, name, NAME_MAX_BYTES, MSG_REQUIRED)               \
+    X(T, 3, BIN, root_der, CERT_DER_MAX, MSG_REQUIRED)             \
+    X(T, 4, FIX, root_fingerprint, 32, MSG_REQUIRED)               \
+    X(T, 5, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 6, STR, node_name, NAME_MAX_BYTES, MSG_REQUIRED)          \
+    X(T, 7, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)         \
+    X(T, 8, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* cmd_cert */  \
+    X(T, 9, LIST, capabilities, CAPABILITIES_MAX, 0) /* of str */
+MSG_DECLARE(cluster_init, CLUSTER_INIT_FIELDS)
+
+#define TERM_START_FIELDS(X, T)                                    \
+    X(T, 1, U64, term, 0, MSG_REQUIRED)                            \
+    X(T, 2, ID, leader_id, 0, MSG_REQUIRED)
+MSG_DECLARE(term_start, TERM_START_FIELDS)
+
+#define TOKEN_CREATE_FIELDS(X, T)                                  \
+    X(T, 1, ID, token_id, 0, MSG_REQUIRED)                         \
+    X(T, 2, FIX, token_hash, 32, MSG_REQUIRED)                     \
+    X(T, 3, I64, expires_at_ms, 0, MSG_REQUIRED)                   \
+    X(T, 4, U64, max_uses, 0, MSG_REQUIRED)                        \
+    X(T, 5, LIST, scope_roles, ROLES_MAX, 0) /* of str: roles a joiner may ask for; none = any */ \
+    X(T, 6, STR, scope_name, NAME_MAX_BYTES, 0) /* only this node name may join */
+MSG_DECLARE(token_create, TOKEN_CREATE_FIELDS)
+
+#define TOKEN_REVOKE_FIELDS(X, T)                                  \
+    X(T, 1, ID, token_id, 0, MSG_REQUIRED)
+MSG_DECLARE(token_revoke, TOKEN_REVOKE_FIELDS)
+
+#define JOIN_SUBMIT_FIELDS(X, T)                                                    \
+    X(T, 1, ID, join_id, 0, MSG_REQUIRED)                                           \
+    X(T, 2, FIX, token_hash, 32, MSG_REQUIRED)                                      \
+    X(T, 3, STR, node_name, NAME_MAX_BYTES, MSG_REQUIRED)                           \
+    X(T, 4, FIX, public_key, 32, MSG_REQUIRED)                                      \
+    X(T, 5, FIX, fingerprint, 32, MSG_REQUIRED)                                     \
+    X(T, 6, STR, facts, FACTS_MAX_BYTES, 0)          /* JSON object, as text */      \
+    X(T, 7, LIST, capabilities, CAPABILITIES_MAX, 0) /* of str */                    \
+    X(T, 8, LIST, requested_roles, ROLES_MAX, 0)     /* of str */                    \
+    X(T, 9, STR, source_address, ADDRESS_MAX_BYTES, 0)                              \
+    X(T, 10, STR, address, ADDRESS_MAX_BYTES, 0)     /* where it will listen */      \
+    X(T, 11, I64, expires_at_ms, 0, MSG_REQUIRED)    /* abandoned after this */
+MSG_DECLARE(join_submit, JOIN_SUBMIT_FIELDS)
+
+#define JOIN_APPROVE_FIELDS(X, T)                                  \
+    X(T, 1, ID, join_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 3, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* cmd_cert */
+MSG_DECLARE(join_approve, JOIN_APPROVE_FIELDS)
+
+#define JOIN_REJECT_FIELDS(X, T)                                   \
+    X(T, 1, ID, join_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, reason, REASON_MAX_BYTES, MSG_REQUIRED)
+MSG_DECLARE(join_reject, JOIN_REJECT_FIELDS)
+
+/* Every pending request whose time is over at time_ms. */
+#define JOIN_EXPIRE_FIELDS(X, T)                                   \
+    X(T, 1, I64, before_ms, 0, MSG_REQUIRED)
+MSG_DECLARE(join_expire, JOIN_EXPIRE_FIELDS)
+
+/* An attempt to join that the leader refused before it became a request (unknown token, bad CSR):
+ * audited, nothing else changes. */
+#define JOIN_DENIED_FIELDS(X, T)                                   \
+    X(T, 1, U64, error, 0, MSG_REQUIRED) /* enum err */            \
+    X(T, 2, STR, source_address, ADDRESS_MAX_BYTES, 0)             \
+    X(T, 3, STR, node_name, NAME_MAX_BYTES, 0)                     \
+    X(T, 4, FIX, fingerprint, 32, 0)                               \
+    X(T, 5, FIX, token_hash, 32, 0)
+MSG_DECLARE(join_denied, JOIN_DENIED_FIELDS)
+
+#define ROLE_ASSIGN_FIELDS(X, T)                                   \
+    X(T, 1, ID, assignment_id, 0, MSG_REQUIRED)                    \
+    X(T, 2, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 3, STR, role, ROLE_MAX_BYTES, MSG_REQUIRED)               \
+    X(T, 4, STR, organization_id, 64, 0)                           \
+    X(T, 5, STR, policy, POLICY_MAX_BYTES, 0)
+MSG_DECLARE(role_assign, ROLE_ASSIGN_FIELDS)
+
+#define ROLE_UNASSIGN_FIELDS(X, T)                                 \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, role, ROLE_MAX_BYTES, MSG_REQUIRED)               \
+    X(T, 3, STR, organization_id, 64, 0)
+MSG_DECLARE(role_unassign, ROLE_UNASSIGN_FIELDS)
+
+#define NODE_RENAME_FIELDS(X, T)                                   \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, name, NAME_MAX_BYTES, MSG_REQUIRED)
+MSG_DECLARE(node_rename, NODE_RENAME_FIELDS)
+
+/* The key is banned for ever; the node stays listed as revoked. */
+#define NODE_REVOKE_FIELDS(X, T)                                   \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, reason, REASON_MAX_BYTES, MSG_REQUIRED)
+MSG_DECLARE(node_revoke, NODE_REVOKE_FIELDS)
+
+/* Takes a revoked node out of every list; its key stays banned. */
+#define NODE_REMOVE_FIELDS(X, T)                                   \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)
+MSG_DECLARE(node_remove, NODE_REMOVE_FIELDS)
+
+#define CERT_RENEW_FIELDS(X, T)                                    \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* cmd_cert; same public key */
+MSG_DECLARE(cert_renew, CERT_RENEW_FIELDS)
+
+/* Raft ids are given out by apply, rise, and are never reused. */
+#define AUTHORITY_ADD_FIELDS(X, T)                                                       \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                                                \
+    X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)                               \
+    X(T, 3, BIN, issuer_der, CERT_DER_MAX, MSG_REQUIRED) /* its CA, signed by the root */ \
+    X(T, 4, FIX, issuer_fingerprint, 32, MSG_REQUIRED)                                   \
+    X(T, 5, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* its leaf, under that CA */
+MSG_DECLARE(authority_add, AUTHORITY_ADD_FIELDS)
+
+/* joining -> standby -> voter, as the Raft configuration follows. */
+#define AUTHORITY_STATUS_FIELDS(X, T)                              \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, status, 16, MSG_REQUIRED)
+MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
+
+/* Its CA is refused from now on and its key banned; what it issued as a leader stays valid only
+ * until renewed (see docs/SECURITY.md). */
+#define AUTHORITY_REMOVE_FIELDS(X, T)                              \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, reason, REASON_MAX_BYTES, 0)
+MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
+
+#define NODE_HEALTH_FIELDS(X, T)                                   \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, STR, health, 16, MSG_REQUIRED) /* healthy, unhealthy, stale */ \
+    X(T, 3, STR, agent_version, 32, 0)                             \
+    X(T, 4, I64, last_seen_ms, 0, 0)                               \
+    X(T, 5, STR, address, ADDRESS_MAX_BYTES, 0)                    \
+    X(T, 6, STR, facts, FACTS_MAX_BYTES, 0)                        \
+    X(T, 7, LIST, capabilities, CAPABILITIES_MAX, 0)
+MSG_DECLARE(node_health, NODE_HEALTH_FIELDS)
+
+/* Builds the bytes of one command: encodes body with the kind's description, then the envelope. */
+void cmd_encode(struct cmd *c, const void *body, struct buf *out);
+
+/* SPEC ROLE-02 and CAP-01, and which capability a role needs ("" = none; ROLE-04). */
+bool role_is_known(struct blob role);
+bool capability_is_known(struct blob capability);
+const char *role_capability(struct blob role);
+extern const char *const role_names[];       /* NULL-terminated */
+extern const char *const capability_names[]; /* NULL-terminated */
+
+#endif

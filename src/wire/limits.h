@@ -1,0 +1,32 @@
+/* Every bound on what a peer, a file or a user may send. One list, so that it can be read at once. */
+#ifndef RAP_WIRE_LIMITS_H
+#define RAP_WIRE_LIMITS_H
+
+#define NAME_MAX_BYTES 63       /* node and cluster names: an RFC 1123 label */
+#define ADDRESS_MAX_BYTES 260   /* host:port */
+#define REASON_MAX_BYTES 256
+#define FACTS_MAX_BYTES 4096    /* JSON text */
+#define POLICY_MAX_BYTES 1024   /* JSON text */
+#define ROLE_MAX_BYTES 32
+#define ROLES_MAX 32            /* of one node or token */
+#define CAPABILITIES_MAX 32
+#define CERT_DER_MAX 2048
+#define CHAIN_MAX 4             /* certificates in a presented chain */
+#define CSR_DER_MAX 1024
+#define CMD_CERT_MAX 6144       /* an encoded cmd_cert */
+#define CMD_BODY_MAX 24576
+#define CMD_BATCH_MAX 1024      /* commands in one log entry */
+#define ENTRY_MAX_BYTES (4u << 20)
+#define RAFT_FRAME_MAX (64u << 20) /* one Raft message, an image included */
+#define RPC_FRAME_MAX (1u << 20)
+#define SNAPSHOT_MAX_BYTES (1u << 20) /* a node's signed configuration */
+#define IMAGE_MAX_BYTES (1u << 30)    /* the replicated state, decompressed */
+#define TOKEN_TTL_MAX_MS (30LL * 86400 * 1000)
+#define TOKEN_USES_MAX 100000
+#define JOIN_PENDING_MAX_MS (24LL * 3600 * 1000) /* a request nobody decided */
+#define JOIN_PENDING_MAX 20000  /* requests waiting at once */
+#define AUTHORITIES_MAX 9
+#define PAGE_DEFAULT 100
+#define PAGE_MAX 500
+
+#endif

@@ -1,0 +1,159 @@
+/* Conversations between an ordinary node and the authority: enrolment, heartbeat, renewal, signed
+ * configuration, and the making of an authority. Decoded leniently (MSG_LENIENT), so that versions
+ * can differ.
+ *
+ *   service "enroll"   stream, ALPN rap-enroll/1: enroll_request ->, enroll_status <- (one or more)
+ *   service "heartbeat" rpc: heartbeat -> heartbeat_ack
+ *   service "renew"     rpc: renew_request -> renew_answer
+ *   service "config"    stream: config_subscribe ->, signed_snapshot <- (each change)
+ *   service "issuer"    rpc, authority -> node: issuer_request -> issuer_answer
+ *   service "op"        rpc, authority -> leader: op_request -> op document
+ *   service "raft"      stream, authority -> authority: raft_msg frames
+ */
+#ifndef RAP_WIRE_NODE_MSG_H
+#define RAP_WIRE_NODE_MSG_H
+
+#include "wire/limits.h"
+#include "wire/msg.h"
+
+#define ENROLL_REQUEST_FIELDS(X, T)                                                   \
+    X(T, 1, FIX, token_secret, 32, MSG_REQUIRED)                                      \
+    X(T, 2, BIN, csr, CSR_DER_MAX, MSG_REQUIRED)                                      \
+    X(T, 3, STR, node_name, NAME_MAX_BYTES, MSG_REQUIRED)                             \
+    X(T, 4, STR, facts, FACTS_MAX_BYTES, 0)                                           \
+    X(T, 5, LIST, capabilities, CAPABILITIES_MAX, 0) /* of str */                     \
+    X(T, 6, LIST, requested_roles, ROLES_MAX, 0)     /* of str */                     \
+    X(T, 7, STR, address, ADDRESS_MAX_BYTES, 0) /* where it listens, as advertised */ \
+    X(T, 8, STR, agent_version, 32, 0)                                                \
+    X(T, 9, ID, request_id, 0, MSG_REQUIRED)    /* same key, same id: the same request */
+MSG_DECLARE(enroll_request, ENROLL_REQUEST_FIELDS)
+
+enum enroll_state { ENROLL_PENDING = 1, ENROLL_APPROVED = 2, ENROLL_REFUSED = 3 };
+#define ENROLL_STATUS_FIELDS(X, T)                                                          \
+    X(T, 1, U64, state, 0, MSG_REQUIRED)                                                    \
+    X(T, 2, ID, join_id, 0, 0)                                                              \
+    X(T, 3, U64, error, 0, 0)                     /* REFUSED: enum err */                   \
+    X(T, 4, STR, detail, REASON_MAX_BYTES, 0)     /* REFUSED: why, e.g. the admin's reason */ \
+    X(T, 5, BIN, leaf, CERT_DER_MAX, 0)           /* APPROVED from here on */               \
+    X(T, 6, BIN, issuer, CERT_DER_MAX, 0)                                                   \
+    X(T, 7, BIN, root, CERT_DER_MAX, 0)                                                     \
+    X(T, 8, BIN, snapshot, SNAPSHOT_MAX_BYTES, 0) /* signed_snapshot */                     \
+    X(T, 9, ID, node_id, 0, 0)                                                              \
+    X(T, 10, STR, cluster_name, NAME_MAX_BYTES, 0)                                          \
+    X(T, 11, I64, expires_at_ms, 0, 0)            /* PENDING: abandoned after this */
+MSG_DECLARE(enroll_status, ENROLL_STATUS_FIELDS)
+
+#define HEARTBEAT_FIELDS(X, T)                                     \
+    X(T, 1, U64, epoch, 0, 0)          /* of the snapshot held */  \
+    X(T, 2, U64, config_version, 0, 0)                             \
+    X(T, 3, STR, health, 16, MSG_REQUIRED) /* healthy, degraded */ \
+    X(T, 4, STR, agent_version, 32, 0)                             \
+    X(T, 5, STR, facts, FACTS_MAX_BYTES, 0)                        \
+    X(T, 6, LIST, capabilities, CAPABILITIES_MAX, 0)               \
+    X(T, 7, STR, address, ADDRESS_MAX_BYTES, 0)                    \
+    X(T, 8, I64, sent_at_ms, 0, 0)                                 \
+    X(T, 9, ID, node_id, 0, 0) /* set by the authority that forwards it, from the session */ \
+    X(T, 10, U64, audit_seq, 0, 0)                                 \
+    X(T, 11, FIX, audit_head, 32, 0)
+MSG_DECLARE(heartbeat, HEARTBEAT_FIELDS)
+
+#define HEARTBEAT_ACK_FIELDS(X, T)             \
+    X(T, 1, U64, interval_ms, 0, MSG_REQUIRED) \
+    X(T, 2, I64, received_at_ms, 0, 0)
+MSG_DECLARE(heartbeat_ack, HEARTBEAT_ACK_FIELDS)
+
+#define RENEW_REQUEST_FIELDS(X, T)                    \
+    X(T, 1, ID, request_id, 0, MSG_REQUIRED)          \
+    X(T, 2, BIN, csr, CSR_DER_MAX, MSG_REQUIRED)      \
+    X(T, 3, ID, node_id, 0, 0) /* set by a forwarding authority */
+MSG_DECLARE(renew_request, RENEW_REQUEST_FIELDS)
+#define RENEW_ANSWER_FIELDS(X, T)                     \
+    X(T, 1, BIN, leaf, CERT_DER_MAX, MSG_REQUIRED)    \
+    X(T, 2, BIN, issuer, CERT_DER_MAX, MSG_REQUIRED)
+MSG_DECLARE(renew_answer, RENEW_ANSWER_FIELDS)
+
+#define CONFIG_SUBSCRIBE_FIELDS(X, T) \
+    X(T, 1, U64, epoch, 0, 0)         \
+    X(T, 2, U64, config_version, 0, 0)
+MSG_DECLARE(config_subscribe, CONFIG_SUBSCRIBE_FIELDS)
+
+/* --- making an authority: the leader asks the node --- */
+enum issuer_step { ISSUER_PREPARE = 1, ISSUER_INSTALL = 2 };
+#define ISSUER_REQUEST_FIELDS(X, T)       \
+    X(T, 1, U64, step, 0, MSG_REQUIRED)   \
+    X(T, 2, BIN, issuer, CERT_DER_MAX, 0) /* INSTALL: the CA certificate the owner signed */
+MSG_DECLARE(issuer_request, ISSUER_REQUEST_FIELDS)
+#define ISSUER_ANSWER_FIELDS(X, T)          \
+    X(T, 1, BIN, csr, CSR_DER_MAX, 0)       /* PREPARE: for the new issuing CA key */ \
+    X(T, 2, BIN, leaf, CERT_DER_MAX, 0)     /* INSTALL: its own leaf with the authority name */
+MSG_DECLARE(issuer_answer, ISSUER_ANSWER_FIELDS)
+
+/* --- an authority passes a call on to the leader --- */
+#define OP_REQUEST_FIELDS(X, T)                                              \
+    X(T, 1, STR, method, 48, MSG_REQUIRED) /* "token.create"; admin.h lists them */ \
+    X(T, 2, ID, request_id, 0, 0)                                            \
+    X(T, 3, STR, actor_kind, 16, 0)                                          \
+    X(T, 4, STR, actor_id, 128, 0)                                           \
+    X(T, 5, BIN, args, CMD_BODY_MAX, 0) /* msgpack document */
+MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
+
+/* --- signed configuration (DESIGN section 6, SPEC SNAP) --- */
+#define SNAPSHOT_SCHEMA 1
+#define SNAPSHOT_LIFE_MS (24LL * 3600 * 1000)
+#define SNAPSHOT_SIGN_DOMAIN "rap-snapshot"
+
+#define SNAPSHOT_BODY_FIELDS(X, T)                                                  \
+    X(T, 1, U64, schema, 0, MSG_REQUIRED)                                           \
+    X(T, 2, ID, cluster_id, 0, MSG_REQUIRED)                                        \
+    X(T, 3, ID, node_id, 0, MSG_REQUIRED)                                           \
+    X(T, 4, U64, epoch, 0, MSG_REQUIRED)                                            \
+    X(T, 5, U64, config_version, 0, MSG_REQUIRED) /* the Raft index it was cut at */ \
+    X(T, 6, I64, issued_at_ms, 0, MSG_REQUIRED)                                     \
+    X(T, 7, I64, expires_at_ms, 0, MSG_REQUIRED)                                    \
+    X(T, 8, LIST, scopes, 16, 0)               /* of str: "node", "authority", ... */ \
+    X(T, 9, LIST, authorities, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_authority */ \
+    X(T, 10, LIST, roles, ROLES_MAX, 0)        /* of bin: snapshot_role */          \
+    X(T, 11, LIST, peers, 64, 0)               /* of bin: snapshot_peer */          \
+    X(T, 12, LIST, revocations, 20000, 0)      /* of bin 32: banned key fingerprints */ \
+    X(T, 13, U64, audit_seq, 0, 0)                                                  \
+    X(T, 14, FIX, audit_head, 32, 0)                                                \
+    X(T, 15, STR, cluster_name, NAME_MAX_BYTES, 0)                                  \
+    X(T, 16, STR, node_name, NAME_MAX_BYTES, 0)                                     \
+    X(T, 17, STR, membership_status, 16, 0)
+MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
+
+#define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
+    X(T, 2, STR, name, NAME_MAX_BYTES, 0)                  \
+    X(T, 3, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED) \
+    X(T, 4, FIX, issuer_fingerprint, 32, MSG_REQUIRED)     \
+    X(T, 5, STR, status, 16, 0)
+MSG_DECLARE(snapshot_authority, SNAPSHOT_AUTHORITY_FIELDS)
+
+#define SNAPSHOT_ROLE_FIELDS(X, T)                  \
+    X(T, 1, STR, role, ROLE_MAX_BYTES, MSG_REQUIRED) \
+    X(T, 2, STR, organization_id, 64, 0)            \
+    X(T, 3, STR, policy, POLICY_MAX_BYTES, 0)
+MSG_DECLARE(snapshot_role, SNAPSHOT_ROLE_FIELDS)
+
+#define SNAPSHOT_PEER_FIELDS(X, T)                         \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
+    X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)
+MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
+
+/* A list of signatures from the first release on (DESIGN D16). */
+#define SIGNED_SNAPSHOT_FIELDS(X, T)                            \
+    X(T, 1, BIN, body, SNAPSHOT_MAX_BYTES, MSG_REQUIRED)        \
+    X(T, 2, LIST, signatures, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_signature */
+MSG_DECLARE(signed_snapshot, SIGNED_SNAPSHOT_FIELDS)
+
+#define SNAPSHOT_SIGNATURE_FIELDS(X, T)                 \
+    X(T, 1, FIX, signature, 64, MSG_REQUIRED)           \
+    X(T, 2, BIN, leaf, CERT_DER_MAX, MSG_REQUIRED)      \
+    X(T, 3, BIN, issuer, CERT_DER_MAX, MSG_REQUIRED)
+MSG_DECLARE(snapshot_signature, SNAPSHOT_SIGNATURE_FIELDS)
+
+/* Appends one encoded message as a bin to a list under construction: raw grows, count rises. */
+void msg_list_add(const struct msg_desc *d, const void *msg, struct buf *raw, uint32_t *count);
+
+#endif
