@@ -15,6 +15,10 @@
 
 struct core;
 
+/* A member's raft id is made from its node id (the first 8 bytes of its SHA-256, top bit cleared),
+ * and its raft address is the node id as text: no table of ids is needed, and no id is reused. */
+raft_id core_raft_id(const struct uuid *node_id);
+
 struct core_env {
     void *data;
     int64_t (*wall_ms)(void *data);

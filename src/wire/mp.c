@@ -161,6 +161,22 @@ void mp_doc_time(struct mp_writer *w, struct mp_doc *d, const char *key, int64_t
     mp_doc_str(w, d, key, wall_ms == 0 ? NULL : text);
 }
 
+void mp_doc_copy(struct mp_writer *w, struct mp_doc *d, struct blob doc)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, doc);
+    uint32_t n = doc.len == 0 ? 0 : mp_get_map(&r, UINT32_MAX);
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        struct blob k = mp_skip(&r);
+        struct blob v = mp_skip(&r);
+        if (r.err == 0) {
+            d->count++;
+            mp_put_raw(w, k);
+            mp_put_raw(w, v);
+        }
+    }
+}
+
 void mp_doc_end(struct mp_writer *w, struct mp_doc *d)
 {
     header_end(w, d->at, d->count);

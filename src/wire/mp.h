@@ -46,6 +46,8 @@ void mp_doc_uuid(struct mp_writer *w, struct mp_doc *d, const char *key, const s
 void mp_doc_hex(struct mp_writer *w, struct mp_doc *d, const char *key, struct blob v);
 /* As RFC 3339 text; 0 is nil. */
 void mp_doc_time(struct mp_writer *w, struct mp_doc *d, const char *key, int64_t wall_ms);
+/* Copies every pair of an encoded document (a valid map) into the open one. */
+void mp_doc_copy(struct mp_writer *w, struct mp_doc *d, struct blob doc);
 void mp_doc_end(struct mp_writer *w, struct mp_doc *d);
 /* The same trick for an array whose length is found on the way: count items yourself. */
 size_t mp_list_begin(struct mp_writer *w);

@@ -1,0 +1,434 @@
+/* The authority node: puts the Raft member (core), the replicated state (fsm), the durable log and
+ * the fabric together, and turns the crank.
+ *
+ * One loop turn: callbacks (fabric, log writer, timers) -> prepare handle: deferred calls, core_flush
+ * (one log entry for all that was proposed), then what follows from newly applied state (subscribers,
+ * waiting hosts, the directory) -> the fabric writes what all this queued -> poll. */
+#include "authority/authority_impl.h"
+
+#include "authority/raft_log.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/rng.h"
+
+#define HEARTBEAT_DEFAULT_MS 50
+#define ELECTION_DEFAULT_MS 500
+#define EXPIRE_EVERY_MS 60000
+
+int64_t authority_now_ms(const struct authority *a)
+{
+    (void)a;
+    return clock_wall_ms();
+}
+
+uint64_t authority_mono_ms(void)
+{
+    return clock_mono_ns() / 1000000;
+}
+
+/* --- what raft_io and core ask of the outside --- */
+
+static uint64_t env_mono_ms(void *data)
+{
+    (void)data;
+    return authority_mono_ms();
+}
+
+static int64_t env_wall_ms(void *data)
+{
+    (void)data;
+    return clock_wall_ms();
+}
+
+static uint64_t env_random_u64(void *data)
+{
+    (void)data;
+    return rng_u64();
+}
+
+static void env_random(void *data, void *out, size_t len)
+{
+    (void)data;
+    rng_bytes(out, len);
+}
+
+static void env_fatal(void *data, const char *why)
+{
+    (void)data;
+    fatal("%s", why);
+}
+
+static void on_spin(uv_idle_t *h)
+{
+    (void)h; /* exists to keep the loop from sleeping until the next flush */
+}
+
+static void env_want_flush(void *data)
+{
+    struct authority *a = data;
+    a->flush_wanted = true;
+    if (!uv_is_closing((uv_handle_t *)&a->spin)) {
+        (void)uv_idle_start(&a->spin, on_spin);
+    }
+}
+
+static void env_defer(void *data, void (*cb)(void *arg), void *arg)
+{
+    struct authority *a = data;
+    struct deferred *d = xcalloc(1, sizeof *d);
+    d->cb = cb;
+    d->arg = arg;
+    /* Order is kept: each new one goes to the end. */
+    struct deferred *last = LIST_FIRST(&a->deferred);
+    if (last == NULL) {
+        LIST_INSERT_HEAD(&a->deferred, d, link);
+    } else {
+        while (LIST_NEXT(last, link) != NULL) {
+            last = LIST_NEXT(last, link);
+        }
+        LIST_INSERT_AFTER(last, d, link);
+    }
+    env_want_flush(a);
+}
+
+static void env_applied(void *data, uint64_t index)
+{
+    struct authority *a = data;
+    (void)index;
+    a->applied_dirty = true;
+    env_want_flush(a);
+}
+
+static void env_role_changed(void *data)
+{
+    struct authority *a = data;
+    struct core_status s;
+    core_status(a->core, &s);
+    if (s.role == CORE_LEADER && a->leader_since_ms == 0) {
+        a->leader_since_ms = authority_mono_ms();
+        log_info(LOG_AUTHORITY, "leader", "term=%llu", (unsigned long long)s.term);
+        health_became_leader(a);
+    } else if (s.role != CORE_LEADER && a->leader_since_ms != 0) {
+        a->leader_since_ms = 0;
+        a->change_busy = false;
+        log_info(LOG_AUTHORITY, "no longer leader", "term=%llu", (unsigned long long)s.term);
+        health_fini(a);
+    }
+}
+
+/* --- following applied state --- */
+
+static void load_root(struct authority *a)
+{
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT certificate FROM cluster_trust_roots"
+                                                 " WHERE status = 'active' LIMIT 1");
+    if (db_step(st) == 1) {
+        struct blob der = db_col_blob(st, "certificate");
+        buf_clear(&a->root_der);
+        buf_add(&a->root_der, der.data, der.len);
+    }
+    db_done(st);
+}
+
+static void follow_state(struct authority *a)
+{
+    struct fsm_position pos;
+    fsm_position(a->fsm, &pos);
+    if (pos.config_index != a->config_seen) {
+        a->config_seen = pos.config_index;
+        load_root(a);
+        raft_net_refresh(a);
+        if (a->cfg.config_changed != NULL) {
+            a->cfg.config_changed(a->cfg.data);
+        }
+    }
+    push_changed(a);
+    enroll_applied(a);
+}
+
+static void run_deferred(struct authority *a)
+{
+    /* Only those queued before this turn: one that queues another waits for the next. */
+    LIST_HEAD(, deferred) now = LIST_HEAD_INITIALIZER(now);
+    struct deferred *d = LIST_FIRST(&a->deferred);
+    if (d != NULL) {
+        LIST_FIRST(&now) = d;
+        d->link.le_prev = &LIST_FIRST(&now);
+        LIST_INIT(&a->deferred);
+    }
+    while ((d = LIST_FIRST(&now)) != NULL) {
+        LIST_REMOVE(d, link);
+        d->cb(d->arg);
+        free(d);
+    }
+}
+
+static void on_prepare(uv_prepare_t *h)
+{
+    struct authority *a = h->data;
+    if (!a->flush_wanted) {
+        return;
+    }
+    a->flush_wanted = false;
+    run_deferred(a);
+    if (!a->closing) {
+        core_flush(a->core);
+        if (a->applied_dirty) {
+            a->applied_dirty = false;
+            follow_state(a);
+        }
+    }
+    if (!a->flush_wanted && !uv_is_closing((uv_handle_t *)&a->spin)) {
+        (void)uv_idle_stop(&a->spin);
+    }
+}
+
+static void expired(void *data, int rc, struct blob doc)
+{
+    (void)data;
+    (void)rc;
+    (void)doc;
+}
+
+/* Abandoned joins; and once an hour a small entry, so that snapshots of an idle cluster can be
+ * refreshed with a version of their own. */
+static void expire_joins(struct authority *a)
+{
+    int64_t now_ms = authority_now_ms(a);
+    if (now_ms - a->last_expire_ms < EXPIRE_EVERY_MS) {
+        return;
+    }
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT count(*) AS n FROM node_join_requests"
+                                " WHERE status = 'pending' AND expires_at <= ?");
+    db_bind_int(st, now_ms);
+    bool due = db_step(st) == 1 && db_col_int(st, "n") > 0;
+    db_done(st);
+    if (due || now_ms - a->last_expire_ms >= 60 * (int64_t)EXPIRE_EVERY_MS) {
+        a->last_expire_ms = now_ms;
+        call_internal(a, "join.expire", blob_of(NULL, 0), NULL, ACTOR_SYSTEM, "", expired, NULL);
+    }
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct authority *a = t->data;
+    raft_io_tick(&a->io);
+    core_tick(a->core);
+    call_tick(a);
+    uint64_t now = authority_mono_ms();
+    if (now - a->last_reconcile_ms < RECONCILE_MS) {
+        return;
+    }
+    a->last_reconcile_ms = now;
+    members_reconcile(a);
+    push_tick(a);
+    if (a->leader_since_ms != 0) {
+        health_tick(a);
+        expire_joins(a);
+    }
+}
+
+void authority_state(const struct authority *a, struct authority_state *ret)
+{
+    struct core_status s;
+    struct fsm_position pos;
+    core_status(a->core, &s);
+    fsm_position(a->fsm, &pos);
+    *ret = (struct authority_state){
+        .raft_role = s.role == CORE_LEADER     ? "leader"
+                     : s.role == CORE_FOLLOWER ? "follower"
+                                               : "candidate",
+        .quorum = s.quorum,
+        .epoch = EPOCH_FIRST,
+        .term = s.term,
+        .index = s.applied_index,
+        .commit_index = s.commit_index,
+        .voters = s.voters,
+        .seen = s.seen,
+        .needed = s.needed,
+        .leader_contact_ms = s.leader_contact_ms,
+    };
+    memcpy(ret->digest, pos.digest, sizeof ret->digest);
+    const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(a, s.leader);
+    if (leader != NULL) {
+        ret->leader = *leader;
+    }
+    char id[UUID_TEXT_MAX];
+    uuid_format(&a->cfg.node_id, id);
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT status FROM cluster_authorities"
+                                                 " WHERE node_id = ? AND status <> 'removed'");
+    db_bind_text(st, id);
+    ret->member = db_step(st) == 1;
+    db_done(st);
+    ret->state = !ret->member ? "recovering" : s.quorum ? "healthy" : "no_quorum";
+}
+
+void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issuer)
+{
+    buf_clear(&a->leaf_der);
+    buf_add(&a->leaf_der, leaf.data, leaf.len);
+    buf_clear(&a->leaf_issuer_der);
+    buf_add(&a->leaf_issuer_der, issuer.data, issuer.len);
+}
+
+/* --- opening and closing --- */
+
+static int load_issuer(struct authority *a, struct errmsg *em)
+{
+    char *key_path = path_join(a->dir, "issuer.key");
+    char *crt_path = path_join(a->dir, "issuer.crt");
+    struct buf pem;
+    size_t count = 0;
+    buf_init(&pem, 4 * CERT_DER_MAX);
+    int rc = pki_key_load(key_path, NULL, &a->issuer_key, em);
+    if (rc == 0) {
+        rc = file_read(crt_path, &pem, em);
+    }
+    if (rc == 0) {
+        rc = pki_pem_read(buf_blob(&pem), &a->issuer_der, 1, &count, em);
+    }
+    buf_fini(&pem);
+    free(key_path);
+    free(crt_path);
+    return rc;
+}
+
+static void destroy(struct authority *a)
+{
+    raft_io_fini(&a->io);
+    raft_net_fabric_fini(&a->net);
+    core_free(a->core);
+    fsm_free(a->fsm);
+    pki_key_free(a->issuer_key);
+    buf_fini(&a->issuer_der);
+    buf_fini(&a->leaf_der);
+    buf_fini(&a->leaf_issuer_der);
+    buf_fini(&a->root_der);
+    health_fini(a);
+    free(a->dir);
+    free(a);
+}
+
+int authority_open(const struct authority_config *config, struct authority **ret,
+                   struct errmsg *em)
+{
+    struct authority *a = xcalloc(1, sizeof *a);
+    a->cfg = *config;
+    a->cfg.heartbeat_ms = config->heartbeat_ms == 0 ? HEARTBEAT_DEFAULT_MS : config->heartbeat_ms;
+    a->cfg.election_ms = config->election_ms == 0 ? ELECTION_DEFAULT_MS : config->election_ms;
+    a->dir = xstrdup(config->dir);
+    buf_init(&a->issuer_der, CERT_DER_MAX);
+    buf_init(&a->leaf_der, CERT_DER_MAX);
+    buf_init(&a->leaf_issuer_der, CERT_DER_MAX);
+    buf_init(&a->root_der, CERT_DER_MAX);
+    a->last_expire_ms = clock_wall_ms();
+    raft_net_fabric_init(&a->net, a);
+    a->io_env = (struct raft_io_env){.data = a,
+                                     .mono_ms = env_mono_ms,
+                                     .random = env_random_u64,
+                                     .fatal = env_fatal,
+                                     .defer = env_defer};
+    a->core_env = (struct core_env){.data = a,
+                                    .wall_ms = env_wall_ms,
+                                    .mono_ms = env_mono_ms,
+                                    .random = env_random,
+                                    .want_flush = env_want_flush,
+                                    .role_changed = env_role_changed,
+                                    .applied = env_applied,
+                                    .fatal = env_fatal};
+    char *log_path = path_join(a->dir, "raft.db");
+    int rc = load_issuer(a, em);
+    if (rc == 0) {
+        rc = fsm_new(&a->fsm, em);
+    }
+    if (rc == 0) {
+        rc = raft_log_open(config->loop, log_path, &a->store, em);
+    }
+    free(log_path);
+    if (rc != 0) {
+        destroy(a);
+        return errmsg_wrap(em, rc, "authority");
+    }
+    /* From here on only authority_close ends it: handles and the writer thread are live. */
+    CHECK(uv_timer_init(config->loop, &a->tick) == 0);
+    CHECK(uv_prepare_init(config->loop, &a->flush) == 0);
+    CHECK(uv_idle_init(config->loop, &a->spin) == 0);
+    a->tick.data = a->flush.data = a->spin.data = a;
+    a->open_handles = 3;
+    rc = raft_io_init(&a->io, a->store, &a->net.base, &a->io_env);
+    if (rc == 0) {
+        rc = core_new(&(struct core_config){.id = core_raft_id(&config->node_id),
+                                            .node_id = config->node_id,
+                                            .io = &a->io,
+                                            .fsm = a->fsm,
+                                            .env = &a->core_env,
+                                            .heartbeat_ms = a->cfg.heartbeat_ms,
+                                            .election_ms = a->cfg.election_ms},
+                      &a->core, em);
+    }
+    if (rc == 0) {
+        rc = core_start(a->core, em);
+    }
+    if (rc != 0) {
+        /* A log that does not load or a state that does not apply needs a person (DESIGN D13). */
+        fatal("authority: %s", em != NULL ? em->text : err_text(rc));
+    }
+    raft_net_serve(a);
+    call_serve(a);
+    health_serve(a);
+    push_serve(a);
+    enroll_serve(a);
+    CHECK(uv_prepare_start(&a->flush, on_prepare) == 0);
+    CHECK(uv_timer_start(&a->tick, on_tick, a->cfg.heartbeat_ms, a->cfg.heartbeat_ms) == 0);
+    a->applied_dirty = true;
+    env_want_flush(a);
+    *ret = a;
+    return 0;
+}
+
+static void done(struct authority *a)
+{
+    if (--a->open_handles > 0) {
+        return;
+    }
+    void (*cb)(void *data) = a->close_cb;
+    void *data = a->close_data;
+    destroy(a);
+    if (cb != NULL) {
+        cb(data);
+    }
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    done(h->data);
+}
+
+static void on_store_closed(void *data)
+{
+    struct authority *a = data;
+    uv_close((uv_handle_t *)&a->tick, on_handle_closed);
+    uv_close((uv_handle_t *)&a->flush, on_handle_closed);
+    uv_close((uv_handle_t *)&a->spin, on_handle_closed);
+}
+
+static void on_core_closed(void *data)
+{
+    struct authority *a = data;
+    a->store->ops->close(a->store, on_store_closed, a);
+}
+
+void authority_close(struct authority *a, void (*cb)(void *data), void *data)
+{
+    CHECK(!a->closing);
+    a->close_cb = cb;
+    a->close_data = data;
+    (void)uv_timer_stop(&a->tick);
+    call_cancel_all(a);
+    push_close(a);
+    enroll_close(a);
+    a->closing = true;
+    core_close(a->core, on_core_closed, a);
+}

@@ -1,0 +1,70 @@
+/* An authority node: a member of the Raft group, the services other nodes ask of it, and the answers
+ * to the owner's calls. Composed by the daemon; runs on the fabric's loop. */
+#ifndef RAP_AUTHORITY_AUTHORITY_H
+#define RAP_AUTHORITY_AUTHORITY_H
+
+#include "fabric/fabric.h"
+#include "wire/node_msg.h"
+
+struct authority;
+
+struct authority_config {
+    uv_loop_t *loop;
+    struct fabric *fabric;
+    const struct pki_trust *trust;
+    struct uuid cluster_id, node_id;
+    const char *dir; /* holds issuer.key, issuer.crt, raft.db */
+    const struct pki_key *node_key; /* signs snapshots; must outlive the authority */
+    uint32_t heartbeat_ms, election_ms; /* Raft; 0 = 50, 500 */
+    uint32_t agent_heartbeat_ms;        /* what nodes are told; 0 = 15000 */
+    void *data;
+    /* Something a node's snapshot says has changed and is applied here; also once after start. The
+     * daemon hands this node's own snapshot to its agent. */
+    void (*config_changed)(void *data);
+};
+
+int authority_open(const struct authority_config *config, struct authority **ret,
+                   struct errmsg *em);
+/* Pending calls end with -ERR_CANCELED; cb on a later turn, then the authority is freed. */
+void authority_close(struct authority *a, void (*cb)(void *data), void *data);
+
+/* The leaf snapshots are signed with, and the CA above it. Call before the first snapshot and after
+ * each renewal. Copied. */
+void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issuer);
+
+/* --- calls (admin/admin.h lists methods and arguments) --- */
+typedef void (*authority_call_cb)(void *data, int rc, struct blob doc);
+struct authority_call {
+    const char *method;
+    struct blob args; /* msgpack document; valid until cb */
+    struct uuid request_id;
+    const char *actor_kind, *actor_id; /* valid until cb */
+    bool stale, dry_run;
+    uint32_t timeout_ms;
+    authority_call_cb cb;
+    void *data;
+};
+/* cb exactly once, never inside this call. The struct is copied. rc as admin_answer; a call that
+ * needs a majority and cannot have one gets -ERR_NO_QUORUM with a document {epoch, term, seen,
+ * needed, outcome: "none" | "unknown", detail}. */
+void authority_call(struct authority *a, const struct authority_call *call);
+
+/* This node's own signed snapshot, from applied state. -ERR_NOT_FOUND while the state does not know
+ * the node yet. */
+int authority_snapshot(struct authority *a, const struct uuid *node_id, struct buf *out,
+                       struct errmsg *em);
+
+struct authority_state {
+    const char *state;     /* healthy, no_quorum, recovering (state not loaded yet) */
+    const char *raft_role; /* leader, follower, candidate */
+    bool quorum;
+    bool member; /* the applied state lists this node as an authority */
+    struct uuid leader; /* nil: unknown */
+    uint64_t epoch, term, index, commit_index;
+    unsigned voters, seen, needed;
+    uint64_t leader_contact_ms;
+    uint8_t digest[32];
+};
+void authority_state(const struct authority *a, struct authority_state *ret);
+
+#endif

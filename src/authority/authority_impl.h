@@ -1,0 +1,194 @@
+/* What the files of this module share. Nobody outside includes it. */
+#ifndef RAP_AUTHORITY_AUTHORITY_IMPL_H
+#define RAP_AUTHORITY_AUTHORITY_IMPL_H
+
+#include "authority/authority.h"
+#include "authority/core.h"
+#include "authority/query.h"
+#include "authority/raft_io.h"
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#define EPOCH_FIRST 1
+#define TICK_MS 50
+#define RECONCILE_MS 200
+#define FORWARD_TIMEOUT_MS 3000
+
+/* --- raft over the fabric (raft_net.c) --- */
+struct raft_peer {
+    struct authority *a;
+    raft_id id;
+    struct uuid node_id;
+    struct fabric_stream *stream; /* ours to it; NULL until needed */
+    uint64_t snapshot_until_ms;   /* a snapshot is believed in flight until then */
+    UT_hash_handle hh;
+};
+struct raft_net_fabric {
+    struct raft_net base;
+    struct authority *a;
+    struct raft_peer *peers;
+};
+
+/* --- config subscriptions (push.c) --- */
+struct subscriber {
+    struct authority *a;
+    struct fabric_stream *stream;
+    struct uuid node_id;
+    uint64_t held_version; /* what it has, as far as we know */
+    int64_t sent_at_ms;
+    LIST_ENTRY(subscriber) link;
+};
+LIST_HEAD(subscriber_list, subscriber);
+
+/* --- enrolling hosts that wait for a decision (enroll.c) --- */
+struct enrolling {
+    struct authority *a;
+    struct fabric_stream *stream;
+    struct uuid join_id; /* nil until submitted */
+    bool submitting;
+    bool gone; /* the stream ended while a call was under way */
+    LIST_ENTRY(enrolling) link;
+};
+LIST_HEAD(enrolling_list, enrolling);
+
+/* --- live health on the leader (health.c) --- */
+struct live_node {
+    struct uuid node_id;
+    int64_t seen_ms; /* wall clock */
+    char committed[16]; /* health last proposed */
+    UT_hash_handle hh;
+};
+
+struct authority {
+    struct authority_config cfg;
+    char *dir;
+    struct pki_key *issuer_key;
+    struct buf issuer_der;  /* our issuing CA */
+    struct buf leaf_der, leaf_issuer_der; /* what signs snapshots */
+    struct buf root_der;    /* of the cluster, from applied state */
+
+    struct raft_store *store;
+    struct raft_net_fabric net;
+    struct raft_io_env io_env;
+    struct raft_io io;
+    struct core_env core_env;
+    struct core *core;
+    struct fsm *fsm;
+
+    uv_timer_t tick;
+    uv_prepare_t flush;  /* end of each loop turn: core_flush and what waits for applied state */
+    uv_idle_t spin;      /* keeps the loop from blocking while a flush is wanted */
+    bool flush_wanted;
+    bool applied_dirty;  /* entries were applied since the last flush */
+    uint64_t config_seen; /* config_index that subscribers, directory and daemon know of */
+    uint64_t last_reconcile_ms;
+    uint64_t leader_since_ms; /* monotonic; 0 when not leader */
+    int64_t last_expire_ms;
+
+    struct subscriber_list subscribers;
+    struct enrolling_list enrolling;
+    struct live_node *live;
+    bool change_busy;
+    struct core_change change;
+
+    LIST_HEAD(, pending_call) calls;
+    LIST_HEAD(, deferred) deferred;
+    uint32_t denied_budget; /* JOIN_DENIED audit rows still allowed in this window */
+    int64_t denied_window_ms;
+
+    bool closing;
+    int open_handles;
+    void (*close_cb)(void *data);
+    void *close_data;
+};
+
+struct deferred {
+    void (*cb)(void *arg);
+    void *arg;
+    LIST_ENTRY(deferred) link;
+};
+
+static inline struct db *state_db(const struct authority *a)
+{
+    return fsm_db(a->fsm);
+}
+
+int64_t authority_now_ms(const struct authority *a);
+uint64_t authority_mono_ms(void);
+
+/* raft_net.c */
+void raft_net_fabric_init(struct raft_net_fabric *n, struct authority *a);
+void raft_net_fabric_fini(struct raft_net_fabric *n);
+/* The member ids and addresses the applied state knows: directory, sessions, id map. */
+void raft_net_refresh(struct authority *a);
+const struct uuid *raft_net_node(const struct authority *a, raft_id id);
+void raft_net_serve(struct authority *a);
+
+/* call.c */
+struct pending_call;
+/* Refusal when no majority can be had: appends the document of -ERR_NO_QUORUM. */
+void call_no_quorum_doc(const struct authority *a, const char *outcome, struct buf *out);
+void call_serve(struct authority *a);
+void call_cancel_all(struct authority *a);
+void call_tick(struct authority *a);
+/* A call the leader makes to itself or to the leader, in the name of `actor`. */
+void call_internal(struct authority *a, const char *method, struct blob args,
+                   const struct uuid *request_id, const char *actor_kind, const char *actor_id,
+                   authority_call_cb cb, void *data);
+
+/* ops.c: what each mutation becomes. */
+struct op_prepared {
+    uint64_t kind;
+    struct buf body;  /* encoded command body */
+    struct buf extra; /* document merged into the answer, or empty */
+};
+struct op_input {
+    struct blob args;
+    const char *method;
+    const char *actor_kind;
+    const char *actor_id;
+};
+/* On the leader: reads the applied state and the arguments, decides times, ids and certificates.
+ * -ERR_NOT_FOUND for a method that is no mutation. */
+int op_prepare(struct authority *a, const struct op_input *in, struct op_prepared *ret,
+               struct errmsg *em);
+bool op_is_mutation(const char *method);
+/* A name, id or unique prefix to an id. kind as query.h. */
+int op_resolve(struct authority *a, const char *kind, const char *text, struct uuid *ret,
+               struct errmsg *em);
+/* The addresses of all voters, comma-separated. */
+void op_addresses(struct authority *a, struct buf *out);
+
+/* authority_ops.c: adding and removing authorities, which talks to the node first. */
+int authority_op_prepare(struct authority *a, struct pending_call *pc, struct errmsg *em);
+
+/* issue.c */
+int issue_leaf(struct authority *a, const struct uuid *node_id,
+               const uint8_t public_key[PKI_KEY_BYTES], struct buf *ret_cmd_cert,
+               struct errmsg *em);
+
+/* push.c */
+void push_serve(struct authority *a);
+void push_changed(struct authority *a);
+void push_tick(struct authority *a);
+void push_close(struct authority *a);
+
+/* enroll.c */
+void enroll_serve(struct authority *a);
+void enroll_applied(struct authority *a);
+void enroll_close(struct authority *a);
+
+/* health.c */
+void health_serve(struct authority *a);
+void health_tick(struct authority *a);
+void health_became_leader(struct authority *a);
+void health_fini(struct authority *a);
+/* What the leader knows now; 0 when it has not heard of the node. */
+int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
+void health_seen(struct authority *a, const struct heartbeat *hb);
+
+/* members.c: makes the Raft configuration follow the committed list of authorities. */
+void members_reconcile(struct authority *a);
+
+#endif

@@ -1,0 +1,335 @@
+/* Adding, removing and handing over to authorities. The root key never comes here: the owner signs
+ * the new authority's issuing CA on the command line, from the request its node made (DESIGN D7). */
+#include "authority/call_impl.h"
+
+#include "base/log.h"
+#include "base/text.h"
+
+/* --- authority.prepare: the node makes its issuing key and asks for a CA certificate --- */
+
+struct counts {
+    unsigned voters, live; /* live: voters in contact, this node included */
+};
+
+static struct counts count_voters(const struct authority *a, raft_id without)
+{
+    struct core_status s;
+    struct counts c = {0};
+    core_status(a->core, &s);
+    for (size_t i = 0; i < s.members_count; i++) {
+        const struct core_member *m = &s.members[i];
+        if (m->raft_role == RAFT_VOTER && m->id != without) {
+            c.voters++;
+            c.live += m->in_contact || m->id == core_raft_id(&a->cfg.node_id);
+        }
+    }
+    return c;
+}
+
+static void node_doc(struct authority *a, const struct uuid *id, const char *key, char *out,
+                     size_t size)
+{
+    char text[UUID_TEXT_MAX];
+    struct buf doc;
+    struct mp_writer w;
+    uuid_format(id, text);
+    buf_init(&doc, RPC_FRAME_MAX);
+    mp_writer_init(&w, &doc);
+    out[0] = '\0';
+    if (query_run(a->fsm, "nodes", &(struct query_args){.id = text}, &w, NULL) == 0) {
+        mp_find_str(buf_blob(&doc), key, out, size);
+    }
+    buf_fini(&doc);
+}
+
+static void prepared(struct fabric_call *call, int rc, struct blob body)
+{
+    struct pending_call *pc = call->data;
+    struct issuer_answer answer;
+    struct errmsg em = ERRMSG_INIT;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == 0) {
+        rc = msg_decode(&issuer_answer_desc, MSG_LENIENT, body, &answer);
+    }
+    if (rc != 0) {
+        (void)errmsg_set(&em, rc, "the node did not answer: is `rap agent run` running there? (%s)",
+                         err_text(rc));
+        call_answer_text(pc, rc, &em);
+        return;
+    }
+    char name[NAME_MAX_BYTES + 1];
+    char address[ADDRESS_MAX_BYTES + 1];
+    node_doc(pc->a, &pc->node_id, "name", name, sizeof name);
+    node_doc(pc->a, &pc->node_id, "address", address, sizeof address);
+    struct counts c = count_voters(pc->a, 0);
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 8192);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_uuid(&w, &d, "node_id", &pc->node_id);
+    mp_doc_uuid(&w, &d, "cluster_id", &pc->a->cfg.cluster_id);
+    mp_doc_str(&w, &d, "name", name);
+    mp_doc_str(&w, &d, "address", address);
+    mp_doc_hex(&w, &d, "csr", answer.csr);
+    mp_doc_int(&w, &d, "voters", c.voters);
+    mp_doc_int(&w, &d, "tolerates", c.voters == 0 ? 0 : (c.voters - 1) / 2);
+    mp_doc_end(&w, &d);
+    call_answer(pc, 0, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
+static int ask_node(struct pending_call *pc, const struct issuer_request *rq, fabric_call_cb cb,
+                    struct errmsg *em)
+{
+    char text[ADDRESS_MAX_BYTES + 1];
+    struct addr addr;
+    struct fabric *f = pc->a->cfg.fabric;
+    node_doc(pc->a, &pc->node_id, "address", text, sizeof text);
+    int rc = addr_resolve(text, &addr, em);
+    if (rc != 0) {
+        return errmsg_wrap(em, rc, "the node's address");
+    }
+    if (!fabric_peer_connected(f, &pc->node_id)) {
+        fabric_peer_set(f, &pc->node_id, &addr, 1);
+    }
+    struct buf body;
+    buf_init(&body, RPC_FRAME_MAX);
+    msg_encode(&issuer_request_desc, rq, &body);
+    pc->state = CALL_ASK_NODE;
+    rc = call_rpc(pc, &pc->node_id, "issuer", buf_blob(&body), cb);
+    buf_fini(&body);
+    return rc == 0 ? 0 : errmsg_set(em, rc, "cannot ask the node: %s", err_text(rc));
+}
+
+/* --- authority.add: the owner has signed; the node installs, and the group decides --- */
+
+static void issuer_arg(const struct pending_call *pc, struct buf *out)
+{
+    char hex[2 * CERT_DER_MAX + 1];
+    uint8_t der[CERT_DER_MAX];
+    mp_find_str(buf_blob(&pc->args), "issuer", hex, sizeof hex);
+    size_t n = strlen(hex) / 2;
+    if (hex_decode(hex, der, n) == 0) {
+        buf_add(out, der, n);
+    }
+}
+
+static int check_chain(struct authority *a, const struct uuid *node_id, struct blob leaf,
+                       struct blob issuer, struct cmd_cert *ret_cert, struct pki_cert *ret_leaf,
+                       struct pki_cert *ret_issuer, struct errmsg *em)
+{
+    struct blob chain[] = {leaf, issuer};
+    struct pki_identity id;
+    int rc = pki_chain_verify(a->cfg.trust, chain, 2, authority_now_ms(a), &id, em);
+    if (rc == 0 && (!id.authority || !uuid_equal(&id.node_id, node_id))) {
+        rc = errmsg_set(em, -ERR_BAD_CERT, "the certificate does not make this node an authority");
+    }
+    if (rc == 0) {
+        rc = pki_cert_parse(leaf, ret_leaf, em);
+    }
+    if (rc == 0) {
+        rc = pki_cert_parse(issuer, ret_issuer, em);
+    }
+    if (rc == 0) {
+        *ret_cert = (struct cmd_cert){
+            .der = leaf,
+            .serial = blob_of(ret_leaf->serial, PKI_SERIAL_BYTES),
+            .not_before_ms = ret_leaf->not_before_ms,
+            .not_after_ms = ret_leaf->not_after_ms,
+            .public_key = blob_of(ret_leaf->public_key, PKI_KEY_BYTES),
+            .fingerprint = blob_of(ret_leaf->fingerprint, PKI_HASH_BYTES),
+            .issuer_der = issuer,
+        };
+    }
+    return rc;
+}
+
+static void installed(struct fabric_call *call, int rc, struct blob body)
+{
+    struct pending_call *pc = call->data;
+    struct authority *a = pc->a;
+    struct issuer_answer answer;
+    struct errmsg em = ERRMSG_INIT;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == 0) {
+        rc = msg_decode(&issuer_answer_desc, MSG_LENIENT, body, &answer);
+    }
+    if (rc != 0) {
+        (void)errmsg_set(&em, rc, "the node did not install the certificate: %s", err_text(rc));
+        call_answer_text(pc, rc, &em);
+        return;
+    }
+    struct buf issuer;
+    struct buf cert_bytes;
+    struct buf args;
+    struct cmd_cert cert;
+    struct pki_cert leaf_info;
+    struct pki_cert issuer_info;
+    buf_init(&issuer, CERT_DER_MAX);
+    buf_init(&cert_bytes, CMD_CERT_MAX);
+    buf_init(&args, CMD_BODY_MAX);
+    issuer_arg(pc, &issuer);
+    rc = check_chain(a, &pc->node_id, answer.leaf, buf_blob(&issuer), &cert, &leaf_info,
+                     &issuer_info, &em);
+    if (rc != 0) {
+        call_answer_text(pc, rc, &em);
+        goto out;
+    }
+    char address[ADDRESS_MAX_BYTES + 1];
+    node_doc(a, &pc->node_id, "address", address, sizeof address);
+    msg_encode(&cmd_cert_desc, &cert, &cert_bytes);
+    struct authority_add add = {
+        .node_id = pc->node_id,
+        .address = blob_str(address),
+        .issuer_der = buf_blob(&issuer),
+        .issuer_fingerprint = blob_of(issuer_info.fingerprint, PKI_HASH_BYTES),
+        .cert = buf_blob(&cert_bytes),
+    };
+    msg_encode(&authority_add_desc, &add, &args);
+    /* The owner's key signed this, whoever typed the command. */
+    (void)snprintf(pc->actor_kind, sizeof pc->actor_kind, "%s", ACTOR_OWNER);
+    struct blob view = buf_blob(&args);
+    call_execute(pc, "authority.commit", &view);
+out:
+    buf_fini(&issuer);
+    buf_fini(&cert_bytes);
+    buf_fini(&args);
+}
+
+static int begin_add(struct pending_call *pc, struct errmsg *em)
+{
+    struct buf issuer;
+    struct pki_cert info;
+    buf_init(&issuer, CERT_DER_MAX);
+    issuer_arg(pc, &issuer);
+    int rc = pki_cert_parse(buf_blob(&issuer), &info, em);
+    if (rc == 0 && (info.kind != PKI_ISSUER || !uuid_equal(&info.node_id, &pc->node_id) ||
+                    !uuid_equal(&info.cluster_id, &pc->a->cfg.cluster_id))) {
+        rc = errmsg_set(em, -ERR_BAD_CERT, "the CA certificate is not for this node and cluster");
+    }
+    if (rc == 0) {
+        struct issuer_request rq = {.step = ISSUER_INSTALL, .issuer = buf_blob(&issuer)};
+        rc = ask_node(pc, &rq, installed, em);
+    } else {
+        (void)errmsg_wrap(em, rc, "issuer");
+    }
+    buf_fini(&issuer);
+    return rc;
+}
+
+/* --- authority.remove, authority.transfer --- */
+
+static void transferred(void *data, int rc)
+{
+    struct authority *a = data;
+    if (rc != 0) {
+        log_warn(LOG_AUTHORITY, "leadership transfer failed", "error=%s", err_slug(rc));
+    } else {
+        log_info(LOG_AUTHORITY, "leadership transferred", "node=%u",
+                 (unsigned)(a->cfg.node_id.b[15]));
+    }
+}
+
+static int begin_remove(struct pending_call *pc, struct errmsg *em)
+{
+    struct authority *a = pc->a;
+    struct counts after = count_voters(a, core_raft_id(&pc->node_id));
+    if (after.voters == 0) {
+        return errmsg_set(em, -ERR_LAST_VOTER, "this is the last authority");
+    }
+    if (after.live < after.voters / 2 + 1) {
+        return errmsg_set(em, -ERR_LAST_VOTER,
+                          "only %u of the %u remaining authorities can be reached: bring one back "
+                          "first", after.live, after.voters);
+    }
+    if (uuid_equal(&pc->node_id, &a->cfg.node_id)) {
+        /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */
+        int rc = core_transfer(a->core, 0, transferred, a);
+        return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,
+                          "handing leadership over before this authority is removed");
+    }
+    call_execute(pc, "authority.remove", NULL);
+    return 0;
+}
+
+struct transfer {
+    struct pending_call *pc;
+};
+
+static void transfer_done(void *data, int rc)
+{
+    struct transfer *t = data;
+    struct pending_call *pc = t->pc;
+    free(t);
+    if (call_returned(pc)) {
+        return;
+    }
+    struct errmsg em = ERRMSG_INIT;
+    if (rc != 0) {
+        (void)errmsg_set(&em, rc, "leadership was not handed over: %s", err_text(rc));
+        call_answer_text(pc, rc, &em);
+        return;
+    }
+    struct core_status s;
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    core_status(pc->a->core, &s);
+    const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(pc->a, s.leader);
+    buf_init(&doc, 512);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_uuid(&w, &d, "leader", leader == NULL ? &UUID_NIL : leader);
+    mp_doc_int(&w, &d, "term", (int64_t)s.term);
+    mp_doc_end(&w, &d);
+    call_answer(pc, 0, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
+static int begin_transfer(struct pending_call *pc, struct errmsg *em)
+{
+    raft_id to = uuid_is_nil(&pc->node_id) ? 0 : core_raft_id(&pc->node_id);
+    struct transfer *t = xcalloc(1, sizeof *t);
+    t->pc = pc;
+    pc->state = CALL_ASK_NODE;
+    pc->outstanding = true;
+    int rc = core_transfer(pc->a->core, to, transfer_done, t);
+    if (rc != 0) {
+        pc->outstanding = false;
+        free(t);
+        return errmsg_set(em, rc, "cannot hand leadership over: %s", err_text(rc));
+    }
+    return 0;
+}
+
+int authority_op_prepare(struct authority *a, struct pending_call *pc, struct errmsg *em)
+{
+    char id[128];
+    mp_find_str(buf_blob(&pc->args), "id", id, sizeof id);
+    bool transfer = strcmp(pc->method, "authority.transfer") == 0;
+    bool remove = strcmp(pc->method, "authority.remove") == 0;
+    int rc = 0;
+    pc->node_id = UUID_NIL;
+    if (!transfer || id[0] != '\0') {
+        rc = op_resolve(a, transfer || remove ? "authorities" : "nodes", id, &pc->node_id, em);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (transfer) {
+        return begin_transfer(pc, em);
+    }
+    if (remove) {
+        return begin_remove(pc, em);
+    }
+    if (strcmp(pc->method, "authority.prepare") == 0) {
+        return ask_node(pc, &(struct issuer_request){.step = ISSUER_PREPARE}, prepared, em);
+    }
+    return begin_add(pc, em);
+}

@@ -1,0 +1,707 @@
+/* Calls: reads that are linearizable unless the caller accepts stale ones, mutations executed by the
+ * leader and forwarded to it by everybody else. */
+#include "authority/call_impl.h"
+
+#include "base/log.h"
+#include "base/rng.h"
+
+#define CALL_TIMEOUT_MS 10000
+#define DOC_MAX (4u << 20)
+
+static void begin(struct pending_call *pc);
+
+/* --- answering --- */
+
+static void release(struct pending_call *pc)
+{
+    if (!pc->answered || pc->outstanding) {
+        return;
+    }
+    LIST_REMOVE(pc, link);
+    buf_wipe(&pc->args);
+    buf_fini(&pc->prep.body);
+    buf_wipe(&pc->prep.extra);
+    free(pc);
+}
+
+void call_answer(struct pending_call *pc, int rc, struct blob doc)
+{
+    CHECK(!pc->answered);
+    pc->answered = true;
+    pc->state = CALL_DONE;
+    pc->cb(pc->data, rc, doc);
+    release(pc);
+}
+
+void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em)
+{
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 4096);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_str(&w, &d, "detail", em->text[0] != '\0' ? em->text : err_text(rc));
+    mp_doc_end(&w, &d);
+    call_answer(pc, rc, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
+bool call_returned(struct pending_call *pc)
+{
+    pc->outstanding = false;
+    if (pc->answered) {
+        release(pc);
+        return true;
+    }
+    return false;
+}
+
+void call_no_quorum_doc(const struct authority *a, const char *outcome, struct buf *out)
+{
+    struct core_status s;
+    core_status(a->core, &s);
+    struct mp_writer w;
+    struct mp_doc d;
+    mp_writer_init(&w, out);
+    mp_doc_begin(&w, &d);
+    mp_doc_int(&w, &d, "epoch", EPOCH_FIRST);
+    mp_doc_int(&w, &d, "term", (int64_t)s.term);
+    mp_doc_int(&w, &d, "seen", s.seen);
+    mp_doc_int(&w, &d, "needed", s.needed);
+    mp_doc_str(&w, &d, "outcome", outcome);
+    mp_doc_str(&w, &d, "detail",
+               strcmp(outcome, "none") == 0
+                   ? "no majority of the authority can be reached: nothing was decided and nothing "
+                     "is queued; reads still work with --stale"
+                   : "the majority was lost while this was being decided: repeat with the same "
+                     "idempotency key to learn the outcome");
+    mp_doc_end(&w, &d);
+}
+
+static void answer_no_quorum(struct pending_call *pc, const char *outcome)
+{
+    struct buf doc;
+    buf_init(&doc, 4096);
+    call_no_quorum_doc(pc->a, outcome, &doc);
+    call_answer(pc, -ERR_NO_QUORUM, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
+/* --- reads --- */
+
+static const struct {
+    const char *method;
+    const char *kind; /* of query_run; NULL: audit verification */
+} reads[] = {
+    {"cluster", "cluster"},
+    {"memberships", "memberships"},
+    {"terms", "terms"},
+    {"token.list", "tokens"},
+    {"token.show", "tokens"},
+    {"request.list", "requests"},
+    {"request.show", "requests"},
+    {"node.list", "nodes"},
+    {"node.show", "nodes"},
+    {"authority.list", "authorities"},
+    {"role.list", "roles"},
+    {"audit.list", "audit"},
+    {"audit.verify", NULL},
+};
+
+static int find_read(const char *method)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(reads); i++) {
+        if (strcmp(reads[i].method, method) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+/* What only the running node knows, laid over a row of state. */
+static void overlay(struct authority *a, const char *kind, struct blob row, struct mp_writer *w)
+{
+    struct uuid id;
+    char text[UUID_TEXT_MAX];
+    struct mp_doc d;
+    bool authority_row = strcmp(kind, "authorities") == 0;
+    mp_find_str(row, authority_row ? "node_id" : "id", text, sizeof text);
+    mp_doc_begin(w, &d);
+    mp_doc_copy(w, &d, row);
+    if (uuid_parse(text, &id) == 0 && authority_row) {
+        struct core_status s;
+        core_status(a->core, &s);
+        raft_id rid = core_raft_id(&id);
+        mp_doc_bool(w, &d, "leader", s.leader == rid);
+        for (size_t i = 0; i < s.members_count; i++) {
+            if (s.members[i].id == rid) {
+                mp_doc_bool(w, &d, "in_contact", s.members[i].in_contact);
+                mp_doc_int(w, &d, "match_index", (int64_t)s.members[i].match_index);
+            }
+        }
+    } else if (strcmp(kind, "nodes") == 0) {
+        mp_doc_time(w, &d, "last_heartbeat_at", health_last_seen(a, &id));
+    }
+    mp_doc_end(w, &d);
+}
+
+static void overlay_page(struct authority *a, const char *kind, struct blob page,
+                         struct mp_writer *w)
+{
+    struct mp_doc d;
+    struct blob items = mp_find(page, "items");
+    if (items.len == 0) {
+        overlay(a, kind, page, w);
+        return;
+    }
+    struct mp_reader r;
+    mp_reader_init(&r, items);
+    uint32_t n = mp_get_array(&r, PAGE_MAX);
+    mp_doc_begin(w, &d);
+    mp_doc_key(w, &d, "items");
+    mp_put_array(w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        overlay(a, kind, mp_skip(&r), w);
+    }
+    mp_doc_key(w, &d, "next_cursor");
+    mp_put_raw(w, mp_find(page, "next_cursor"));
+    mp_doc_end(w, &d);
+}
+
+struct text_args {
+    char id[128], node[128], status[32], event_type[64], subject_id[64], cursor[128];
+};
+
+static const char *text_arg(struct blob args, const char *key, char *out, size_t size)
+{
+    mp_find_str(args, key, out, size);
+    return out[0] == '\0' ? NULL : out;
+}
+
+static int run_query(struct authority *a, const char *kind, struct blob args, struct buf *out,
+                     struct errmsg *em)
+{
+    struct text_args t;
+    int64_t limit = mp_find_int(args, "limit");
+    if (limit < 0 || limit > PAGE_MAX) {
+        return errmsg_set(em, -ERR_TOO_LARGE, "limit is between 1 and %d", PAGE_MAX);
+    }
+    struct query_args q = {
+        .id = text_arg(args, "id", t.id, sizeof t.id),
+        .node = text_arg(args, "node", t.node, sizeof t.node),
+        .status = text_arg(args, "status", t.status, sizeof t.status),
+        .event_type = text_arg(args, "event_type", t.event_type, sizeof t.event_type),
+        .subject_id = text_arg(args, "subject_id", t.subject_id, sizeof t.subject_id),
+        .cursor = text_arg(args, "cursor", t.cursor, sizeof t.cursor),
+        .limit = (uint32_t)limit,
+    };
+    struct buf page;
+    struct mp_writer w;
+    buf_init(&page, DOC_MAX);
+    mp_writer_init(&w, &page);
+    int rc = query_run(a->fsm, kind, &q, &w, em);
+    if (rc == 0) {
+        rc = page.err;
+    }
+    if (rc == 0) {
+        mp_writer_init(&w, out);
+        if (strcmp(kind, "authorities") == 0 || strcmp(kind, "nodes") == 0) {
+            overlay_page(a, kind, buf_blob(&page), &w);
+        } else {
+            mp_put_raw(&w, buf_blob(&page));
+        }
+        rc = out->err;
+    }
+    buf_fini(&page);
+    return rc;
+}
+
+static void answer_read(struct pending_call *pc)
+{
+    struct authority *a = pc->a;
+    struct errmsg em = ERRMSG_INIT;
+    struct buf body;
+    struct buf doc;
+    struct mp_writer w;
+    buf_init(&body, DOC_MAX);
+    buf_init(&doc, DOC_MAX + 256);
+    int i = find_read(pc->method);
+    CHECK(i >= 0);
+    int rc;
+    if (reads[i].kind == NULL) {
+        mp_writer_init(&w, &body);
+        rc = fsm_audit_verify(a->fsm, &w, &em);
+    } else {
+        rc = run_query(a, reads[i].kind, buf_blob(&pc->args), &body, &em);
+    }
+    if (rc != 0) {
+        call_answer_text(pc, rc, &em);
+        goto out;
+    }
+    struct core_status s;
+    struct mp_doc d;
+    core_status(a->core, &s);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_copy(&w, &d, buf_blob(&body));
+    mp_doc_int(&w, &d, "_index", (int64_t)s.applied_index);
+    mp_doc_int(&w, &d, "_last_contact_ms", pc->stale ? (int64_t)s.leader_contact_ms : 0);
+    mp_doc_end(&w, &d);
+    call_answer(pc, doc.err, buf_blob(&doc));
+out:
+    buf_fini(&body);
+    buf_fini(&doc);
+}
+
+static void read_ready(struct core_read *r, int rc, uint64_t index)
+{
+    (void)index;
+    struct pending_call *pc = r->data;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == 0) {
+        answer_read(pc);
+    } else if (rc == -ERR_CANCELED) {
+        call_answer(pc, rc, blob_of(NULL, 0));
+    } else {
+        answer_no_quorum(pc, "none"); /* a read decides nothing */
+    }
+}
+
+static void read_index_answered(struct fabric_call *call, int rc, struct blob body)
+{
+    struct pending_call *pc = call->data;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc != 0) {
+        answer_no_quorum(pc, "none");
+        return;
+    }
+    pc->state = CALL_WAIT_APPLIED;
+    pc->read = (struct core_read){.data = pc};
+    rc = core_wait_applied(pc->a->core, &pc->read, (uint64_t)mp_find_int(body, "index"),
+                           read_ready);
+    if (rc != 0) {
+        answer_no_quorum(pc, "none");
+        return;
+    }
+    pc->outstanding = true;
+}
+
+/* --- forwarding --- */
+
+int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service, struct blob body,
+             fabric_call_cb cb)
+{
+    uint64_t now = authority_mono_ms();
+    uint64_t left = pc->deadline_ms > now ? pc->deadline_ms - now : 1;
+    pc->rpc = (struct fabric_call){.data = pc};
+    int rc = fabric_call_start(pc->a->cfg.fabric, &pc->rpc, to, service, body,
+                               (uint32_t)(left < FORWARD_TIMEOUT_MS ? left : FORWARD_TIMEOUT_MS),
+                               cb);
+    pc->outstanding = rc == 0;
+    return rc;
+}
+
+static int forward(struct pending_call *pc, const char *method, struct blob args,
+                   fabric_call_cb cb)
+{
+    struct core_status s;
+    core_status(pc->a->core, &s);
+    const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(pc->a, s.leader);
+    if (leader == NULL || !s.quorum || uuid_equal(leader, &pc->a->cfg.node_id)) {
+        return -ERR_NO_QUORUM;
+    }
+    struct op_request rq = {
+        .method = blob_str(method),
+        .request_id = pc->request_id,
+        .actor_kind = blob_str(pc->actor_kind),
+        .actor_id = blob_str(pc->actor_id),
+        .args = args,
+    };
+    struct buf body;
+    buf_init(&body, RPC_FRAME_MAX);
+    msg_encode(&op_request_desc, &rq, &body);
+    int rc = body.err != 0 ? body.err : call_rpc(pc, leader, "op", buf_blob(&body), cb);
+    buf_fini(&body);
+    return rc;
+}
+
+static void forwarded(struct fabric_call *call, int rc, struct blob body)
+{
+    struct pending_call *pc = call->data;
+    if (call_returned(pc)) {
+        return;
+    }
+    switch (-rc) {
+        case ERR_TIMEOUT:
+        case ERR_CLOSED:
+        case ERR_UNREACHABLE:
+            /* The leader may have decided before we lost it. */
+            answer_no_quorum(pc, "unknown");
+            return;
+        default:
+            call_answer(pc, rc, body);
+            return;
+    }
+}
+
+/* --- executing on the leader --- */
+
+static void proposed(struct core_proposal *p, int rc, const struct fsm_result *result)
+{
+    struct pending_call *pc = p->data;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == -ERR_OUTCOME_UNKNOWN) {
+        struct core_status s;
+        core_status(pc->a->core, &s);
+        if (s.leader == 0 || !s.quorum) {
+            answer_no_quorum(pc, "unknown");
+        } else {
+            call_answer(pc, rc, blob_of(NULL, 0));
+        }
+        return;
+    }
+    if (rc != 0 || result->rc != 0 || pc->prep.extra.len == 0 || result->replayed) {
+        call_answer(pc, rc != 0 ? rc : result->rc, rc != 0 ? blob_of(NULL, 0) : result->doc);
+        return;
+    }
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, DOC_MAX);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_copy(&w, &d, result->doc);
+    mp_doc_copy(&w, &d, buf_blob(&pc->prep.extra));
+    mp_doc_end(&w, &d);
+    call_answer(pc, 0, buf_blob(&doc));
+    buf_wipe(&doc);
+}
+
+static void confirmed(struct core_read *r, int rc, uint64_t index)
+{
+    (void)index;
+    struct pending_call *pc = r->data;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == 0) {
+        pc->confirmed = true;
+        begin(pc);
+    } else {
+        answer_no_quorum(pc, "none");
+    }
+}
+
+/* A refusal is an answer about the state, so it must come from a leader that still is one. */
+static void refuse(struct pending_call *pc, int rc, const struct errmsg *em)
+{
+    if (!pc->confirmed) {
+        pc->read = (struct core_read){.data = pc};
+        int rv = core_read_index(pc->a->core, &pc->read, confirmed);
+        if (rv == 0) {
+            pc->state = CALL_CONFIRM;
+            pc->outstanding = true;
+            return;
+        }
+        answer_no_quorum(pc, "none");
+        return;
+    }
+    call_answer_text(pc, rc, em);
+}
+
+static void answer_dry_run(struct pending_call *pc, const char *method)
+{
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 4096);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_bool(&w, &d, "dry_run", true);
+    mp_doc_str(&w, &d, "method", method);
+    mp_doc_str(&w, &d, "command", cmd_kind_name(pc->prep.kind));
+    mp_doc_end(&w, &d);
+    call_answer(pc, 0, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
+void call_execute(struct pending_call *pc, const char *method, const struct blob *args)
+{
+    struct authority *a = pc->a;
+    struct errmsg em = ERRMSG_INIT;
+    struct buf first;
+    buf_init(&first, DOC_MAX);
+    int first_rc;
+    if (!pc->dry_run && fsm_find_result(a->fsm, &pc->request_id,
+                                        blob_of(pc->request_hash, sizeof pc->request_hash),
+                                        &first_rc, &first)) {
+        call_answer(pc, first_rc, buf_blob(&first));
+        buf_fini(&first);
+        return;
+    }
+    buf_fini(&first);
+
+    struct op_input in = {
+        .args = args != NULL ? *args : buf_blob(&pc->args),
+        .method = method,
+        .actor_kind = pc->actor_kind,
+        .actor_id = pc->actor_id,
+    };
+    buf_init(&pc->prep.body, CMD_BODY_MAX);
+    buf_init(&pc->prep.extra, 16384);
+    int rc = op_prepare(a, &in, &pc->prep, &em);
+    if (rc != 0) {
+        buf_fini(&pc->prep.body);
+        buf_wipe(&pc->prep.extra);
+        refuse(pc, rc, &em);
+        return;
+    }
+    if (pc->dry_run) {
+        answer_dry_run(pc, method);
+        return;
+    }
+    struct fsm_position pos;
+    fsm_position(a->fsm, &pos);
+    int64_t now_ms = authority_now_ms(a);
+    struct cmd cmd = {
+        .kind = pc->prep.kind,
+        .request_id = pc->request_id,
+        .time_ms = now_ms > pos.time_ms ? now_ms : pos.time_ms,
+        .actor_kind = blob_str(pc->actor_kind),
+        .actor_id = blob_str(pc->actor_id),
+        .body = buf_blob(&pc->prep.body),
+        .request_hash = blob_of(pc->request_hash, sizeof pc->request_hash),
+    };
+    struct buf bytes;
+    buf_init(&bytes, CMD_BODY_MAX + 1024);
+    msg_encode(&cmd_desc, &cmd, &bytes);
+    pc->proposal = (struct core_proposal){.data = pc};
+    rc = bytes.err != 0 ? bytes.err
+                        : core_propose(a->core, &pc->proposal, buf_blob(&bytes), proposed);
+    buf_fini(&bytes);
+    if (rc == -ERR_NO_QUORUM) {
+        answer_no_quorum(pc, "none");
+    } else if (rc != 0) {
+        call_answer(pc, rc, blob_of(NULL, 0));
+    } else {
+        pc->state = CALL_PROPOSED;
+        pc->outstanding = true;
+    }
+}
+
+/* --- the start of a call --- */
+
+static void begin_read(struct pending_call *pc, bool leader)
+{
+    pc->read = (struct core_read){.data = pc};
+    int rc;
+    if (leader) {
+        pc->state = CALL_READ_INDEX;
+        rc = core_read_index(pc->a->core, &pc->read, read_ready);
+        pc->outstanding = rc == 0;
+    } else {
+        pc->state = CALL_FORWARDED;
+        rc = forward(pc, "read.index", blob_of(NULL, 0), read_index_answered);
+    }
+    if (rc != 0) {
+        answer_no_quorum(pc, "none");
+    }
+}
+
+static void begin(struct pending_call *pc)
+{
+    struct authority *a = pc->a;
+    struct core_status s;
+    core_status(a->core, &s);
+    bool leader = s.role == CORE_LEADER;
+    struct errmsg em = ERRMSG_INIT;
+
+    if (find_read(pc->method) >= 0) {
+        if (pc->stale) {
+            answer_read(pc);
+        } else {
+            begin_read(pc, leader);
+        }
+        return;
+    }
+    bool authority_call = strcmp(pc->method, "authority.prepare") == 0 ||
+                          strcmp(pc->method, "authority.add") == 0 ||
+                          strcmp(pc->method, "authority.remove") == 0 ||
+                          strcmp(pc->method, "authority.transfer") == 0;
+    if (!authority_call && !op_is_mutation(pc->method)) {
+        (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
+        call_answer_text(pc, -ERR_NOT_FOUND, &em);
+        return;
+    }
+    if (!leader) {
+        pc->state = CALL_FORWARDED;
+        int rc = forward(pc, pc->method, buf_blob(&pc->args), forwarded);
+        if (rc != 0) {
+            answer_no_quorum(pc, "none");
+        }
+        return;
+    }
+    if (authority_call) {
+        int rc = authority_op_prepare(a, pc, &em);
+        if (rc != 0) {
+            call_answer_text(pc, rc, &em);
+        }
+        return;
+    }
+    call_execute(pc, pc->method, NULL);
+}
+
+static void begin_deferred(void *arg)
+{
+    struct pending_call *pc = arg;
+    if (!call_returned(pc)) {
+        begin(pc);
+    }
+}
+
+void authority_call(struct authority *a, const struct authority_call *call)
+{
+    struct pending_call *pc = xcalloc(1, sizeof *pc);
+    pc->a = a;
+    (void)snprintf(pc->method, sizeof pc->method, "%s", call->method);
+    (void)snprintf(pc->actor_kind, sizeof pc->actor_kind, "%s", call->actor_kind);
+    (void)snprintf(pc->actor_id, sizeof pc->actor_id, "%s", call->actor_id);
+    buf_init(&pc->args, RPC_FRAME_MAX);
+    buf_add(&pc->args, call->args.data, call->args.len);
+    buf_init(&pc->prep.body, CMD_BODY_MAX);
+    buf_init(&pc->prep.extra, 16384);
+    pc->request_id = uuid_is_nil(&call->request_id) ? uuid_new() : call->request_id;
+    struct blob parts[] = {blob_str(pc->method), buf_blob(&pc->args)};
+    pki_sha256_parts(parts, ARRAY_SIZE(parts), pc->request_hash);
+    pc->stale = call->stale;
+    pc->dry_run = call->dry_run;
+    uint32_t timeout_ms = call->timeout_ms == 0 ? CALL_TIMEOUT_MS : call->timeout_ms;
+    pc->deadline_ms = authority_mono_ms() + timeout_ms;
+    pc->cb = call->cb;
+    pc->data = call->data;
+    pc->outstanding = true;
+    LIST_INSERT_HEAD(&a->calls, pc, link);
+    a->io_env.defer(a->io_env.data, begin_deferred, pc);
+}
+
+void call_internal(struct authority *a, const char *method, struct blob args,
+                   const struct uuid *request_id, const char *actor_kind, const char *actor_id,
+                   authority_call_cb cb, void *data)
+{
+    authority_call(a, &(struct authority_call){
+                          .method = method,
+                          .args = args,
+                          .request_id = request_id == NULL ? UUID_NIL : *request_id,
+                          .actor_kind = actor_kind,
+                          .actor_id = actor_id,
+                          .cb = cb,
+                          .data = data,
+                      });
+}
+
+void call_cancel_all(struct authority *a)
+{
+    struct pending_call *pc;
+    struct pending_call *next;
+    for (pc = LIST_FIRST(&a->calls); pc != NULL; pc = next) {
+        next = LIST_NEXT(pc, link);
+        if (!pc->answered) {
+            call_answer(pc, -ERR_CANCELED, blob_of(NULL, 0));
+        }
+    }
+}
+
+void call_tick(struct authority *a)
+{
+    uint64_t now = authority_mono_ms();
+    struct pending_call *pc;
+    struct pending_call *next;
+    for (pc = LIST_FIRST(&a->calls); pc != NULL; pc = next) {
+        next = LIST_NEXT(pc, link);
+        if (!pc->answered && now >= pc->deadline_ms) {
+            answer_no_quorum(pc, pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED
+                                     ? "unknown"
+                                     : "none");
+        }
+    }
+}
+
+/* --- what other authorities ask of the leader --- */
+
+static void op_answered(void *data, int rc, struct blob doc)
+{
+    fabric_answer(data, rc, doc);
+}
+
+static void read_index_done(struct core_read *r, int rc, uint64_t index)
+{
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 64);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_int(&w, &d, "index", (int64_t)index);
+    mp_doc_end(&w, &d);
+    fabric_answer(r->data, rc, buf_blob(&doc));
+    buf_fini(&doc);
+    free(r);
+}
+
+static void on_op(void *data, struct fabric_request *rq, struct blob body)
+{
+    struct authority *a = data;
+    struct op_request op;
+    int rc = msg_decode(&op_request_desc, MSG_LENIENT, body, &op);
+    struct core_status s;
+    core_status(a->core, &s);
+    if (rc == 0 && s.role != CORE_LEADER) {
+        rc = -ERR_NOT_LEADER; /* one hop only: no loops */
+    }
+    if (rc != 0) {
+        fabric_answer(rq, rc, blob_of(NULL, 0));
+        return;
+    }
+    if (blob_equal(op.method, blob_str("read.index"))) {
+        struct core_read *r = xcalloc(1, sizeof *r);
+        r->data = rq;
+        rc = core_read_index(a->core, r, read_index_done);
+        if (rc != 0) {
+            free(r);
+            fabric_answer(rq, rc, blob_of(NULL, 0));
+        }
+        return;
+    }
+    char method[48];
+    char kind[16];
+    char id[128];
+    (void)snprintf(method, sizeof method, "%.*s", (int)op.method.len, (const char *)op.method.data);
+    (void)snprintf(kind, sizeof kind, "%.*s", (int)op.actor_kind.len,
+                   (const char *)op.actor_kind.data);
+    (void)snprintf(id, sizeof id, "%.*s", (int)op.actor_id.len, (const char *)op.actor_id.data);
+    authority_call(a, &(struct authority_call){
+                          .method = method,
+                          .args = op.args,
+                          .request_id = op.request_id,
+                          .actor_kind = kind,
+                          .actor_id = id,
+                          .timeout_ms = fabric_request_left_ms(rq),
+                          .cb = op_answered,
+                          .data = rq,
+                      });
+}
+
+void call_serve(struct authority *a)
+{
+    fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "op",
+                                                         .flags = FABRIC_SVC_AUTHORITY,
+                                                         .data = a,
+                                                         .request = on_op});
+}

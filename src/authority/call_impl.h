@@ -1,0 +1,62 @@
+/* One call on its way: shared by call.c, which answers it, and authority_ops.c, which first asks a
+ * node. */
+#ifndef RAP_AUTHORITY_CALL_IMPL_H
+#define RAP_AUTHORITY_CALL_IMPL_H
+
+#include "authority/authority_impl.h"
+
+/*            call_begin
+ *                │ read ────────────> CALL_READ_INDEX ──> CALL_WAIT_APPLIED ──> answer
+ *                │ mutation, leader ─> CALL_ASK_NODE ──> CALL_PROPOSED ──────> answer
+ *                │                     (authority.* only)  └ refused by prepare: CALL_CONFIRM
+ *                │                                           (is the refusal current?) ──> answer
+ *                └ mutation, other ──> CALL_FORWARDED ───────────────────────> answer
+ * At most one operation is outstanding; the call is freed when it is answered and none is. */
+enum call_state {
+    CALL_NEW,
+    CALL_READ_INDEX,
+    CALL_WAIT_APPLIED,
+    CALL_ASK_NODE,
+    CALL_PROPOSED,
+    CALL_CONFIRM,
+    CALL_FORWARDED,
+    CALL_DONE,
+};
+
+struct pending_call {
+    struct authority *a;
+    enum call_state state;
+    char method[48];
+    char actor_kind[16];
+    char actor_id[128];
+    struct buf args;
+    struct uuid request_id;
+    uint8_t request_hash[PKI_HASH_BYTES];
+    bool stale, dry_run;
+    bool confirmed; /* a refusal was made by a leader known to be one */
+    bool answered;
+    bool outstanding; /* exactly one of the three below is under way */
+    uint64_t deadline_ms; /* monotonic */
+    authority_call_cb cb;
+    void *data;
+    struct core_proposal proposal;
+    struct core_read read;
+    struct fabric_call rpc;
+    struct op_prepared prep;
+    struct uuid node_id; /* authority.*: the node asked */
+    LIST_ENTRY(pending_call) link;
+};
+
+void call_answer(struct pending_call *pc, int rc, struct blob doc);
+/* An error with a text for people. */
+void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);
+/* Prepares the method with these arguments (NULL: the call's own) and proposes. */
+void call_execute(struct pending_call *pc, const char *method, const struct blob *args);
+/* Sends an rpc whose answer goes to cb; pc is rpc->data. */
+int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service, struct blob body,
+             fabric_call_cb cb);
+/* True, and pc may be gone, when the call was answered meanwhile (deadline, close). Every callback
+ * of an operation begins with it. */
+bool call_returned(struct pending_call *pc);
+
+#endif

@@ -1,0 +1,340 @@
+/* Enrolment, the authority's side (DESIGN section 5). Any authority takes the request and passes it
+ * to the leader; the host waits on the stream for what *committed* state says. */
+#include "authority/authority_impl.h"
+
+#include "base/log.h"
+#include "base/text.h"
+
+/* Refusals before there is a request are audited, but strangers must not fill the log. */
+#define DENIED_PER_MINUTE 60
+
+static void forget(struct enrolling *e)
+{
+    if (e->submitting) {
+        e->gone = true; /* the call's callback frees it */
+        return;
+    }
+    LIST_REMOVE(e, link);
+    free(e);
+}
+
+static void send_status(struct enrolling *e, const struct enroll_status *msg)
+{
+    struct buf body;
+    buf_init(&body, SNAPSHOT_MAX_BYTES + 16384);
+    msg_encode(&enroll_status_desc, msg, &body);
+    if (body.err == 0) {
+        (void)fabric_stream_send(e->stream, buf_blob(&body));
+    }
+    buf_fini(&body);
+}
+
+static void finish(struct enrolling *e, const struct enroll_status *msg)
+{
+    send_status(e, msg);
+    fabric_stream_close(e->stream);
+    e->stream = NULL;
+    forget(e);
+}
+
+static void refuse(struct enrolling *e, int rc, const char *detail)
+{
+    finish(e, &(struct enroll_status){
+                  .state = ENROLL_REFUSED,
+                  .join_id = e->join_id,
+                  .error = (uint64_t)-rc,
+                  .detail = blob_of(detail, strnlen(detail, REASON_MAX_BYTES)),
+              });
+}
+
+/* --- audit of refusals --- */
+
+static void denied_done(void *data, int rc, struct blob doc)
+{
+    (void)data;
+    (void)rc;
+    (void)doc;
+}
+
+static void audit_denied(struct authority *a, const struct fabric_stream *stream, int rc,
+                         const struct enroll_request *rq)
+{
+    int64_t now_ms = authority_now_ms(a);
+    if (now_ms - a->denied_window_ms >= 60000) {
+        a->denied_window_ms = now_ms;
+        a->denied_budget = DENIED_PER_MINUTE;
+    }
+    if (a->denied_budget == 0) {
+        return;
+    }
+    a->denied_budget--;
+    char source[ADDR_TEXT_MAX] = "";
+    uint8_t hash[PKI_HASH_BYTES];
+    const struct fabric_peer *peer = fabric_stream_peer(stream);
+    if (peer != NULL) {
+        addr_format(&peer->address, source);
+    }
+    struct join_denied body = {.error = (uint64_t)-rc, .source_address = blob_str(source)};
+    if (rq->token_secret.len > 0) {
+        pki_sha256(rq->token_secret, hash);
+        body.token_hash = blob_of(hash, sizeof hash);
+        body.node_name = rq->node_name;
+    }
+    struct buf args;
+    buf_init(&args, CMD_BODY_MAX);
+    msg_encode(&join_denied_desc, &body, &args);
+    call_internal(a, "join.denied", buf_blob(&args), NULL, ACTOR_NODE, source, denied_done, NULL);
+    buf_fini(&args);
+}
+
+/* --- what committed state says about a request --- */
+
+static void approved(struct enrolling *e, const char *node_text)
+{
+    struct authority *a = e->a;
+    struct enroll_status msg = {.state = ENROLL_APPROVED, .join_id = e->join_id};
+    struct buf leaf;
+    struct buf issuer;
+    struct buf snapshot;
+    struct errmsg em = ERRMSG_INIT;
+    buf_init(&leaf, CERT_DER_MAX);
+    buf_init(&issuer, CERT_DER_MAX);
+    buf_init(&snapshot, SNAPSHOT_MAX_BYTES);
+    struct db_stmt *st = db_prepare(
+        state_db(a), "SELECT certificate, issuer_certificate FROM node_identities"
+                     " WHERE node_id = ? AND identity_status = 'active'"
+                     " ORDER BY certificate_not_before DESC LIMIT 1");
+    db_bind_text(st, node_text);
+    if (db_step(st) == 1) {
+        struct blob l = db_col_blob(st, "certificate");
+        struct blob i = db_col_blob(st, "issuer_certificate");
+        buf_add(&leaf, l.data, l.len);
+        buf_add(&issuer, i.data, i.len);
+    }
+    db_done(st);
+    int rc = uuid_parse(node_text, &msg.node_id);
+    if (rc == 0) {
+        rc = authority_snapshot(a, &msg.node_id, &snapshot, &em);
+    }
+    if (rc != 0 || leaf.len == 0) {
+        /* Revoked between approval and delivery. */
+        refuse(e, -ERR_REVOKED, "this identity is no longer valid: ask for a new join token");
+    } else {
+        msg.leaf = buf_blob(&leaf);
+        msg.issuer = buf_blob(&issuer);
+        msg.root = buf_blob(&a->root_der);
+        msg.snapshot = buf_blob(&snapshot);
+        finish(e, &msg);
+    }
+    buf_fini(&leaf);
+    buf_fini(&issuer);
+    buf_fini(&snapshot);
+}
+
+/* Ends the wait when the request is decided; says "pending" once when asked to. */
+static void look(struct enrolling *e, bool say_pending)
+{
+    char id[UUID_TEXT_MAX];
+    char status[16] = "";
+    char node[UUID_TEXT_MAX] = "";
+    char reason[REASON_MAX_BYTES + 1] = "";
+    int64_t expires_at_ms = 0;
+    uuid_format(&e->join_id, id);
+    struct db_stmt *st =
+        db_prepare(state_db(e->a), "SELECT status, approved_node_id, rejection_reason, expires_at"
+                                   " FROM node_join_requests WHERE id = ?");
+    db_bind_text(st, id);
+    if (db_step(st) == 1) {
+        (void)snprintf(status, sizeof status, "%s", db_col_text(st, "status"));
+        (void)snprintf(node, sizeof node, "%s", db_col_text(st, "approved_node_id"));
+        (void)snprintf(reason, sizeof reason, "%s", db_col_text(st, "rejection_reason"));
+        expires_at_ms = db_col_int(st, "expires_at");
+    }
+    db_done(st);
+    if (strcmp(status, "approved") == 0) {
+        approved(e, node);
+    } else if (strcmp(status, "rejected") == 0) {
+        refuse(e, -ERR_REJECTED, reason);
+    } else if (strcmp(status, "expired") == 0) {
+        refuse(e, -ERR_EXPIRED, "nobody decided in time: join again with a new token");
+    } else if (say_pending) {
+        /* Not applied here yet, or pending: the same to the host. */
+        send_status(e, &(struct enroll_status){.state = ENROLL_PENDING,
+                                               .join_id = e->join_id,
+                                               .expires_at_ms = expires_at_ms});
+    }
+}
+
+void enroll_applied(struct authority *a)
+{
+    struct enrolling *e;
+    struct enrolling *next;
+    for (e = LIST_FIRST(&a->enrolling); e != NULL; e = next) {
+        next = LIST_NEXT(e, link);
+        if (!e->submitting && !uuid_is_nil(&e->join_id)) {
+            look(e, false);
+        }
+    }
+}
+
+static void submitted(void *data, int rc, struct blob doc)
+{
+    struct enrolling *e = data;
+    char id[UUID_TEXT_MAX];
+    char detail[REASON_MAX_BYTES + 1];
+    e->submitting = false;
+    if (e->gone || e->stream == NULL) {
+        e->gone = false;
+        forget(e);
+        return;
+    }
+    if (rc != 0) {
+        mp_find_str(doc, "detail", detail, sizeof detail);
+        refuse(e, rc, detail[0] == '\0' ? err_text(rc) : detail);
+        return;
+    }
+    mp_find_str(doc, "id", id, sizeof id);
+    if (uuid_parse(id, &e->join_id) != 0) {
+        refuse(e, -ERR_MALFORMED, "the authority's answer names no request");
+        return;
+    }
+    look(e, true);
+}
+
+/* A token nobody ever made is refused here, without a log entry a stranger could multiply. */
+static bool token_is_known(struct authority *a, const uint8_t hash[PKI_HASH_BYTES])
+{
+    char hex[2 * PKI_HASH_BYTES + 1];
+    hex_encode(hash, PKI_HASH_BYTES, hex);
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
+    db_bind_text(st, hex);
+    bool known = db_step(st) == 1;
+    db_done(st);
+    return known;
+}
+
+static void submit(struct enrolling *e, const struct enroll_request *rq)
+{
+    struct authority *a = e->a;
+    struct errmsg em = ERRMSG_INIT;
+    uint8_t hash[PKI_HASH_BYTES];
+    uint8_t key[PKI_KEY_BYTES];
+    uint8_t fingerprint[PKI_HASH_BYTES];
+    char source[ADDR_TEXT_MAX] = "";
+    addr_format(&fabric_stream_peer(e->stream)->address, source);
+    pki_sha256(rq->token_secret, hash);
+    int rc = 0;
+    if (!token_is_known(a, hash)) {
+        struct core_status s;
+        core_status(a->core, &s);
+        if (s.role != CORE_LEADER && !s.quorum) {
+            rc = errmsg_set(&em, -ERR_NO_QUORUM, "this authority is cut off: try another");
+        } else {
+            rc = errmsg_set(&em, -ERR_TOKEN_UNKNOWN,
+                            "no such join token: ask for a new one (`rap token create`)");
+        }
+    }
+    if (rc == 0) {
+        rc = pki_csr_parse(rq->csr, key, &em);
+    }
+    if (rc == 0 && !text_is_name((const char *)rq->node_name.data, rq->node_name.len)) {
+        rc = errmsg_set(&em, -ERR_INVALID,
+                        "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
+    }
+    if (rc != 0) {
+        if (rc != -ERR_NO_QUORUM) {
+            audit_denied(a, e->stream, rc, rq);
+        }
+        refuse(e, rc, em.text);
+        return;
+    }
+    pki_fingerprint(key, fingerprint);
+    struct join_submit body = {
+        .join_id = rq->request_id, /* replaced by the leader */
+        .token_hash = blob_of(hash, sizeof hash),
+        .node_name = rq->node_name,
+        .public_key = blob_of(key, sizeof key),
+        .fingerprint = blob_of(fingerprint, sizeof fingerprint),
+        .facts = rq->facts,
+        .capabilities = rq->capabilities,
+        .requested_roles = rq->requested_roles,
+        .source_address = blob_str(source),
+        .address = rq->address,
+        .expires_at_ms = 1, /* replaced by the leader */
+    };
+    char actor[2 * PKI_HASH_BYTES + 1];
+    hex_encode(fingerprint, sizeof fingerprint, actor);
+    struct buf args;
+    buf_init(&args, CMD_BODY_MAX);
+    msg_encode(&join_submit_desc, &body, &args);
+    e->submitting = true;
+    call_internal(a, "join.submit", buf_blob(&args), &rq->request_id, ACTOR_NODE, actor, submitted,
+                  e);
+    buf_fini(&args);
+}
+
+static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct enrolling *e = data;
+    struct enroll_request rq;
+    int rc = msg_decode(&enroll_request_desc, MSG_LENIENT, frame, &rq);
+    if (e->submitting || !uuid_is_nil(&e->join_id)) {
+        return; /* one request a stream */
+    }
+    if (rc != 0) {
+        audit_denied(e->a, s, rc, &(struct enroll_request){.node_name = {0}});
+        refuse(e, rc, err_text(rc));
+        return;
+    }
+    submit(e, &rq);
+}
+
+static void on_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct enrolling *e = data;
+    (void)s;
+    (void)rc;
+    e->stream = NULL;
+    forget(e);
+}
+
+static const struct fabric_stream_vtab vtab = {.frame = on_frame, .closed = on_closed};
+
+static void on_stream(void *data, struct fabric_stream *s)
+{
+    struct authority *a = data;
+    struct authority_state st;
+    authority_state(a, &st);
+    if (a->closing || !st.member || a->root_der.len == 0) {
+        fabric_stream_reset(s, -ERR_NO_QUORUM);
+        return;
+    }
+    struct enrolling *e = xcalloc(1, sizeof *e);
+    e->a = a;
+    e->stream = s;
+    LIST_INSERT_HEAD(&a->enrolling, e, link);
+    fabric_stream_accept(s, &vtab, e);
+}
+
+void enroll_serve(struct authority *a)
+{
+    fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "enroll",
+                                                         .flags = FABRIC_SVC_ENROLL,
+                                                         .frame_max_bytes = 32768,
+                                                         .data = a,
+                                                         .stream = on_stream});
+}
+
+/* Calls were cancelled before, so nothing is submitting. */
+void enroll_close(struct authority *a)
+{
+    while (!LIST_EMPTY(&a->enrolling)) {
+        struct enrolling *e = LIST_FIRST(&a->enrolling);
+        if (e->stream != NULL) {
+            fabric_stream_close(e->stream);
+        }
+        e->submitting = false;
+        forget(e);
+    }
+}

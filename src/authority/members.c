@@ -1,0 +1,107 @@
+#include "authority/authority_impl.h"
+
+#include "base/log.h"
+
+/* A member this close to the leader's log may vote: the few entries left cost less than an election
+ * timeout (raft paper, section 4.2.1 of Ongaro's thesis: catch up before counting). */
+#define CATCH_UP_ENTRIES 64
+
+static const struct core_member *member_of(const struct core_status *s, raft_id id)
+{
+    for (size_t i = 0; i < s->members_count; i++) {
+        if (s->members[i].id == id) {
+            return &s->members[i];
+        }
+    }
+    return NULL;
+}
+
+static void changed(struct core_change *ch, int rc)
+{
+    struct authority *a = ch->data;
+    a->change_busy = false;
+    if (rc != 0) {
+        log_warn(LOG_AUTHORITY, "membership change failed", "error=%s next=\"will be tried again\"",
+                 err_slug(rc));
+    }
+}
+
+static void status_done(void *data, int rc, struct blob doc)
+{
+    struct authority *a = data;
+    (void)rc;
+    (void)doc;
+    a->change_busy = false;
+}
+
+static void propose_status(struct authority *a, const struct uuid *id, const char *status)
+{
+    struct authority_status body = {.node_id = *id, .status = blob_str(status)};
+    struct buf args;
+    buf_init(&args, CMD_BODY_MAX);
+    msg_encode(&authority_status_desc, &body, &args);
+    a->change_busy = true;
+    call_internal(a, "authority.status", buf_blob(&args), NULL, ACTOR_SYSTEM, "", status_done, a);
+    buf_fini(&args);
+}
+
+/* One step for one authority; true when a step was begun. */
+static bool step(struct authority *a, const struct core_status *s, const struct uuid *id,
+                 const char *status)
+{
+    raft_id rid = core_raft_id(id);
+    const struct core_member *m = member_of(s, rid);
+    bool removed = strcmp(status, "removed") == 0;
+    char address[UUID_TEXT_MAX];
+    uuid_format(id, address);
+    a->change = (struct core_change){.data = a};
+    int rc;
+    if (removed) {
+        if (m == NULL || rid == core_raft_id(&a->cfg.node_id)) {
+            return false;
+        }
+        rc = core_remove(a->core, &a->change, rid, changed);
+    } else if (m == NULL) {
+        rc = core_add(a->core, &a->change, rid, address, changed);
+    } else if (m->raft_role == RAFT_SPARE) {
+        rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
+    } else if (m->raft_role == RAFT_STANDBY) {
+        if (strcmp(status, "joining") == 0) {
+            propose_status(a, id, "standby");
+            return true;
+        }
+        if (!m->in_contact || m->match_index + CATCH_UP_ENTRIES < s->commit_index) {
+            return false;
+        }
+        rc = core_assign(a->core, &a->change, rid, RAFT_VOTER, changed);
+    } else if (strcmp(status, "voter") != 0) {
+        propose_status(a, id, strcmp(status, "joining") == 0 ? "standby" : "voter");
+        return true;
+    } else {
+        return false;
+    }
+    if (rc == 0) {
+        a->change_busy = true;
+        log_info(LOG_AUTHORITY, "membership change", "authority=%s status=%s", address, status);
+    }
+    return rc == 0;
+}
+
+void members_reconcile(struct authority *a)
+{
+    struct core_status s;
+    core_status(a->core, &s);
+    if (s.role != CORE_LEADER || !s.quorum || a->change_busy || a->closing) {
+        return;
+    }
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT node_id, status FROM cluster_authorities ORDER BY node_id");
+    bool begun = false;
+    while (!begun && db_step(st) == 1) {
+        struct uuid id;
+        if (uuid_parse(db_col_text(st, "node_id"), &id) == 0) {
+            begun = step(a, &s, &id, db_col_text(st, "status"));
+        }
+    }
+    db_done(st);
+}

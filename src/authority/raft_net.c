@@ -1,0 +1,205 @@
+/* Raft messages between authorities: one stream each way, opened by the sender, on the control
+ * connection. A message that cannot go now is dropped: Raft sends again, and replaying an old one
+ * over a new connection would be wrong (reference raft.md, G6). */
+#include "authority/authority_impl.h"
+
+#include "base/log.h"
+
+/* A message this large is an image on its way; until it can have arrived, no second one (G7). */
+#define LARGE_BYTES (256u << 10)
+#define LARGE_BYTES_PER_MS 4096u
+
+static void out_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    (void)s;
+    (void)data;
+    (void)frame; /* nothing comes back on a stream we opened to send */
+}
+
+static void out_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct raft_peer *p = data;
+    (void)s;
+    (void)rc;
+    p->stream = NULL;
+    p->snapshot_until_ms = 0;
+}
+
+static const struct fabric_stream_vtab out_vtab = {.frame = out_frame, .closed = out_closed};
+
+static struct raft_peer *find(const struct raft_net_fabric *n, raft_id id)
+{
+    struct raft_peer *p;
+    HASH_FIND(hh, n->peers, &id, sizeof id, p);
+    return p;
+}
+
+static struct raft_peer *add(struct raft_net_fabric *n, const struct uuid *node_id)
+{
+    raft_id id = core_raft_id(node_id);
+    struct raft_peer *p = find(n, id);
+    if (p == NULL) {
+        p = xcalloc(1, sizeof *p);
+        p->a = n->a;
+        p->id = id;
+        p->node_id = *node_id;
+        HASH_ADD(hh, n->peers, id, sizeof p->id, p);
+    }
+    return p;
+}
+
+static void drop(struct raft_net_fabric *n, struct raft_peer *p)
+{
+    if (p->stream != NULL) {
+        fabric_stream_reset(p->stream, -ERR_CLOSED);
+    }
+    HASH_DEL(n->peers, p);
+    free(p);
+}
+
+const struct uuid *raft_net_node(const struct authority *a, raft_id id)
+{
+    struct raft_peer *p = find(&a->net, id);
+    if (p != NULL) {
+        return &p->node_id;
+    }
+    return id == core_raft_id(&a->cfg.node_id) ? &a->cfg.node_id : NULL;
+}
+
+static void net_send(struct raft_net *base, raft_id to, struct blob bytes)
+{
+    struct raft_net_fabric *n = container_of(base, struct raft_net_fabric, base);
+    struct raft_peer *p = find(n, to);
+    if (p == NULL || !fabric_peer_connected(n->a->cfg.fabric, &p->node_id)) {
+        return;
+    }
+    if (p->stream == NULL) {
+        struct fabric_stream_to dst = {.node_id = p->node_id, .service = "raft"};
+        if (fabric_stream_open(n->a->cfg.fabric, &dst, &out_vtab, p, &p->stream) != 0) {
+            p->stream = NULL;
+            return;
+        }
+    }
+    int rc = fabric_stream_send(p->stream, bytes);
+    if (rc == 0 && bytes.len >= LARGE_BYTES) {
+        p->snapshot_until_ms = authority_mono_ms() + 2000 + bytes.len / LARGE_BYTES_PER_MS;
+    }
+}
+
+static bool net_snapshot_in_flight(struct raft_net *base, raft_id to)
+{
+    struct raft_net_fabric *n = container_of(base, struct raft_net_fabric, base);
+    struct raft_peer *p = find(n, to);
+    return p != NULL && p->stream != NULL && authority_mono_ms() < p->snapshot_until_ms;
+}
+
+static const struct raft_net_ops net_ops = {.send = net_send,
+                                            .snapshot_in_flight = net_snapshot_in_flight};
+
+void raft_net_fabric_init(struct raft_net_fabric *n, struct authority *a)
+{
+    *n = (struct raft_net_fabric){.base = {.ops = &net_ops}, .a = a};
+}
+
+void raft_net_fabric_fini(struct raft_net_fabric *n)
+{
+    struct raft_peer *p;
+    struct raft_peer *tmp;
+    HASH_ITER(hh, n->peers, p, tmp)
+    {
+        drop(n, p);
+    }
+}
+
+/* --- receiving --- */
+
+static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct authority *a = data;
+    const struct fabric_peer *peer = fabric_stream_peer(s);
+    if (a->closing || peer == NULL) {
+        return;
+    }
+    /* The sender is who the session says, whatever the message says. */
+    int rc = raft_io_receive(&a->io, core_raft_id(&peer->identity.node_id), frame);
+    if (rc != 0) {
+        log_warn(LOG_AUTHORITY, "raft message refused", "error=%s", err_slug(rc));
+        fabric_stream_reset(s, rc);
+    }
+}
+
+static void in_closed(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    (void)data;
+    (void)rc;
+}
+
+static const struct fabric_stream_vtab in_vtab = {.frame = in_frame, .closed = in_closed};
+
+/* An authority that was removed may not speak, even before its key's ban has reached everybody. */
+static bool is_removed(struct authority *a, const struct uuid *node_id)
+{
+    char id[UUID_TEXT_MAX];
+    uuid_format(node_id, id);
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT 1 AS removed FROM cluster_authorities"
+                                                 " WHERE node_id = ? AND status = 'removed'");
+    db_bind_text(st, id);
+    bool removed = db_step(st) == 1;
+    db_done(st);
+    return removed;
+}
+
+static void on_raft_stream(void *data, struct fabric_stream *s)
+{
+    struct authority *a = data;
+    const struct fabric_peer *peer = fabric_stream_peer(s);
+    if (a->closing || peer == NULL || is_removed(a, &peer->identity.node_id)) {
+        fabric_stream_reset(s, -ERR_NOT_AUTHORITY);
+        return;
+    }
+    /* A new authority learns its peers from those who call it: it has no state yet. */
+    (void)add(&a->net, &peer->identity.node_id);
+    fabric_stream_accept(s, &in_vtab, a);
+}
+
+void raft_net_serve(struct authority *a)
+{
+    fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "raft",
+                                                         .flags = FABRIC_SVC_AUTHORITY,
+                                                         .frame_max_bytes = RAFT_FRAME_MAX,
+                                                         .data = a,
+                                                         .stream = on_raft_stream});
+}
+
+/* The directory, the sessions and the id map follow the committed list. */
+void raft_net_refresh(struct authority *a)
+{
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT node_id, address, status FROM cluster_authorities");
+    while (db_step(st) == 1) {
+        struct uuid id;
+        struct addr addr;
+        if (uuid_parse(db_col_text(st, "node_id"), &id) != 0 || uuid_equal(&id, &a->cfg.node_id)) {
+            continue;
+        }
+        struct raft_peer *known = find(&a->net, core_raft_id(&id));
+        if (strcmp(db_col_text(st, "status"), "removed") == 0) {
+            if (known != NULL) {
+                drop(&a->net, known);
+            }
+            fabric_peer_keep(a->cfg.fabric, &id, false);
+            continue;
+        }
+        if (known == NULL) {
+            /* It has a new name since it became an authority: talk to it under that name. */
+            fabric_peer_forget(a->cfg.fabric, &id);
+            (void)add(&a->net, &id);
+        }
+        if (addr_resolve(db_col_text(st, "address"), &addr, NULL) == 0) {
+            fabric_peer_set(a->cfg.fabric, &id, &addr, 1);
+            fabric_peer_keep(a->cfg.fabric, &id, true);
+        }
+    }
+    db_done(st);
+}
