@@ -7,26 +7,58 @@
 
 struct config {
     struct buf bytes;          /* the signed message, owned */
-    struct snapshot_body body; /* views into bytes */
+    struct snapshot_body body; /* views into bytes; every list in it decodes */
     struct pki_identity signer;
 };
 
 struct config_expect {
     const struct pki_trust *trust;
     struct uuid cluster_id, node_id;
-    /* What is held; 0 when nothing is. An equal (epoch, version) is accepted only when `again`. */
+    /* What is held; 0 when nothing is. An equal (epoch, version) is accepted only when `again`, or
+     * as a refresh of `held`. */
     uint64_t epoch, version;
+    const struct config *held; /* may be NULL. A refresh says the same and was issued later. */
     bool again; /* re-reading the stored one at start */
-    bool allow_expired; /* at offline start: kept, but the node is degraded */
+    bool allow_expired; /* at offline start: kept, but the node is degraded. The signer's chain is
+                           then checked at the time of issue, for it ends in time too. */
     int64_t now_ms;
 };
 
+/* The longest signed_snapshot we look at. */
+#define CONFIG_SIGNED_MAX (SNAPSHOT_MAX_BYTES + AUTHORITIES_MAX * (2 * CERT_DER_MAX + 128) + 64)
+
 /* Verifies and decodes. On success *ret owns everything (config_free). Refusals, each distinct:
- * -ERR_MALFORMED, -ERR_BAD_SIGNATURE, -ERR_BAD_CERT, -ERR_NOT_AUTHORITY, -ERR_REVOKED,
- * -ERR_WRONG_CLUSTER, -ERR_WRONG_NODE, -ERR_ROLLBACK, -ERR_EXPIRED, -ERR_SCHEMA, -ERR_SCOPE. */
+ *   -ERR_TOO_LARGE      longer than CONFIG_SIGNED_MAX
+ *   -ERR_MALFORMED      does not decode, or says what cannot be (expires before it is issued)
+ *   -ERR_SCHEMA         a schema this binary does not know
+ *   -ERR_BAD_SIGNATURE  tampered with, or signed for another purpose
+ *   -ERR_BAD_CERT       the signer's chain does not lead to the root
+ *   -ERR_CERT_EXPIRED   the signer's chain is outside its validity
+ *   -ERR_NOT_AUTHORITY  the signer is no authority, or not one that the body lists
+ *   -ERR_REVOKED        the signer is banned, by what we hold or by this very body
+ *   -ERR_WRONG_CLUSTER, -ERR_WRONG_NODE
+ *   -ERR_ROLLBACK       not newer than what is held
+ *   -ERR_EXPIRED
+ *   -ERR_SCOPE          not for an ordinary "node", or with a part this node has no claim to:
+ *                       "authority" is for nodes that the body lists as such, every other scope is
+ *                       the name of a role that the body gives to the node
+ * One valid authority signature suffices (until the majority rule of DESIGN D16); others in the list
+ * are then ignored. With none, the error is that of the first. */
 int config_verify(struct blob signed_snapshot, const struct config_expect *expect,
                   struct config **ret, struct errmsg *em);
 void config_free(struct config *c);
 bool config_has_role(const struct config *c, const char *role);
+bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_BYTES]);
+
+/* Walks a list of the body: 1 an item, 0 the end. */
+struct config_iter {
+    struct mp_reader r;
+    uint32_t left;
+};
+void config_iter_init(struct config_iter *it, struct mp_list list);
+int config_next_authority(struct config_iter *it, struct snapshot_authority *ret);
+int config_next_role(struct config_iter *it, struct snapshot_role *ret);
+int config_next_peer(struct config_iter *it, struct snapshot_peer *ret);
+int config_next_revocation(struct config_iter *it, const uint8_t **ret);
 
 #endif

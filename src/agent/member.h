@@ -7,9 +7,19 @@
  *   <data-dir>/member/
  *       node.key                        0600, never leaves
  *       node.crt                        PEM: leaf, issuing CA, root
- *       node.db                         settings, signed snapshot, caches (SPEC LST-01)
+ *       node.db                         settings, signed snapshot (SPEC LST-01)
  *       issuer.key issuer.crt raft.db   authorities only
  *       join.token                      0600; while a join is pending, removed after
+ *
+ * A data directory is in one of three states, whatever moment the process was killed at:
+ *
+ *   none ──member_create──> pending ──member_approve / member_set_ids──> complete
+ *     ^                        │
+ *     └────member_discard──────┘
+ *
+ *   none      no settings in node.db; files that an interrupted create left count for nothing
+ *   pending   settings are there, the node id is nil or node.crt is missing
+ *   complete  settings with a node id, and node.crt
  */
 #ifndef RAP_AGENT_MEMBER_H
 #define RAP_AGENT_MEMBER_H
@@ -20,7 +30,8 @@
 
 struct member {
     char *data_dir;
-    char *dir; /* <data-dir>/member */
+    char *dir;   /* <data-dir>/member */
+    int lock_fd; /* <data-dir>/lock, held while the member is open */
     struct db *db; /* node.db, open while the member is */
     /* From settings in node.db: */
     struct uuid cluster_id;
@@ -33,21 +44,42 @@ struct member {
 };
 
 /* Makes the directory, the key pair and node.db with these settings (ids may be nil). -ERR_EXISTS
- * when the data directory has a membership already: nothing is touched. */
+ * when the data directory has a membership already, pending ones included: nothing is touched.
+ * -ERR_BUSY when another process uses the data directory. -ERR_INVALID: a name or address. */
 struct member_settings {
     const char *cluster_name, *node_name, *listen, *advertise; /* advertise NULL = listen */
     struct uuid cluster_id, node_id;
 };
 int member_create(const char *data_dir, const struct member_settings *s, struct member **ret,
                   struct errmsg *em);
-/* -ERR_NOT_FOUND: this data directory has no membership (em says what to run). */
+/* -ERR_NOT_FOUND: this data directory has no membership (em says what to run). -ERR_BUSY as above.
+ * -ERR_CORRUPT: settings or the key are damaged or missing. */
 int member_open(const char *data_dir, struct member **ret, struct errmsg *em);
+/* Unlocks the data directory. NULL-safe. */
 void member_free(struct member *m);
+bool member_is_pending(const struct member *m);
+/* Turns a pending membership into none and frees m, on errors too. -ERR_CONFLICT when complete. */
+int member_discard(struct member *m, struct errmsg *em);
 
 /* <member dir>/<name>; caller frees. */
 char *member_path(const struct member *m, const char *name);
 int member_key(const struct member *m, struct pki_key **ret, struct errmsg *em);
-/* Ids and names, after a join was approved. */
+/* What an approved join brought, already verified by the caller: chain and database change so that a
+ * kill in between leaves the join pending. Removes join.token. */
+struct member_approval {
+    struct uuid node_id;
+    const char *cluster_name;
+    struct blob chain[3];
+    struct blob snapshot; /* signed */
+    uint64_t epoch, config_version;
+    int64_t now_ms;
+};
+int member_approve(struct member *m, const struct member_approval *ap, struct errmsg *em);
+/* Where it listens and what it advertises (NULL = listen) from now on. */
+int member_set_addresses(struct member *m, const char *listen, const char *advertise,
+                         struct errmsg *em);
+int member_set_node_name(struct member *m, const char *node_name, struct errmsg *em);
+/* Ids and names. With a chain in place this completes the membership. */
 int member_set_ids(struct member *m, const struct uuid *node_id, const char *cluster_name,
                    struct errmsg *em);
 /* node.crt: chain[0] leaf, [1] issuing CA, [2] root. Atomic. */
@@ -58,5 +90,17 @@ int member_load_chain(const struct member *m, struct buf ret_chain[3], struct er
 /* Small values in node.db: 0, -ERR_NOT_FOUND. The buffer is appended to. */
 int member_get(struct member *m, const char *key, struct buf *ret);
 int member_put(struct member *m, const char *key, struct blob value, struct errmsg *em);
+int member_drop(struct member *m, const char *key, struct errmsg *em);
+
+/* The last accepted snapshot, replaced as one. The buffer is appended to. -ERR_NOT_FOUND. */
+int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t epoch,
+                         uint64_t config_version, int64_t now_ms, struct errmsg *em);
+int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
+                         uint64_t *ret_config_version);
+
+#define MEMBER_FAULT_POINTS 9
+/* For tests: called with 1..MEMBER_FAULT_POINTS before each step that changes the disk, which it may
+ * end the process at. NULL in the product. */
+extern void (*member_fault)(int step);
 
 #endif
