@@ -41,21 +41,23 @@ struct admin_call {
     char actor_id[128];     /* "uid:0" */
     bool stale;             /* a read may be answered from local state */
     bool dry_run;           /* a mutation is checked and described, not made */
-    uint32_t timeout_ms;
+    uint32_t timeout_ms;    /* after this (and 2 s) the client is told "timeout"; answer anyway */
     void *data;             /* the handler's own */
 };
 
 struct admin_config {
     uv_loop_t *core_loop;
     const char *socket_path; /* replaced when stale; mode 0600 */
+    uint32_t request_deadline_ms; /* to send a whole request, or take a whole answer; 0 = 15000 */
     void *data;
     /* On the core loop. Must lead to exactly one admin_answer, now or later. */
     void (*call)(void *data, struct admin_call *c);
 };
 
 int admin_open(const struct admin_config *config, struct admin **ret, struct errmsg *em);
-/* Stops listening, answers what is pending with -ERR_CANCELED, joins the thread, then cb on the core
- * loop. Calls still held by the handler must be answered by it first. */
+/* Stops listening, answers every client with -ERR_CANCELED, joins the thread, then cb on the core
+ * loop, when a is gone. Calls that the handler still holds stay valid and must be answered: cb waits
+ * for the last one. No call reaches the handler any more. */
 void admin_close(struct admin *a, void (*cb)(void *data), void *data);
 
 /* On the core loop. rc 0: doc is the body. Otherwise a problem: its code is err_slug(rc), and doc, if

@@ -1,0 +1,64 @@
+#include "admin/api.h"
+
+#define ID {"id", "id", API_PATH, API_STR, true}
+#define PAGE                                     \
+    {"limit", "limit", API_QUERY, API_UINT, false}, \
+    {"cursor", "cursor", API_QUERY, API_STR, false}
+#define BODY(name, key) {name, key, API_BODY, API_STR, true}
+#define BODY_OPT(name, key) {name, key, API_BODY, API_STR, false}
+#define QUERY(name) {name, name, API_QUERY, API_STR, false}
+
+const struct api_route api_routes[] = {
+    {"GET", "/livez", NULL, API_LIVE, 200, {{0}}},
+    {"GET", "/readyz", "status", API_READY, 200, {{0}}},
+    {"GET", "/v1/status", "status", API_READ, 200, {{0}}},
+    {"GET", "/v1/cluster", "cluster", API_READ, 200, {{0}}},
+    {"GET", "/v1/memberships", "memberships", API_READ, 200, {PAGE}},
+
+    {"GET", "/v1/tokens", "token.list", API_READ, 200, {PAGE}},
+    {"POST", "/v1/tokens", "token.create", API_MUTATION, 201,
+     {{"ttl", "ttl_ms", API_BODY, API_DURATION, false},
+      {"max_uses", "uses", API_BODY, API_UINT, false},
+      {"roles", "roles", API_BODY, API_STRS, false},
+      BODY_OPT("name", "name"),
+      BODY_OPT("secret_hash", "secret_hash")}},
+    {"GET", "/v1/tokens/{id}", "token.show", API_READ, 200, {ID}},
+    {"DELETE", "/v1/tokens/{id}", "token.revoke", API_MUTATION, 200, {ID}},
+
+    {"GET", "/v1/requests", "request.list", API_READ, 200, {PAGE, QUERY("status")}},
+    {"GET", "/v1/requests/{id}", "request.show", API_READ, 200, {ID}},
+    {"POST", "/v1/requests/{id}/approve", "request.approve", API_MUTATION, 200,
+     {ID, BODY("fingerprint", "fingerprint")}},
+    {"POST", "/v1/requests/{id}/reject", "request.reject", API_MUTATION, 200,
+     {ID, BODY("reason", "reason")}},
+
+    {"GET", "/v1/nodes", "node.list", API_READ, 200, {PAGE}},
+    {"GET", "/v1/nodes/{id}", "node.show", API_READ, 200, {ID}},
+    {"PATCH", "/v1/nodes/{id}", "node.rename", API_MUTATION, 200, {ID, BODY("name", "name")}},
+    {"POST", "/v1/nodes/{id}/revoke", "node.revoke", API_MUTATION, 200,
+     {ID, BODY("reason", "reason")}},
+    {"DELETE", "/v1/nodes/{id}", "node.remove", API_MUTATION, 200, {ID}},
+
+    {"GET", "/v1/authorities", "authority.list", API_READ, 200, {{0}}},
+    {"POST", "/v1/authorities/prepare", "authority.prepare", API_ACTION, 200, {BODY("node", "id")}},
+    {"POST", "/v1/authorities", "authority.add", API_MUTATION, 202,
+     {BODY("node", "id"), BODY("issuer", "issuer")}},
+    {"DELETE", "/v1/authorities/{id}", "authority.remove", API_MUTATION, 200,
+     {ID, QUERY("reason")}},
+    {"POST", "/v1/authorities/transfer", "authority.transfer", API_ACTION, 200,
+     {BODY_OPT("node", "id")}},
+
+    {"GET", "/v1/roles", "role.list", API_READ, 200, {PAGE, QUERY("node")}},
+    {"POST", "/v1/roles", "role.assign", API_MUTATION, 201,
+     {BODY("node", "id"), BODY("role", "role"), BODY_OPT("organization_id", "organization_id")}},
+    {"POST", "/v1/roles/unassign", "role.unassign", API_MUTATION, 200,
+     {BODY("node", "id"), BODY("role", "role"), BODY_OPT("organization_id", "organization_id")}},
+
+    {"GET", "/v1/audit", "audit.list", API_READ, 200,
+     {PAGE, QUERY("event_type"), QUERY("subject_id")}},
+    {"GET", "/v1/audit/verify", "audit.verify", API_READ, 200, {{0}}},
+    {"GET", "/v1/config", "config.show", API_READ, 200, {{0}}},
+    {"GET", "/v1/config/verify", "config.verify", API_READ, 200, {{0}}},
+    {"GET", "/v1/fabric/sessions", "fabric.sessions", API_READ, 200, {{0}}},
+    {0},
+};
