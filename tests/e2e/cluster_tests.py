@@ -1,0 +1,187 @@
+"""A cluster's life: growing, restarting, and losing processes."""
+
+import random
+import threading
+
+from lib import DEGRADED, LIMIT, OK, UNAVAILABLE, expect, has_quorum, items, wait_until
+
+
+def names(node, noun, key):
+    return sorted(x[key] for x in items(node.cli(noun, "list")))
+
+
+def test_bootstrap_three_and_enroll_two(env):
+    c = env.new_cluster()
+    c.bootstrap(authorities=3, nodes=2)
+    for n in c.nodes.values():
+        expect(names(n if n in c.authorities() else c.a1, "node", "name") ==
+               ["a1", "a2", "a3", "n1", "n2"], "five nodes", n.name)
+    statuses = [a["status"] for a in items(c.a2.cli("authority", "list"))]
+    expect(statuses == ["voter"] * 3, "three voters", statuses)
+    ids = {n.status()["node_id"] for n in c.nodes.values()}
+    expect(len(ids) == 5, "five different ids", ids)
+    expect(len({n.status()["cluster_id"] for n in c.nodes.values()}) == 1, "one cluster id")
+    # ENR-04: approval grants no role.
+    expect(c.n1.status()["roles"] == [], "an ordinary node starts with no roles", c.n1.status())
+    expect(c.a1.ok("audit", "verify")["ok"] is True, "the audit chain verifies")
+
+
+def test_five_authorities_survive_the_loss_of_two_and_refuse_without_three(env):
+    c = env.cluster(authorities=5, nodes=0)
+    first = c.wait_leader()
+    second = c.others(first)[0]
+    first.kill9()
+    second.kill9()
+    left = c.others(first, second)
+    c.wait_leader(left)
+    token, _ = c.token("--uses", "1", via=left[0])
+    c.enroll("n1", via=left[0], token_file=token)
+    third = c.wait_leader(left)
+    third.kill9()
+    left = [n for n in left if n is not third]
+    wait_until(lambda: not any(has_quorum(n.status()) for n in left), "both to see no majority")
+    for n in left:
+        n.refused(UNAVAILABLE, "no_quorum", "token", "create")
+    third.start(wait=False)
+    c.wait_leader(left + [third])
+    left[0].ok("token", "create")
+
+
+def test_kill9_any_node_restarts_clean(env):
+    """Each node in turn, at moments that a fixed seed picks, while requests go on."""
+    c = env.cluster(authorities=3, nodes=1)
+    seed = random.Random(2)
+    stop, made = threading.Event(), []
+
+    def work():
+        while not stop.is_set():
+            for a in c.authorities():
+                r = a.cli("token", "create", "--uses", "1", "--timeout", "5s")
+                if r.rc == OK:
+                    made.append(r.json["id"])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for name in ["a1", "a2", "a3", "n1"] * 2:
+            target, seen = len(made) + seed.randrange(1, 4), len(made)
+            wait_until(lambda t=target: len(made) >= t, f"requests to go on after {seen}")
+            c.nodes[name].kill9()
+            c.nodes[name].start()
+    finally:
+        stop.set()
+        worker.join()
+    c.settle()
+    for a in c.authorities():
+        kept = {t["id"] for t in all_items(a, "token")}
+        expect(set(made) <= kept, f"{a.name} kept every acknowledged token", set(made) - kept)
+        expect(a.ok("audit", "verify")["ok"] is True, "the audit chain verifies")
+
+
+def all_items(node, noun, *args):
+    """Every page of a list."""
+    out, cursor = [], None
+    while True:
+        page = node.ok(noun, "list", *args, *(["--cursor", cursor] if cursor else []))
+        out += page["items"]
+        cursor = page["next_cursor"]
+        if not cursor:
+            return out
+
+
+def picture(node):
+    return {noun: all_items(node, noun) for noun in
+            ("token", "request", "node", "authority", "role", "audit")}
+
+
+def decided(picture_):
+    """What must be the same after a restart: all but live state and what a new term writes."""
+    live = ("last_seen_at", "health_status", "last_contact_ms", "in_contact", "match_index",
+            "updated_at", "raft_role", "leader")
+    out = {noun: [{k: v for k, v in row.items() if k not in live} for row in rows]
+           for noun, rows in picture_.items()}
+    out["audit"] = [row for row in out["audit"] if row["event_type"] not in LIVE_EVENTS]
+    return out
+
+
+LIVE_EVENTS = ("term_start", "term_started", "node_health", "health_changed")
+
+
+def test_full_restart_of_all_authorities_loses_nothing(env):
+    c = env.cluster(authorities=3, nodes=1)
+    c.token("--uses", "3")
+    c.a2.ok("role", "assign", "n1", "entry-node")
+    before = decided(picture(c.a1))
+    for how in ("stop", "kill9"):
+        for a in c.authorities():
+            getattr(a, how)()
+        for a in c.authorities():
+            a.start(wait=False)
+        c.wait_leader()
+        c.settle()
+        for a in c.authorities():
+            after = decided(picture(a))
+            for noun, rows in before.items():
+                expect(after[noun][:len(rows)] == rows or sorted_rows(after[noun]) ==
+                       sorted_rows(rows), f"{noun} list after {how} on {a.name}", rows, after[noun])
+
+
+def sorted_rows(rows):
+    return sorted(rows, key=lambda r: str(sorted(r.items())))
+
+
+def test_offline_start_uses_the_stored_snapshot(env):
+    c = env.cluster(authorities=3, nodes=1)
+    c.a1.ok("role", "assign", "n1", "entry-node")
+    wait_until(lambda: c.n1.status()["roles"] == ["entry-node"], "the role to reach n1")
+    held = c.n1.ok("config", "show")
+    for a in c.authorities():
+        a.stop()
+    c.n1.kill9()
+    c.n1.start(wait=False)
+    wait_until(lambda: c.n1.cli("status").rc == OK, "n1 to answer")
+    again = c.n1.ok("config", "show")
+    for key in ("epoch", "config_version", "node_id", "cluster_id", "expires_at"):
+        expect(again[key] == held[key], f"the same {key} as before", held, again)
+    expect(c.n1.status()["roles"] == ["entry-node"], "the role of the stored snapshot")
+    r = c.n1.cli("config", "verify")
+    expect(r.rc == OK, "the stored snapshot verifies offline", r)
+    r = c.n1.cli("status", "--check")
+    expect(r.rc in (UNAVAILABLE, DEGRADED), "the check says that no authority is there", r)
+    for a in c.authorities():
+        a.start(wait=False)
+    c.n1.wait_ready()
+
+
+def test_role_reaches_its_node_and_no_other(env):
+    """ROLE-05, RULE-14: a node's snapshot holds its own roles."""
+    c = env.cluster(authorities=3, nodes=2)
+    c.a3.ok("role", "assign", "n1", "entry-node")
+    wait_until(lambda: c.n1.status()["roles"] == ["entry-node"], "the role to reach n1", LIMIT)
+    expect(c.n2.status()["roles"] == [], "no role at n2", c.n2.status())
+    c.a2.ok("role", "unassign", "n1", "entry-node")
+    wait_until(lambda: c.n1.status()["roles"] == [], "the role to leave n1", LIMIT)
+
+
+def test_audit_chain_verifies_and_lists_events(env):
+    """AUD-01, S16."""
+    c = env.cluster(authorities=3, nodes=1)
+    c.a1.ok("role", "assign", "n1", "entry-node")
+    _, token = c.token("--uses", "1")
+    c.a1.ok("token", "revoke", token["id"], "--yes")
+    c.settle()
+    heads = set()
+    for a in c.authorities():
+        answer = a.ok("audit", "verify")
+        expect(answer["ok"] is True and answer["rows"] > 0, "a chain with rows", answer)
+        heads.add((answer["rows"], answer["head"]))
+    expect(len(heads) == 1, "one chain on all authorities", heads)
+    events = all_items(c.a2, "audit")
+    kinds = {e["event_type"] for e in events}
+    for word in ("token_create", "token_revoke", "join_submit", "join_approve", "role_assign",
+                 "authority_add"):
+        expect(any(word in k for k in kinds), f"an event for {word}", sorted(kinds))
+    expect(len({e["id"] for e in events}) == len(events), "no event twice")
+    approvals = [e for e in events if "join_approve" in e["event_type"]]
+    expect(approvals and all(e["actor_kind"] == "admin" and e["actor_id"].startswith("uid:")
+                             for e in approvals), "approvals name their actor", approvals)
