@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/text.h"
 
 #define HEARTBEAT_DEFAULT_MS 50
 #define ELECTION_DEFAULT_MS 500
@@ -20,6 +21,23 @@ int64_t authority_now_ms(const struct authority *a)
 {
     (void)a;
     return clock_wall_ms();
+}
+
+bool authority_knows(struct authority *a, const struct fabric_peer *peer)
+{
+    char id[UUID_TEXT_MAX];
+    char fingerprint[2 * PKI_HASH_BYTES + 1];
+    uuid_format(&peer->identity.node_id, id);
+    hex_encode(peer->identity.fingerprint, PKI_HASH_BYTES, fingerprint);
+    struct db_stmt *st = db_prepare(
+        state_db(a), "SELECT 1 AS known FROM nodes n"
+                     " JOIN cluster_memberships m ON m.node_id = n.id"
+                     " WHERE n.id = ? AND n.fingerprint = ? AND m.membership_status = 'active'");
+    db_bind_text(st, id);
+    db_bind_text(st, fingerprint);
+    bool known = peer->authenticated && db_step(st) == 1;
+    db_done(st);
+    return known;
 }
 
 uint64_t authority_mono_ms(void)

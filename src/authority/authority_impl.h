@@ -115,6 +115,9 @@ static inline struct db *state_db(const struct authority *a)
 }
 
 int64_t authority_now_ms(const struct authority *a);
+/* Whether this is the key the applied state lists for this node, with an active membership: a
+ * certificate alone, whoever signed it, is not enough to be served. */
+bool authority_knows(struct authority *a, const struct fabric_peer *peer);
 uint64_t authority_mono_ms(void);
 
 /* raft_net.c */

@@ -186,19 +186,6 @@ static int relay(struct authority *a, struct fabric_request *rq, const struct he
     return rc;
 }
 
-static bool is_active(struct authority *a, const struct uuid *id)
-{
-    char text[UUID_TEXT_MAX];
-    uuid_format(id, text);
-    struct db_stmt *st = db_prepare(state_db(a), "SELECT 1 AS active FROM cluster_memberships"
-                                                 " WHERE node_id = ? AND"
-                                                 " membership_status = 'active'");
-    db_bind_text(st, text);
-    bool active = db_step(st) == 1;
-    db_done(st);
-    return active;
-}
-
 static void on_heartbeat(void *data, struct fabric_request *rq, struct blob body)
 {
     struct authority *a = data;
@@ -211,7 +198,7 @@ static void on_heartbeat(void *data, struct fabric_request *rq, struct blob body
     }
     struct core_status s;
     core_status(a->core, &s);
-    if (rc == 0 && !is_active(a, &hb.node_id)) {
+    if (rc == 0 && !forwarded && !authority_knows(a, peer)) {
         rc = -ERR_DENIED;
     } else if (rc == 0 && s.role == CORE_LEADER) {
         health_seen(a, &hb);
@@ -251,6 +238,9 @@ static void on_renew(void *data, struct fabric_request *rq, struct blob body)
     struct authority *a = data;
     struct renew_request renew;
     int rc = msg_decode(&renew_request_desc, MSG_LENIENT, body, &renew);
+    if (rc == 0 && !authority_knows(a, fabric_request_peer(rq))) {
+        rc = -ERR_DENIED;
+    }
     if (rc != 0) {
         fabric_answer(rq, rc, blob_of(NULL, 0));
         return;

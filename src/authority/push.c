@@ -15,7 +15,7 @@
 
 struct cut {
     struct snapshot_body body;
-    struct buf authorities, roles, revocations, scopes;
+    struct buf authorities, roles, revocations, retired, scopes;
     char cluster_name[NAME_MAX_BYTES + 1];
     char node_name[NAME_MAX_BYTES + 1];
     char membership[16];
@@ -27,6 +27,7 @@ static void cut_init(struct cut *c)
     buf_init(&c->authorities, SNAPSHOT_MAX_BYTES);
     buf_init(&c->roles, SNAPSHOT_MAX_BYTES);
     buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
     buf_init(&c->scopes, 256);
 }
 
@@ -35,6 +36,7 @@ static void cut_fini(struct cut *c)
     buf_fini(&c->authorities);
     buf_fini(&c->roles);
     buf_fini(&c->revocations);
+    buf_fini(&c->retired);
     buf_fini(&c->scopes);
 }
 
@@ -101,18 +103,11 @@ static void cut_roles(struct authority *a, const char *id, struct cut *c)
     c->body.roles = (struct mp_list){.raw = buf_blob(&c->roles), .count = count};
 }
 
-/* Banned keys whose certificates could still be valid: older ones are refused by their expiry. */
-static void cut_revocations(struct authority *a, struct cut *c)
+static struct mp_list fingerprints(struct db_stmt *st, struct buf *out)
 {
-    struct fsm_position pos;
-    fsm_position(a->fsm, &pos);
-    struct db_stmt *st = db_prepare(
-        state_db(a), "SELECT fingerprint FROM banned_keys WHERE not_after >= ? OR not_after = 0"
-                     " ORDER BY fingerprint");
-    db_bind_int(st, pos.time_ms);
     struct mp_writer w;
-    mp_writer_init(&w, &c->revocations);
     uint32_t count = 0;
+    mp_writer_init(&w, out);
     while (db_step(st) == 1) {
         uint8_t fingerprint[PKI_HASH_BYTES];
         if (hex_decode(db_col_text(st, "fingerprint"), fingerprint, sizeof fingerprint) == 0) {
@@ -121,7 +116,26 @@ static void cut_revocations(struct authority *a, struct cut *c)
         }
     }
     db_done(st);
-    c->body.revocations = (struct mp_list){.raw = buf_blob(&c->revocations), .count = count};
+    return (struct mp_list){.raw = buf_blob(out), .count = count};
+}
+
+/* Banned keys whose certificates could still be valid (older ones are refused by their expiry), and
+ * apart from them the CAs of removed authorities. */
+static void cut_revocations(struct authority *a, struct cut *c)
+{
+    struct fsm_position pos;
+    fsm_position(a->fsm, &pos);
+    struct db_stmt *st = db_prepare(
+        state_db(a), "SELECT fingerprint FROM banned_keys"
+                     " WHERE (not_after IS NULL OR not_after >= ?) AND fingerprint NOT IN"
+                     " (SELECT issuer_fingerprint FROM cluster_authorities)"
+                     " ORDER BY fingerprint");
+    db_bind_int(st, pos.time_ms);
+    c->body.revocations = fingerprints(st, &c->revocations);
+    st = db_prepare(state_db(a), "SELECT issuer_fingerprint AS fingerprint FROM"
+                                 " cluster_authorities WHERE status = 'removed'"
+                                 " ORDER BY issuer_fingerprint");
+    c->body.retired_issuers = fingerprints(st, &c->retired);
 }
 
 static int sign(struct authority *a, const struct snapshot_body *body, struct buf *out)
@@ -282,8 +296,8 @@ static void on_config_stream(void *data, struct fabric_stream *stream)
 {
     struct authority *a = data;
     const struct fabric_peer *peer = fabric_stream_peer(stream);
-    if (a->closing || peer == NULL) {
-        fabric_stream_reset(stream, -ERR_CLOSED);
+    if (a->closing || peer == NULL || !authority_knows(a, peer)) {
+        fabric_stream_reset(stream, a->closing ? -ERR_CLOSED : -ERR_DENIED);
         return;
     }
     struct subscriber *s = xcalloc(1, sizeof *s);

@@ -118,6 +118,12 @@ int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg 
  * only while no root is set. */
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* The issuing CA of a removed authority: no authority name under it counts any more. Ordinary leaves
+ * it signed stay valid, so that removing an authority does not cut off the nodes it enrolled; they
+ * renew elsewhere at once. */
+void pki_trust_retire(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+bool pki_trust_is_retired(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* Forgets bans and retired CAs. */
 void pki_trust_clear_bans(struct pki_trust *t);
 bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 

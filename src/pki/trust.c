@@ -4,6 +4,7 @@
 
 struct ban {
     uint8_t fingerprint[PKI_HASH_BYTES];
+    bool retired_ca; /* not banned: it only makes no authority any more */
     UT_hash_handle hh;
 };
 
@@ -75,14 +76,32 @@ static struct ban *find_ban(const struct pki_trust *t, const uint8_t fingerprint
     return b;
 }
 
+static struct ban *add_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    struct ban *b = find_ban(t, fingerprint);
+    if (b == NULL) {
+        b = xcalloc(1, sizeof *b);
+        memcpy(b->fingerprint, fingerprint, PKI_HASH_BYTES);
+        HASH_ADD(hh, t->bans, fingerprint, PKI_HASH_BYTES, b);
+        b->retired_ca = true;
+    }
+    return b;
+}
+
 void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
-    if (find_ban(t, fingerprint) != NULL) {
-        return;
-    }
-    struct ban *b = xcalloc(1, sizeof *b);
-    memcpy(b->fingerprint, fingerprint, PKI_HASH_BYTES);
-    HASH_ADD(hh, t->bans, fingerprint, PKI_HASH_BYTES, b);
+    add_ban(t, fingerprint)->retired_ca = false;
+}
+
+void pki_trust_retire(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    (void)add_ban(t, fingerprint);
+}
+
+bool pki_trust_is_retired(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    const struct ban *b = find_ban(t, fingerprint);
+    return b != NULL && b->retired_ca;
 }
 
 void pki_trust_clear_bans(struct pki_trust *t)
@@ -98,7 +117,8 @@ void pki_trust_clear_bans(struct pki_trust *t)
 
 bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
-    return find_ban(t, fingerprint) != NULL;
+    const struct ban *b = find_ban(t, fingerprint);
+    return b != NULL && !b->retired_ca;
 }
 
 /* The root this chain must end in: the one we hold, or the one shown when its key is the pinned
@@ -206,6 +226,9 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
     }
     if (rc == 0) {
         rc = check_usable(t, &root, now_ms, "root", em);
+    }
+    if (rc == 0 && leaf.cert.authority && pki_trust_is_retired(t, issuer.cert.fingerprint)) {
+        rc = errmsg_set(em, -ERR_REVOKED, "this node was removed as an authority");
     }
     if (rc != 0) {
         return rc;

@@ -186,7 +186,7 @@ MSG_DECLARE(node_remove, NODE_REMOVE_FIELDS)
     X(T, 2, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* cmd_cert; same public key */
 MSG_DECLARE(cert_renew, CERT_RENEW_FIELDS)
 
-/* Raft ids are given out by apply, rise, and are never reused. */
+/* Its raft id is core_raft_id of its node id, so no id is ever reused. */
 #define AUTHORITY_ADD_FIELDS(X, T)                                                       \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                                                \
     X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)                               \
@@ -201,8 +201,9 @@ MSG_DECLARE(authority_add, AUTHORITY_ADD_FIELDS)
     X(T, 2, STR, status, 16, MSG_REQUIRED)
 MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
 
-/* Its CA is refused from now on and its key banned; what it issued as a leader stays valid only
- * until renewed (see docs/SECURITY.md). */
+/* Its key is banned and its CA retired: nothing under that CA is an authority any more. Ordinary
+ * leaves the CA signed are renewed elsewhere at once, and count at an authority only for the key the
+ * state lists for that node (see docs/SECURITY.md). */
 #define AUTHORITY_REMOVE_FIELDS(X, T)                              \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
     X(T, 2, STR, reason, REASON_MAX_BYTES, 0)

@@ -119,7 +119,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 14, FIX, audit_head, 32, 0)                                                \
     X(T, 15, STR, cluster_name, NAME_MAX_BYTES, 0)                                  \
     X(T, 16, STR, node_name, NAME_MAX_BYTES, 0)                                     \
-    X(T, 17, STR, membership_status, 16, 0)
+    X(T, 17, STR, membership_status, 16, 0)                                         \
+    X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \

@@ -1,0 +1,104 @@
+"""What the benchmarks share: a cluster of real processes in a directory that goes away, the peer's
+processes beside it, and the closing `ratio` lines."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+sys.dont_write_bytecode = True
+
+import lib  # noqa: E402 pylint: disable=wrong-import-position
+
+RAP = os.path.join(ROOT, "build", "rap")
+TOOLS = os.path.join(ROOT, "build", "tests", "bench")
+
+
+@contextlib.contextmanager
+def environment():
+    """An Env whose directory lies beside the build tree: the disk the build is on, not a tmpfs."""
+    folder = tempfile.mkdtemp(prefix="bench-", dir=os.path.join(ROOT, "build"))
+    env = lib.Env(RAP, folder)
+    try:
+        yield env
+    finally:
+        env.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def tool(name, *args):
+    out = subprocess.run([os.path.join(TOOLS, name), *map(str, args)], check=True,
+                         capture_output=True, text=True)
+    return json.loads(out.stdout)
+
+
+def tcp_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start_etcd(env, members=3):
+    """Client URLs of an etcd cluster with its defaults, on the same disk."""
+    names = [f"e{i}" for i in range(members)]
+    client = {n: f"http://127.0.0.1:{tcp_port()}" for n in names}
+    peer = {n: f"http://127.0.0.1:{tcp_port()}" for n in names}
+    for n in names:
+        with open(os.path.join(env.folder, n + ".log"), "ab") as log:
+            env.helpers.append(subprocess.Popen(
+                ["etcd", "--name", n, "--data-dir", os.path.join(env.folder, n),
+                 "--listen-client-urls", client[n], "--advertise-client-urls", client[n],
+                 "--listen-peer-urls", peer[n], "--initial-advertise-peer-urls", peer[n],
+                 "--initial-cluster", ",".join(f"{m}={peer[m]}" for m in names),
+                 "--initial-cluster-state", "new"],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=env.child_setup))
+
+    def leader():
+        done = subprocess.run(
+            ["etcdctl", "--endpoints", ",".join(client.values()), "endpoint", "status", "-w",
+             "json"], capture_output=True, text=True, check=False,
+            env=os.environ | {"ETCDCTL_API": "3"})
+        if done.returncode != 0:
+            return None
+        for s in json.loads(done.stdout):
+            if s["Status"]["leader"] == s["Status"]["header"]["member_id"]:
+                return s["Endpoint"]
+        return None
+    return lib.wait_until(leader, "etcd to elect a leader")
+
+
+def ratio(name, value, target, better="higher"):
+    good = value >= target if better == "higher" else value <= target
+    print(f"ratio {name} {value:.2f} target {'>=' if better == 'higher' else '<='} {target}"
+          f"{'' if good else '  MISSED'}", flush=True)
+
+
+def quantile(values, q):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * q))]
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        for line in f:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def now():
+    return time.monotonic()
