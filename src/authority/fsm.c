@@ -7,6 +7,7 @@
  *                                                refusal  -> changes undone, result and audit stay
  *                                                failure  -> the whole entry undone, replica stops */
 #include "authority/fsm_impl.h"
+#include "base/clock.h"
 
 #define DOCS_MAX ((size_t)256 << 20)
 #define PRUNE_PER_COMMAND 2
@@ -440,6 +441,9 @@ static int run_command(struct fsm *f, struct command *c, uint64_t index, uint64_
         .actor_kind = cmd->actor_kind,
         .actor_id = cmd->actor_id,
     };
+    if (PLANTED("fsm_uses_clock")) {
+        x.now_ms = x.now_ms + clock_wall_ms() % 1000;
+    }
     mp_writer_init(&x.doc, docs);
     *ret = (struct fsm_result){.request_id = cmd->request_id, .kind = cmd->kind};
     c->doc_at = docs->len;

@@ -2,7 +2,7 @@
  * Term and vote are durable when the call returns. */
 #include "sim.h"
 
-enum op_kind { OP_APPEND, OP_TRUNCATE, OP_PUT, OP_GET };
+enum op_kind { OP_APPEND, OP_TRUNCATE, OP_PUT, OP_GET, OP_NOTHING };
 struct disk_op {
     struct disk_op *next;
     enum op_kind kind;
@@ -182,6 +182,7 @@ static void perform(struct disk *d, struct disk_op *op, size_t count)
             }
             break;
         case OP_GET:
+        case OP_NOTHING:
             break;
     }
 }
@@ -211,9 +212,7 @@ void disk_event(struct disk *d, uint32_t generation)
     } else if (op->kind == OP_APPEND && d->failed) {
         rc = -ERR_IO; /* a disk that failed stays failed until it is looked at */
     } else {
-        if (!(op->kind == OP_APPEND && PLANTED("ack_before_fsync"))) {
-            perform(d, op, op->count);
-        }
+        perform(d, op, op->count);
         if (op->kind == OP_GET) {
             fill_snapshot(d, op->ret);
         }
@@ -335,6 +334,11 @@ static void op_append(struct raft_store *s, const struct raft_store_entry *e, si
     size_t bytes = 0;
     for (size_t i = 0; i < n; i++) {
         bytes += e[i].data.len;
+    }
+    if (PLANTED("ack_before_fsync")) {
+        (void)queue(d, OP_NOTHING, 0, cb, data);
+        cb = NULL;
+        data = NULL;
     }
     struct disk_op *op = queue(d, OP_APPEND, latency(d, bytes), cb, data);
     op->recs = xcalloc(n, sizeof(struct rec *));
