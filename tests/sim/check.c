@@ -259,7 +259,7 @@ static int copies(const struct world *w, uint64_t index, uint64_t sum)
     for (int i = 0; i < w->n; i++) {
         const struct disk *d = &w->nodes[i].disk;
         const struct rec *rec = rec_list_at(&d->durable, index);
-        count += d->snap.index >= index || (rec != NULL && rec->sum == sum);
+        count += (d->snap != NULL && d->snap->index >= index) || (rec != NULL && rec->sum == sum);
     }
     return count;
 }

@@ -50,7 +50,7 @@ static void next_op(struct client *c, int node)
     c->busy = false;
     c->waiting = false;
     c->node = node;
-    wake(c, between(c->w, 100 * MS, 1300 * MS));
+    wake(c, between(c->w, 200 * MS, 1700 * MS));
 }
 
 static void again(struct client *c)

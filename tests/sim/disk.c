@@ -9,7 +9,7 @@ struct disk_op {
     struct rec **recs;
     size_t count;
     uint64_t index;
-    struct snap snap;
+    struct snap *snap;
     unsigned trailing;
     struct raft_store_loaded *ret;
     raft_store_cb cb;
@@ -89,21 +89,24 @@ struct rec *rec_list_at(const struct rec_list *l, uint64_t index)
 
 /* --- operations --- */
 
-static void snap_copy(struct snap *to, const struct snap *from)
+static struct snap *snap_new(struct blob conf, struct blob image)
 {
-    buf_fini(&to->conf);
-    buf_fini(&to->image);
-    *to = (struct snap){.index = from->index, .term = from->term, .conf_index = from->conf_index};
-    buf_init(&to->conf, SIZE_MAX);
-    buf_init(&to->image, SIZE_MAX);
-    buf_add(&to->conf, from->conf.data, from->conf.len);
-    buf_add(&to->image, from->image.data, from->image.len);
+    struct snap *s = xcalloc(1, sizeof *s);
+    s->refs = 1;
+    buf_init(&s->conf, SIZE_MAX);
+    buf_init(&s->image, SIZE_MAX);
+    buf_add(&s->conf, conf.data, conf.len);
+    buf_add(&s->image, image.data, image.len);
+    return s;
 }
 
-static void snap_fini(struct snap *s)
+static void snap_unref(struct snap *s)
 {
-    buf_fini(&s->conf);
-    buf_fini(&s->image);
+    if (s != NULL && --s->refs == 0) {
+        buf_fini(&s->conf);
+        buf_fini(&s->image);
+        free(s);
+    }
 }
 
 static void op_free(struct disk_op *op)
@@ -112,7 +115,7 @@ static void op_free(struct disk_op *op)
         rec_unref(op->recs[i]);
     }
     free(op->recs);
-    snap_fini(&op->snap);
+    snap_unref(op->snap);
     free(op);
 }
 
@@ -133,8 +136,6 @@ static struct disk_op *queue(struct disk *d, enum op_kind kind, uint64_t takes_u
     op->kind = kind;
     op->cb = cb;
     op->data = data;
-    buf_init(&op->snap.conf, SIZE_MAX);
-    buf_init(&op->snap.image, SIZE_MAX);
     if (d->last == NULL) {
         d->first = op;
     } else {
@@ -174,11 +175,13 @@ static void perform(struct disk *d, struct disk_op *op, size_t count)
             rec_list_truncate(&d->durable, op->index);
             break;
         case OP_PUT:
-            snap_copy(&d->snap, &op->snap);
+            snap_unref(d->snap);
+            d->snap = op->snap;
+            d->snap->refs++;
             if (op->trailing == 0) {
                 rec_list_clear(&d->durable);
-            } else if (op->snap.index > op->trailing) {
-                rec_list_drop_before(&d->durable, op->snap.index - op->trailing + 1);
+            } else if (op->snap->index > op->trailing) {
+                rec_list_drop_before(&d->durable, op->snap->index - op->trailing + 1);
             }
             break;
         case OP_GET:
@@ -189,12 +192,15 @@ static void perform(struct disk *d, struct disk_op *op, size_t count)
 
 static void fill_snapshot(const struct disk *d, struct raft_store_loaded *ret)
 {
-    ret->has_snapshot = d->snap.index != 0;
-    ret->snapshot_index = d->snap.index;
-    ret->snapshot_term = d->snap.term;
-    ret->snapshot_conf_index = d->snap.conf_index;
-    buf_add(&ret->snapshot_conf, d->snap.conf.data, d->snap.conf.len);
-    buf_add(&ret->snapshot_image, d->snap.image.data, d->snap.image.len);
+    const struct snap *snap = d->snap;
+    ret->has_snapshot = snap != NULL;
+    if (snap != NULL) {
+        ret->snapshot_index = snap->index;
+        ret->snapshot_term = snap->term;
+        ret->snapshot_conf_index = snap->conf_index;
+        buf_add(&ret->snapshot_conf, snap->conf.data, snap->conf.len);
+        buf_add(&ret->snapshot_image, snap->image.data, snap->image.len);
+    }
 }
 
 void disk_event(struct disk *d, uint32_t generation)
@@ -364,11 +370,10 @@ static void op_put(struct raft_store *s, uint64_t index, uint64_t term, uint64_t
     struct disk *d = of(s);
     uint64_t slow = chance(d->w, 200) ? between(d->w, 10 * MS, 800 * MS) : 0;
     struct disk_op *op = queue(d, OP_PUT, latency(d, image.len) + slow, cb, data);
-    op->snap.index = index;
-    op->snap.term = term;
-    op->snap.conf_index = conf_index;
-    buf_add(&op->snap.conf, conf.data, conf.len);
-    buf_add(&op->snap.image, image.data, image.len);
+    op->snap = snap_new(conf, image);
+    op->snap->index = index;
+    op->snap->term = term;
+    op->snap->conf_index = conf_index;
     op->trailing = trailing;
     if (trailing == 0) {
         rec_list_clear(&d->view);
@@ -385,7 +390,7 @@ static void op_get(struct raft_store *s, struct raft_store_loaded *ret, raft_sto
                    void *data)
 {
     struct disk *d = of(s);
-    queue(d, OP_GET, latency(d, d->snap.image.len), cb, data)->ret = ret;
+    queue(d, OP_GET, latency(d, d->snap == NULL ? 0 : d->snap->image.len), cb, data)->ret = ret;
 }
 
 static void op_close(struct raft_store *s, void (*cb)(void *data), void *data)
@@ -408,8 +413,6 @@ static const struct raft_store_ops ops = {
 void disk_init(struct disk *d, struct world *w, int node)
 {
     *d = (struct disk){.store = {.ops = &ops}, .w = w, .node = node};
-    buf_init(&d->snap.conf, SIZE_MAX);
-    buf_init(&d->snap.image, SIZE_MAX);
 }
 
 void disk_fini(struct disk *d)
@@ -418,5 +421,5 @@ void disk_fini(struct disk *d)
     rec_list_clear(&d->view);
     free(d->durable.items);
     free(d->view.items);
-    snap_fini(&d->snap);
+    snap_unref(d->snap);
 }

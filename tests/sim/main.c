@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 
+#include <malloc.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -224,6 +225,9 @@ int main(int argc, char **argv)
     struct options o = {
         .first = 1, .last = 20, .seconds = 300, .max_bug_seeds = 200, .jobs = 1};
     log_set_level(LOG_ERROR);
+    /* Images come and go all the time: not each one from the kernel. */
+    (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
     for (int i = 1; i < argc; i++) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--seeds") == 0) {

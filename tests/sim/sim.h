@@ -48,6 +48,7 @@ struct rec *rec_list_at(const struct rec_list *l, uint64_t index);
 
 /* --- disk --- */
 struct snap {
+    uint32_t refs;
     uint64_t index, term, conf_index;
     struct buf conf, image;
 };
@@ -59,7 +60,7 @@ struct disk {
     uint64_t term, vote;
     struct rec_list durable;
     struct rec_list view; /* durable and what is on its way */
-    struct snap snap;     /* index 0: none */
+    struct snap *snap;    /* NULL: none */
     struct disk_op *first, *last;
     size_t ops_count;
     uint64_t busy_until_us;

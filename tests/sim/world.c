@@ -382,7 +382,7 @@ static void write_first_log(struct world *w)
 
 void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
 {
-    static const uint32_t thresholds[] = {24, 80, 300};
+    static const uint32_t thresholds[] = {40, 120, 400};
     static const uint32_t trailings[] = {8, 64, 2048};
     *w = (struct world){.seed = seed};
     prng_seed(&w->rng, seed * 2 + 1);
