@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,6 +50,20 @@ static double seconds_now(void)
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Of this process and those it waited for: what a busy machine does not change. */
+static double cpu_seconds(void)
+{
+    double sum = 0;
+    static const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    for (size_t i = 0; i < ARRAY_SIZE(whose); i++) {
+        struct rusage u;
+        (void)getrusage(whose[i], &u);
+        sum += (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+               (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    }
+    return sum;
 }
 
 static bool run_one(const struct options *o, uint64_t seed, struct total *t, uint64_t *ret_hash,
@@ -147,8 +162,9 @@ static int seeds(const struct options *o)
     double start = seconds_now();
     struct total t = run_all(o);
     double real = seconds_now() - start;
+    double cpu = cpu_seconds();
     (void)printf("sim: acks=%llu refusals=%llu reads=%llu unknown=%llu messages=%llu taken=%llu "
-                 "installed=%llu disk_errors=%llu corruptions=%llu\n",
+                 "installed=%llu disk_errors=%llu corruptions=%llu cpu_s=%.1f per_core=%.0fx\n",
                  (unsigned long long)t.acks, (unsigned long long)t.refusals,
                  (unsigned long long)t.reads, (unsigned long long)t.unknown,
                  (unsigned long long)t.messages, (unsigned long long)t.taken,

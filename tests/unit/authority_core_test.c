@@ -455,8 +455,36 @@ static void transferred(void *data, int rc)
     a->rc = rc;
 }
 
-/* A new member gets several configurations in one message; as a leader it must be able to change
- * the configuration itself (G9). */
+/* G9: it gets the new configuration amid commands, in one message. Were that configuration noted
+ * under the index of the first of them, it would stay "uncommitted" there for ever. */
+static void test_member_that_missed_a_change_can_lead_and_change_again(void **state)
+{
+    (void)state;
+    struct core_cluster c = {0};
+    struct asked a;
+    struct asked ch = {.rc = UNSET};
+    core_cluster_init(&c, 4, 3);
+    int leader = core_cluster_elect(&c);
+    int away = other(leader);
+    core_cluster_isolate(&c, away, true);
+    assert_int_equal(propose(&c, leader, &a, 1), 0);
+    core_cluster_run(&c, 100);
+    change_ok(&c, &ch, core_add(c.nodes[leader].core, &ch.ch, c.nodes[3].raft_id, "n3",
+                                was_changed));
+    assert_int_equal(propose(&c, leader, &a, 2), 0);
+    core_cluster_run(&c, 100);
+    core_cluster_isolate(&c, away, false);
+    core_cluster_run(&c, 1000);
+    a = (struct asked){.rc = UNSET};
+    assert_int_equal(
+        core_transfer(c.nodes[leader].core, c.nodes[away].raft_id, transferred, &a), 0);
+    core_cluster_run(&c, 1000);
+    assert_int_equal(a.rc, 0);
+    assert_int_equal(core_cluster_elect(&c), away);
+    change_ok(&c, &ch, core_remove(c.nodes[away].core, &ch.ch, c.nodes[3].raft_id, was_changed));
+    core_cluster_fini(&c);
+}
+
 static void test_member_added_from_nothing_catches_up_votes_leads_and_adds_another(void **state)
 {
     (void)state;
@@ -707,6 +735,7 @@ int main(void)
         cmocka_unit_test(test_deposed_leader_answers_no_read),
         cmocka_unit_test(test_wait_applied_on_a_follower_and_cancel),
         cmocka_unit_test(test_close_at_any_moment_ends_everything_once),
+        cmocka_unit_test(test_member_that_missed_a_change_can_lead_and_change_again),
         cmocka_unit_test(test_member_added_from_nothing_catches_up_votes_leads_and_adds_another),
         cmocka_unit_test(test_new_voter_that_does_not_answer_is_given_up),
         cmocka_unit_test(test_impossible_changes_are_refused_before_libraft_sees_them),
