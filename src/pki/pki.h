@@ -67,8 +67,8 @@ int pki_verify(const uint8_t public_key[PKI_KEY_BYTES], const char *domain, stru
 /* --- certificate requests: a proof of possession and nothing else --- */
 /* PKCS#10, empty subject, no attributes. */
 int pki_csr_build(const struct pki_key *k, struct buf *out_der);
-/* Strict: DER without trailing bytes, at most CSR_DER_MAX, Ed25519, good self-signature, empty or
- * ignored subject, no extensions asked for. -ERR_BAD_CSR with the reason in em. */
+/* Strict: DER without trailing bytes, at most CSR_DER_MAX, a sound Ed25519 key, good self-signature,
+ * empty subject, no extensions asked for. -ERR_BAD_CSR with the reason in em. */
 int pki_csr_parse(struct blob der, uint8_t ret_public_key[PKI_KEY_BYTES], struct errmsg *em);
 
 /* --- certificates --- */
@@ -89,16 +89,20 @@ struct pki_cert {
 
 /* Builds the certificate from spec, never from a request. Root: issuer and issuer_key are the
  * subject's own. issuer_der may be empty for a root. Basic constraints, key usage, EKU (clientAuth
- * and serverAuth on leaves), SKI, AKI are set by kind. */
+ * and serverAuth on leaves), SKI, AKI are set by kind. Times are rounded down to seconds, in spec too.
+ * -ERR_INVALID when spec asks for what a reader would refuse, also for an authority name under
+ * another authority's CA; -ERR_BAD_CERT, -ERR_WRONG_CLUSTER for the issuer. */
 int pki_cert_issue(struct pki_cert *spec, const struct pki_key *issuer_key, struct blob issuer_der,
                    struct buf *out_der, struct errmsg *em);
 /* Strict reading of one certificate of ours: -ERR_BAD_CERT for anything pki_cert_issue would not
  * have written. Does not check signature or time. */
 int pki_cert_parse(struct blob der, struct pki_cert *ret, struct errmsg *em);
 
+/* Strict RFC 7468: lines of 64, nothing between, before or after the blocks. */
 int pki_pem_add(struct blob der, struct buf *out_pem);
-/* Every certificate of a PEM text, in order, as DER; count <= CHAIN_MAX. Buffers must be
- * initialised by the caller (max CERT_DER_MAX). */
+/* Every certificate of a PEM text, in order, as DER: one initialised buffer (max CERT_DER_MAX) for
+ * each of max_count. -ERR_MALFORMED (also for an empty text), -ERR_TOO_LARGE. On error the buffers
+ * hold whatever was read. */
 int pki_pem_read(struct blob pem, struct buf *out_der, size_t max_count, size_t *ret_count,
                  struct errmsg *em);
 
@@ -110,7 +114,8 @@ struct pki_trust *pki_trust_new(const struct uuid *cluster_id);
 void pki_trust_free(struct pki_trust *t);
 /* The certificate must be a root of this cluster. Another root replaces it. */
 int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em);
-/* Believe any root whose public key has this fingerprint (a joining host, from its token). */
+/* Believe any root whose public key has this fingerprint (a joining host, from its token). Counts
+ * only while no root is set. */
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 void pki_trust_clear_bans(struct pki_trust *t);

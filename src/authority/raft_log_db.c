@@ -1,0 +1,398 @@
+#include "authority/raft_log_db.h"
+
+#include "base/crc32c.h"
+#include "pki/pki.h"
+#include "wire/limits.h"
+
+#include <zstd.h>
+
+extern const struct db_migration migrations_raft[];
+
+/* Fast: an image is written every few thousand entries and read once. */
+#define ZSTD_LEVEL 1
+/* The configuration of AUTHORITIES_MAX members is far below this. */
+#define CONF_MAX_BYTES (64u << 10)
+
+static void put_u64(uint8_t *out, uint64_t v)
+{
+    for (int i = 0; i < 8; i++) {
+        out[i] = (uint8_t)(v >> (8 * i));
+    }
+}
+
+static uint32_t state_crc(const struct raft_log_state *s)
+{
+    uint8_t b[32];
+    put_u64(b, s->term);
+    put_u64(b + 8, s->vote);
+    put_u64(b + 16, s->first);
+    put_u64(b + 24, s->last);
+    return crc32c(0, b, sizeof b);
+}
+
+static uint32_t entry_crc(const struct raft_store_entry *e)
+{
+    uint8_t b[24];
+    put_u64(b, e->index);
+    put_u64(b + 8, e->term);
+    put_u64(b + 16, e->type);
+    return crc32c(crc32c(0, b, sizeof b), e->data.data, e->data.len);
+}
+
+static void snapshot_hash(uint64_t index, uint64_t term, uint64_t conf_index, struct blob conf,
+                          uint64_t image_size, struct blob packed, uint8_t out[PKI_HASH_BYTES])
+{
+    uint8_t b[48];
+    put_u64(b, index);
+    put_u64(b + 8, term);
+    put_u64(b + 16, conf_index);
+    put_u64(b + 24, conf.len);
+    put_u64(b + 32, image_size);
+    put_u64(b + 40, packed.len);
+    const struct blob parts[] = {blob_of(b, sizeof b), conf, packed};
+    pki_sha256_parts(parts, ARRAY_SIZE(parts), out);
+}
+
+/* --- writing --- */
+
+/* SQLite's integers are signed. */
+static void bind_u64(struct db_stmt *st, uint64_t v)
+{
+    CHECK(v <= INT64_MAX);
+    db_bind_int(st, (int64_t)v);
+}
+
+int raft_log_db_set_state(struct raft_log_db *d, const struct raft_log_state *state)
+{
+    struct db_stmt *st = db_prepare(d->db, "UPDATE hard_state SET term = ?, vote = ?,"
+                                           " first_index = ?, last_index = ?, crc = ?"
+                                           " WHERE id = 1");
+    bind_u64(st, state->term);
+    bind_u64(st, state->vote);
+    bind_u64(st, state->first);
+    bind_u64(st, state->last);
+    db_bind_int(st, state_crc(state));
+    int rc = db_run(st);
+    if (rc == 0 && db_changes(d->db) != 1) {
+        rc = -ERR_CORRUPT;
+    }
+    if (rc == 0) {
+        d->state = *state;
+    }
+    return rc;
+}
+
+int raft_log_db_append(struct raft_log_db *d, const struct raft_store_entry *e, size_t n)
+{
+    struct raft_log_state next = d->state;
+    for (size_t i = 0; i < n; i++) {
+        if (e[i].index != next.last + 1) {
+            return -ERR_INVALID;
+        }
+        next.last = e[i].index;
+        struct db_stmt *st = db_prepare(d->db, "INSERT INTO log_entries"
+                                               " (log_index, term, type, data, crc)"
+                                               " VALUES (?, ?, ?, ?, ?)");
+        bind_u64(st, e[i].index);
+        bind_u64(st, e[i].term);
+        db_bind_int(st, e[i].type);
+        db_bind_blob(st, e[i].data);
+        db_bind_int(st, entry_crc(&e[i]));
+        int rc = db_run(st);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return raft_log_db_set_state(d, &next);
+}
+
+static int delete_range(struct raft_log_db *d, uint64_t from, uint64_t below)
+{
+    struct db_stmt *st =
+        db_prepare(d->db, "DELETE FROM log_entries WHERE log_index >= ? AND log_index < ?");
+    bind_u64(st, from);
+    bind_u64(st, below);
+    return db_run(st);
+}
+
+int raft_log_db_truncate(struct raft_log_db *d, uint64_t index)
+{
+    struct raft_log_state next = d->state;
+    if (index > next.last) {
+        return 0;
+    }
+    if (index < next.first) {
+        return -ERR_INVALID;
+    }
+    next.last = index - 1;
+    int rc = delete_range(d, index, INT64_MAX);
+    return rc == 0 ? raft_log_db_set_state(d, &next) : rc;
+}
+
+static int insert_snapshot(struct raft_log_db *d, const struct raft_log_snapshot *s)
+{
+    size_t bound = ZSTD_compressBound(s->image.len);
+    uint8_t hash[PKI_HASH_BYTES];
+    uint8_t *packed = xmalloc(bound);
+    int rc;
+    size_t n = ZSTD_compress(packed, bound, s->image.data, s->image.len, ZSTD_LEVEL);
+    if (ZSTD_isError(n)) {
+        rc = -ERR_IO;
+        goto out;
+    }
+    snapshot_hash(s->index, s->term, s->conf_index, s->conf, s->image.len, blob_of(packed, n),
+                  hash);
+    rc = db_run(db_prepare(d->db, "DELETE FROM snapshots"));
+    if (rc != 0) {
+        goto out;
+    }
+    struct db_stmt *st = db_prepare(d->db, "INSERT INTO snapshots (log_index, term, conf_index,"
+                                           " conf, image_size, image, sha256)"
+                                           " VALUES (?, ?, ?, ?, ?, ?, ?)");
+    bind_u64(st, s->index);
+    bind_u64(st, s->term);
+    bind_u64(st, s->conf_index);
+    db_bind_blob(st, s->conf);
+    bind_u64(st, s->image.len);
+    db_bind_blob(st, blob_of(packed, n));
+    db_bind_blob(st, blob_of(hash, sizeof hash));
+    rc = db_run(st);
+out:
+    free(packed);
+    return rc;
+}
+
+int raft_log_db_put_snapshot(struct raft_log_db *d, const struct raft_log_snapshot *s)
+{
+    struct raft_log_state next = d->state;
+    if (s->image.len > IMAGE_MAX_BYTES || s->conf.len > CONF_MAX_BYTES) {
+        return -ERR_TOO_LARGE;
+    }
+    int rc = insert_snapshot(d, s);
+    if (rc != 0) {
+        return rc;
+    }
+    if (s->trailing == 0 || next.last < s->index) {
+        next.first = s->index + 1;
+        next.last = s->index;
+        rc = delete_range(d, 0, INT64_MAX);
+    } else {
+        uint64_t keep_from = s->index > s->trailing ? s->index - s->trailing : 1;
+        if (keep_from > next.first) {
+            next.first = keep_from;
+        }
+        rc = delete_range(d, 0, next.first);
+    }
+    return rc == 0 ? raft_log_db_set_state(d, &next) : rc;
+}
+
+/* --- reading --- */
+
+static int corrupt(struct errmsg *em, const char *table, uint64_t index, const char *what)
+{
+    return errmsg_set(em, -ERR_CORRUPT, "raft log: table %s, index %llu: %s", table,
+                      (unsigned long long)index, what);
+}
+
+static int read_failed(struct raft_log_db *d, int rc, const char *table, struct errmsg *em)
+{
+    return errmsg_set(em, rc, "raft log: table %s cannot be read: %s", table, db_errmsg(d->db));
+}
+
+static uint64_t col_u64(struct db_stmt *st, const char *name)
+{
+    return (uint64_t)db_col_int(st, name);
+}
+
+static int read_state(struct raft_log_db *d, struct errmsg *em)
+{
+    struct db_stmt *st = db_prepare(d->db, "SELECT term, vote, first_index, last_index, crc"
+                                           " FROM hard_state WHERE id = 1");
+    int rc = db_step(st);
+    if (rc == 0) {
+        rc = corrupt(em, "hard_state", 1, "row is missing");
+    } else if (rc < 0) {
+        rc = read_failed(d, rc, "hard_state", em);
+    } else {
+        d->state = (struct raft_log_state){.term = col_u64(st, "term"),
+                                           .vote = col_u64(st, "vote"),
+                                           .first = col_u64(st, "first_index"),
+                                           .last = col_u64(st, "last_index")};
+        bool good = db_col_int(st, "crc") == state_crc(&d->state) && d->state.first >= 1 &&
+                    d->state.last < INT64_MAX && d->state.first <= d->state.last + 1;
+        rc = good ? 0 : corrupt(em, "hard_state", 1, "checksum does not match");
+    }
+    db_done(st);
+    return rc;
+}
+
+/* Copies a view of the statement into an empty buffer. */
+static void keep(struct buf *out, struct blob view)
+{
+    buf_init(out, view.len);
+    buf_add(out, view.data, view.len);
+}
+
+static int unpack_image(struct blob packed, uint64_t size, struct buf *out)
+{
+    buf_init(out, (size_t)size);
+    uint8_t *p = buf_grow(out, (size_t)size);
+    size_t n = ZSTD_decompress(p, (size_t)size, packed.data, packed.len);
+    return ZSTD_isError(n) || n != size ? -ERR_CORRUPT : 0;
+}
+
+static int read_snapshot_row(struct db_stmt *st, struct raft_store_loaded *ret, struct errmsg *em)
+{
+    uint64_t index = col_u64(st, "log_index");
+    uint64_t term = col_u64(st, "term");
+    uint64_t conf_index = col_u64(st, "conf_index");
+    uint64_t image_size = col_u64(st, "image_size");
+    struct blob conf = db_col_blob(st, "conf");
+    struct blob packed = db_col_blob(st, "image");
+    uint8_t hash[PKI_HASH_BYTES];
+    snapshot_hash(index, term, conf_index, conf, image_size, packed, hash);
+    if (!blob_equal(db_col_blob(st, "sha256"), blob_of(hash, sizeof hash)) || index < 1 ||
+        index >= INT64_MAX || image_size > IMAGE_MAX_BYTES) {
+        return corrupt(em, "snapshots", index, "checksum does not match");
+    }
+    if (unpack_image(packed, image_size, &ret->snapshot_image) != 0) {
+        return corrupt(em, "snapshots", index, "image does not decompress");
+    }
+    keep(&ret->snapshot_conf, conf);
+    ret->has_snapshot = true;
+    ret->snapshot_index = index;
+    ret->snapshot_term = term;
+    ret->snapshot_conf_index = conf_index;
+    return 0;
+}
+
+int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *ret,
+                             struct errmsg *em)
+{
+    struct db_stmt *st = db_prepare(d->db, "SELECT log_index, term, conf_index, conf, image_size,"
+                                           " image, sha256 FROM snapshots ORDER BY log_index");
+    int rc = db_step(st);
+    if (rc == 1) {
+        rc = read_snapshot_row(st, ret, em);
+        if (rc == 0 && db_step(st) != 0) {
+            rc = corrupt(em, "snapshots", ret->snapshot_index, "is not the only row");
+        }
+    } else if (rc < 0) {
+        rc = read_failed(d, rc, "snapshots", em);
+    }
+    db_done(st);
+    return rc;
+}
+
+/* The row at `index`, which must be the next one. */
+static int read_entry(struct db_stmt *st, uint64_t index, struct raft_store_entry *ret,
+                      struct errmsg *em)
+{
+    struct raft_store_entry e = {.index = col_u64(st, "log_index"),
+                                 .term = col_u64(st, "term"),
+                                 .type = (uint16_t)db_col_int(st, "type"),
+                                 .data = db_col_blob(st, "data")};
+    if (e.index != index) {
+        return corrupt(em, "log_entries", index, "row is missing");
+    }
+    if (db_col_int(st, "crc") != entry_crc(&e) || db_col_int(st, "type") != e.type) {
+        return corrupt(em, "log_entries", index, "checksum does not match");
+    }
+    uint8_t *copy = xmalloc(e.data.len);
+    if (e.data.len > 0) {
+        memcpy(copy, e.data.data, e.data.len);
+    }
+    e.data.data = copy;
+    *ret = e;
+    return 0;
+}
+
+static int read_entries(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em)
+{
+    uint64_t index = d->state.first;
+    uint64_t last_term = 0;
+    size_t cap = 0;
+    int rc;
+    struct db_stmt *st = db_prepare(d->db, "SELECT log_index, term, type, data, crc"
+                                           " FROM log_entries ORDER BY log_index");
+    while ((rc = db_step(st)) == 1) {
+        /* Grown as rows come: the count of a damaged state row is no reason to allocate. */
+        if (ret->entries_count == cap) {
+            cap = cap == 0 ? 1024 : 2 * cap;
+            ret->entries = xrealloc(ret->entries, cap * sizeof *ret->entries);
+        }
+        struct raft_store_entry *e = &ret->entries[ret->entries_count];
+        if (index > d->state.last) {
+            rc = corrupt(em, "log_entries", index, "row is beyond the end of the log");
+            break;
+        }
+        rc = read_entry(st, index, e, em);
+        if (rc != 0) {
+            break;
+        }
+        ret->entries_count++;
+        if (e->term < last_term || e->term > d->state.term) {
+            rc = corrupt(em, "log_entries", index, "term is out of order");
+            break;
+        }
+        last_term = e->term;
+        index++;
+    }
+    if (rc == 0 && index != d->state.last + 1) {
+        rc = corrupt(em, "log_entries", index, "row is missing");
+    } else if (rc < 0 && rc != -ERR_CORRUPT) {
+        rc = read_failed(d, rc, "log_entries", em);
+    }
+    if (rc == -ERR_CORRUPT && em != NULL && em->text[0] == '\0') {
+        rc = corrupt(em, "log_entries", index, db_errmsg(d->db));
+    }
+    db_done(st);
+    return rc;
+}
+
+int raft_log_db_load(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em)
+{
+    int rc = read_state(d, em);
+    if (rc == 0) {
+        rc = raft_log_db_get_snapshot(d, ret, em);
+    }
+    if (rc == 0) {
+        uint64_t base = ret->snapshot_index; /* 0 without one */
+        if (d->state.first > base + 1 || d->state.last < base) {
+            rc = corrupt(em, "snapshots", base, "snapshot and log do not meet");
+        }
+    }
+    if (rc == 0) {
+        rc = read_entries(d, ret, em);
+    }
+    if (rc == 0) {
+        ret->term = d->state.term;
+        ret->vote = d->state.vote;
+    }
+    return rc;
+}
+
+/* --- opening --- */
+
+int raft_log_db_open(struct raft_log_db *d, const char *path, struct errmsg *em)
+{
+    *d = (struct raft_log_db){0};
+    int rc = db_open(path, DB_DURABLE, &d->db, em);
+    if (rc == 0) {
+        rc = db_migrate(d->db, migrations_raft, em);
+    }
+    if (rc == 0) {
+        rc = read_state(d, em);
+    }
+    if (rc != 0) {
+        errmsg_wrap(em, rc, "%s", path);
+        raft_log_db_close(d);
+    }
+    return rc;
+}
+
+void raft_log_db_close(struct raft_log_db *d)
+{
+    db_close(d->db);
+    d->db = NULL;
+}

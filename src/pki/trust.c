@@ -1,0 +1,223 @@
+#include "pki/pki_internal.h"
+
+#include <uthash.h>
+
+struct ban {
+    uint8_t fingerprint[PKI_HASH_BYTES];
+    UT_hash_handle hh;
+};
+
+struct pki_trust {
+    struct uuid cluster_id;
+    bool has_root; /* the pin counts only until the root itself is known */
+    bool has_pin;
+    struct pki_cert root;
+    uint8_t pin[PKI_HASH_BYTES];
+    struct ban *bans;
+};
+
+struct pki_trust *pki_trust_new(const struct uuid *cluster_id)
+{
+    struct pki_trust *t = xcalloc(1, sizeof *t);
+    t->cluster_id = *cluster_id;
+    return t;
+}
+
+void pki_trust_free(struct pki_trust *t)
+{
+    if (t != NULL) {
+        pki_trust_clear_bans(t);
+        free(t);
+    }
+}
+
+/* A root of this cluster that signed itself. */
+static int check_root(const struct pki_trust *t, struct blob der, struct pki_cert *ret,
+                      struct errmsg *em)
+{
+    struct pki_cert_wire root;
+    int rc = pki_cert_read(der, &root, em);
+    if (rc != 0) {
+        return errmsg_wrap(em, rc, "root");
+    }
+    if (root.cert.kind != PKI_ROOT) {
+        return errmsg_set(em, -ERR_BAD_CERT, "not a root certificate");
+    }
+    if (!uuid_equal(&root.cert.cluster_id, &t->cluster_id)) {
+        return errmsg_set(em, -ERR_WRONG_CLUSTER, "root of another cluster");
+    }
+    if (!pki_verify_raw(root.cert.public_key, root.tbs, root.signature)) {
+        return errmsg_set(em, -ERR_BAD_SIGNATURE, "root did not sign itself");
+    }
+    *ret = root.cert;
+    return 0;
+}
+
+int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em)
+{
+    int rc = check_root(t, root_der, &t->root, em);
+    if (rc == 0) {
+        t->has_root = true;
+    }
+    return rc;
+}
+
+void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    memcpy(t->pin, fingerprint, PKI_HASH_BYTES);
+    t->has_pin = true;
+}
+
+static struct ban *find_ban(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    struct ban *b;
+    HASH_FIND(hh, t->bans, fingerprint, PKI_HASH_BYTES, b);
+    return b;
+}
+
+void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    if (find_ban(t, fingerprint) != NULL) {
+        return;
+    }
+    struct ban *b = xcalloc(1, sizeof *b);
+    memcpy(b->fingerprint, fingerprint, PKI_HASH_BYTES);
+    HASH_ADD(hh, t->bans, fingerprint, PKI_HASH_BYTES, b);
+}
+
+void pki_trust_clear_bans(struct pki_trust *t)
+{
+    struct ban *b;
+    struct ban *tmp;
+    HASH_ITER(hh, t->bans, b, tmp)
+    {
+        HASH_DEL(t->bans, b);
+        free(b);
+    }
+}
+
+bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    return find_ban(t, fingerprint) != NULL;
+}
+
+/* The root this chain must end in: the one we hold, or the one shown when its key is the pinned
+ * one. A chain may show the root; then it must be the same key. */
+static int find_root(const struct pki_trust *t, const struct blob *chain, size_t count,
+                     struct pki_cert *ret, struct errmsg *em)
+{
+    struct pki_cert shown;
+    if (count == 3) {
+        int rc = check_root(t, chain[2], &shown, em);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    if (t->has_root) {
+        if (count == 3 && memcmp(shown.public_key, t->root.public_key, PKI_KEY_BYTES) != 0) {
+            return errmsg_set(em, -ERR_BAD_CERT, "chain ends in another root");
+        }
+        *ret = t->root;
+        return 0;
+    }
+    if (!t->has_pin) {
+        return errmsg_set(em, -ERR_BAD_CERT, "no root is trusted yet");
+    }
+    if (count != 3) {
+        return errmsg_set(em, -ERR_BAD_CERT, "chain does not show its root");
+    }
+    if (memcmp(shown.fingerprint, t->pin, PKI_HASH_BYTES) != 0) {
+        return errmsg_set(em, -ERR_BAD_CERT, "root is not the pinned one");
+    }
+    *ret = shown;
+    return 0;
+}
+
+static int check_signed_by(const struct pki_cert_wire *c, const struct pki_cert *above,
+                           const char *what, struct errmsg *em)
+{
+    uint8_t id[PKI_KEY_ID_BYTES];
+    pki_key_id(above->public_key, id);
+    if (memcmp(id, c->issuer_key_id, sizeof id) != 0 ||
+        !pki_verify_raw(above->public_key, c->tbs, c->signature)) {
+        return errmsg_set(em, -ERR_BAD_SIGNATURE, "%s is not signed by the certificate above it",
+                          what);
+    }
+    return 0;
+}
+
+static int check_usable(const struct pki_trust *t, const struct pki_cert *c, int64_t now_ms,
+                        const char *what, struct errmsg *em)
+{
+    if (pki_trust_is_banned(t, c->fingerprint)) {
+        return errmsg_set(em, -ERR_REVOKED, "%s is revoked", what);
+    }
+    if (now_ms < c->not_before_ms) {
+        return errmsg_set(em, -ERR_CERT_EXPIRED, "%s is not valid yet: check the clocks", what);
+    }
+    if (now_ms > c->not_after_ms) {
+        return errmsg_set(em, -ERR_CERT_EXPIRED, "%s has expired", what);
+    }
+    return 0;
+}
+
+int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t count,
+                     int64_t now_ms, struct pki_identity *ret, struct errmsg *em)
+{
+    struct pki_cert_wire leaf;
+    struct pki_cert_wire issuer;
+    struct pki_cert root;
+    if (count < 2 || count > 3) {
+        return errmsg_set(em, -ERR_BAD_CERT, "a chain has 2 or 3 certificates, not %zu", count);
+    }
+    int rc = pki_cert_read(chain[0], &leaf, em);
+    if (rc != 0) {
+        return errmsg_wrap(em, rc, "leaf");
+    }
+    rc = pki_cert_read(chain[1], &issuer, em);
+    if (rc != 0) {
+        return errmsg_wrap(em, rc, "issuer");
+    }
+    if (leaf.cert.kind != PKI_LEAF || issuer.cert.kind != PKI_ISSUER) {
+        return errmsg_set(em, -ERR_BAD_CERT, "a chain is leaf, issuer, root");
+    }
+    if (!uuid_equal(&leaf.cert.cluster_id, &t->cluster_id) ||
+        !uuid_equal(&issuer.cert.cluster_id, &t->cluster_id)) {
+        return errmsg_set(em, -ERR_WRONG_CLUSTER, "certificate is of another cluster");
+    }
+    rc = find_root(t, chain, count, &root, em);
+    if (rc != 0) {
+        return rc;
+    }
+    /* With this the authority rule holds: pki_cert_read accepts an authority name only together
+     * with the same id in the issuer's name, and the root signed the name of the issuer. */
+    if (!uuid_equal(&leaf.issuer_id, &issuer.cert.node_id)) {
+        return errmsg_set(em, -ERR_BAD_CERT, "leaf names another issuer");
+    }
+    rc = check_signed_by(&issuer, &root, "issuer", em);
+    if (rc == 0) {
+        rc = check_signed_by(&leaf, &issuer.cert, "leaf", em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &leaf.cert, now_ms, "certificate", em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &issuer.cert, now_ms, "issuing CA", em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &root, now_ms, "root", em);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    *ret = (struct pki_identity){.cluster_id = leaf.cert.cluster_id,
+                                 .node_id = leaf.cert.node_id,
+                                 .issuer_id = issuer.cert.node_id,
+                                 .authority = leaf.cert.authority,
+                                 .not_after_ms = leaf.cert.not_after_ms};
+    memcpy(ret->serial, leaf.cert.serial, PKI_SERIAL_BYTES);
+    memcpy(ret->public_key, leaf.cert.public_key, PKI_KEY_BYTES);
+    memcpy(ret->fingerprint, leaf.cert.fingerprint, PKI_HASH_BYTES);
+    memcpy(ret->issuer_fingerprint, issuer.cert.fingerprint, PKI_HASH_BYTES);
+    return 0;
+}
