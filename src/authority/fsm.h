@@ -27,9 +27,10 @@ struct fsm_result {
 };
 typedef void (*fsm_result_cb)(void *data, size_t n, const struct fsm_result *result);
 
-/* Applies one entry as one transaction. index must be above the last applied one. cb may be NULL;
- * it runs after the transaction committed. Error: the entry could not be applied and nothing
- * changed; the replica must stop (-ERR_UNSUPPORTED, -ERR_MALFORMED, -ERR_CORRUPT). */
+/* Applies one entry as one transaction. index must be above the last applied one, term is the
+ * log's and must equal the entry's own. cb may be NULL; it runs after the transaction committed and
+ * may read, but not apply. Error: the entry could not be applied and nothing changed; the replica
+ * must stop (-ERR_UNSUPPORTED, -ERR_MALFORMED, -ERR_CORRUPT, ...). */
 int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, fsm_result_cb cb,
               void *data, struct errmsg *em);
 
@@ -42,18 +43,21 @@ struct fsm_position {
     uint8_t audit_head[32];
 };
 void fsm_position(const struct fsm *f, struct fsm_position *ret);
-/* The digest at an earlier index, if it is among the last 4096 applied. */
+/* The digest at an earlier index, if it is among the last 4096 applied since start or restore. */
 bool fsm_digest_at(const struct fsm *f, uint64_t index, uint8_t ret[32]);
 
-/* The whole state as bytes (a serialized database), and back. Restore replaces everything; on error
- * the old state stays. */
+/* The whole state as bytes (a serialized database), and back. Restore replaces everything, fsm_db
+ * included; on error the old state stays: -ERR_CORRUPT, -ERR_SCHEMA (of a newer version),
+ * -ERR_TOO_LARGE. The image is untrusted: structure, schema and position are checked. */
 int fsm_image(struct fsm *f, struct buf *out);
 int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em);
 
-/* For queries (SELECT only). */
+/* For queries (SELECT only). Valid until the next fsm_restore. */
 struct db *fsm_db(struct fsm *f);
 
-/* The first result of a request id: true when there is one. doc is appended to out. */
+/* The first result of a request id: true when there is one. doc is appended to out. With another
+ * hash than the first time the answer is -ERR_REUSED_ID. Kept for 24 h of stamp time; refusals that
+ * a retry may overcome (err_retryable) are not kept. */
 bool fsm_find_result(struct fsm *f, const struct uuid *request_id, struct blob request_hash,
                      int *ret_rc, struct buf *out);
 

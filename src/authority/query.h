@@ -14,7 +14,7 @@
  *   roles           limit, cursor, node
  *   audit           limit, cursor, event_type, subject_id
  *   memberships     limit, cursor
- *   partitions/terms limit, cursor
+ *   terms           limit, cursor
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4
  * characters, or a name, and the result is that one document: -ERR_NOT_FOUND, -ERR_AMBIGUOUS.
  * node documents carry "roles", "capabilities" and "address". */

@@ -90,7 +90,8 @@ MSG_DECLARE(cmd_cert, CMD_CERT_FIELDS)
     X(T, 6, STR, node_name, NAME_MAX_BYTES, MSG_REQUIRED)          \
     X(T, 7, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)         \
     X(T, 8, BIN, cert, CMD_CERT_MAX, MSG_REQUIRED) /* cmd_cert */  \
-    X(T, 9, LIST, capabilities, CAPABILITIES_MAX, 0) /* of str */
+    X(T, 9, LIST, capabilities, CAPABILITIES_MAX, 0) /* of str */  \
+    X(T, 10, FIX, issuer_fingerprint, 32, 0) /* of the key of cert's issuer; absent: read from it */
 MSG_DECLARE(cluster_init, CLUSTER_INIT_FIELDS)
 
 #define TERM_START_FIELDS(X, T)                                    \

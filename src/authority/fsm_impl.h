@@ -1,0 +1,282 @@
+/* Inside the replicated state: what fsm.c (the engine) and the command families fsm_*.c share.
+ *
+ *   fsm.c         entry -> commands -> one transaction; results by request id
+ *   fsm_track.c   row changes -> digest, mirror callback (preupdate hook)
+ *   fsm_audit.c   the audit chain
+ *   fsm_image.c   image and restore
+ *   fsm_doc.c     rows -> documents; also what query.c answers with
+ *   fsm_util.c    what handlers need: refusal, bans, nodes, lists, certificates
+ *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
+#ifndef RAP_AUTHORITY_FSM_IMPL_H
+#define RAP_AUTHORITY_FSM_IMPL_H
+
+#include "authority/fsm.h"
+#include "base/text.h"
+#include "pki/pki.h"
+
+#define HEX32 65 /* text of 32 bytes */
+#define HEX16 33
+#define JSON_LIST_MAX 4096
+#define FSM_RING 4096
+#define FSM_RESULT_LIFE_MS (24LL * 3600 * 1000)
+#define FSM_EXPIRE_STEP 256
+#define FSM_CHANGES_MAX ((size_t)1 << 30)
+
+/* What a command moves besides rows. Copied before each command and put back when it is refused. */
+struct fsm_vars {
+    uint64_t epoch, term, index;
+    int64_t time_ms;
+    uint64_t config_index;
+    uint64_t audit_seq;
+    uint8_t audit_head[32];
+    uint64_t pending_requests;
+    char cluster_id[UUID_TEXT_MAX]; /* "" before cluster_init */
+};
+
+struct fsm_table {
+    char *name;
+    char **columns;
+    int columns_count;
+};
+
+struct fsm {
+    struct db *db;
+    struct fsm_vars vars;
+    uint8_t digest[32];
+    struct {
+        uint64_t index;
+        uint8_t digest[32];
+    } ring[FSM_RING];
+    size_t ring_count;
+    size_t ring_next;
+
+    bool recording; /* inside fsm_apply's transaction */
+    struct buf changes;
+    struct fsm_table *tables;
+    size_t tables_count;
+    fsm_change_cb change_cb;
+    void *change_data;
+};
+
+/* One command on its way. */
+struct fsm_ctx {
+    struct fsm *f;
+    struct db *db;
+    struct fsm_vars *v;
+    const struct cmd *cmd;
+    int64_t now_ms; /* the effective stamp: never below an earlier one */
+    uint64_t index, term;
+    const char *cluster_id;
+    struct blob actor_kind, actor_id;
+    struct mp_writer doc; /* the result document */
+    bool refused;
+    char detail[256];
+    bool config_changed;
+};
+
+/* A refusal: the command's result is rc with this text, its changes are undone. Returns rc. Any
+ * other negative rc of a handler means that the entry cannot be applied at all. */
+int fsm_refuse(struct fsm_ctx *x, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* --- fsm_track.c --- */
+void fsm_track_attach(struct fsm *f); /* after f->db is set */
+void fsm_track_free(struct fsm *f);
+void fsm_track_digest(struct fsm *f, uint64_t index, uint8_t ret[32]);
+void fsm_track_emit(struct fsm *f);
+void fsm_ring_push(struct fsm *f, uint64_t index, const uint8_t digest[32]);
+
+/* --- fsm_image.c --- */
+int fsm_state_load(struct db *db, struct fsm_vars *ret_vars, uint8_t ret_digest[32],
+                   struct errmsg *em);
+int fsm_db_open(struct db **ret, struct errmsg *em);
+extern const struct db_migration migrations_state[];
+
+/* --- fsm_audit.c --- */
+struct fsm_audit {
+    const char *event;
+    const char *subject_type;
+    const char *subject_id;
+    const char *organization_id; /* NULL: none */
+};
+/* details: a finished JSON object. */
+int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob details);
+/* JSON objects of strings and numbers for details; fixed size, one at a time. */
+struct fsm_json {
+    struct buf out;
+    bool any;
+};
+void fsm_json_begin(struct fsm_json *j);
+void fsm_json_str(struct fsm_json *j, const char *key, struct blob v);
+void fsm_json_text(struct fsm_json *j, const char *key, const char *v);
+void fsm_json_int(struct fsm_json *j, const char *key, int64_t v);
+/* v is JSON already. */
+void fsm_json_raw(struct fsm_json *j, const char *key, const char *v);
+struct blob fsm_json_end(struct fsm_json *j);
+void fsm_json_fini(struct fsm_json *j);
+/* begin, the event with one detail (key NULL: none), end, fini. */
+int fsm_audit_simple(struct fsm_ctx *x, const char *event, const char *subject_type,
+                     const char *subject_id, const char *key, struct blob value);
+/* event about a node's certificate: serial, fingerprint, end. */
+int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
+                   const struct cmd_cert *c);
+
+/* --- fsm_doc.c --- */
+/* The SELECT ... FROM of a kind, to which a caller adds WHERE and ORDER BY at compile time. */
+#define FSM_SQL_TOKEN                                                                          \
+    "SELECT t.id, t.cluster_id, t.scope, json_extract(t.scope, '$.roles') AS scope_roles,"     \
+    " json_extract(t.scope, '$.name') AS scope_name, t.expires_at, t.max_uses, t.used_count,"  \
+    " t.created_by_user_id, t.created_at, t.revoked_at FROM node_join_tokens t"
+#define FSM_SQL_REQUEST                                                                        \
+    "SELECT r.id, r.cluster_id, r.node_name, r.node_fingerprint, r.status,"                    \
+    " r.reported_capabilities, r.reported_facts, r.requested_roles, r.source_address,"         \
+    " r.address, r.join_token_id, r.created_at, r.expires_at, r.reviewed_at,"                  \
+    " r.reviewed_by_user_id, r.approved_node_id, r.rejection_reason"                           \
+    " FROM node_join_requests r"
+#define FSM_SQL_NODE                                                                           \
+    "SELECT n.id, n.name, n.fingerprint, n.enrollment_status, n.health_status,"                \
+    " n.identity_state, m.membership_status,"                                                  \
+    " (SELECT json_group_array(role) FROM (SELECT DISTINCT role FROM node_role_assignments"    \
+    "   WHERE node_id = n.id AND status = 'active' ORDER BY role)) AS roles,"                  \
+    " (SELECT json_group_array(capability) FROM (SELECT capability FROM node_capabilities"     \
+    "   WHERE node_id = n.id ORDER BY capability)) AS capabilities,"                           \
+    " n.address, n.agent_version, i.certificate_serial, i.certificate_not_before,"             \
+    " i.certificate_not_after, m.joined_at, m.last_seen_at, n.facts,"                          \
+    " EXISTS (SELECT 1 FROM cluster_authorities a"                                             \
+    "   WHERE a.node_id = n.id AND a.status <> 'removed') AS authority"                        \
+    " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"                             \
+    " LEFT JOIN node_identities i ON i.node_id = n.id AND i.identity_status = 'active'"
+/* What a node needs of its renewal. */
+#define FSM_SQL_RENEWED                                                                        \
+    "SELECT n.id, n.name, n.fingerprint, i.certificate_serial, i.certificate_not_before,"      \
+    " i.certificate_not_after, i.certificate, i.issuer_certificate FROM nodes n"               \
+    " JOIN node_identities i ON i.node_id = n.id AND i.identity_status = 'active'"
+#define FSM_SQL_ROLE                                                                           \
+    "SELECT a.id, a.cluster_id, a.node_id, n.name AS node_name, a.role, a.organization_id,"    \
+    " a.status, a.assigned_by_user_id, a.assigned_at, a.policy, a.authority_index"             \
+    " FROM node_role_assignments a LEFT JOIN nodes n ON n.id = a.node_id"
+#define FSM_SQL_AUTHORITY                                                                      \
+    "SELECT a.node_id, a.cluster_id, n.name, a.address, a.issuer_fingerprint,"                 \
+    " a.status, a.added_at, a.removed_at"                                                      \
+    " FROM cluster_authorities a LEFT JOIN nodes n ON n.id = a.node_id"
+#define FSM_SQL_CLUSTER                                                                        \
+    "SELECT c.id, c.name, c.slug, c.status, c.region, c.created_at, c.updated_at,"             \
+    " c.config_version, c.test_telemetry,"                                                     \
+    " (SELECT root_id FROM cluster_trust_roots WHERE status = 'active') AS root_id,"           \
+    " p.epoch, p.term, p.\"index\","                                                           \
+    " (SELECT count(*) FROM nodes WHERE enrollment_status = 'enrolled') AS nodes_count,"       \
+    " (SELECT count(*) FROM cluster_authorities WHERE status <> 'removed')"                    \
+    "   AS authorities_count,"                                                                 \
+    " (SELECT count(*) FROM node_join_requests WHERE status = 'pending')"                      \
+    "   AS pending_requests_count"                                                             \
+    " FROM clusters c LEFT JOIN authority_applied p ON p.cluster_id = c.id"
+#define FSM_SQL_MEMBERSHIP                                                                     \
+    "SELECT m.cluster_id, m.node_id, n.name AS node_name, m.membership_status, m.joined_at,"   \
+    " m.last_seen_at, m.group_id"                                                              \
+    " FROM cluster_memberships m LEFT JOIN nodes n ON n.id = m.node_id"
+#define FSM_SQL_AUDIT                                                                          \
+    "SELECT e.seq, e.id, e.cluster_id, e.organization_id, e.event_type, e.actor_kind,"         \
+    " e.actor_id, e.subject_type, e.subject_id, e.high_risk, e.details, e.authority_term,"     \
+    " e.authority_index, e.created_at, e.prev_hash, e.hash FROM cluster_audit_events e"
+#define FSM_SQL_TERM                                                                           \
+    "SELECT t.cluster_id, t.epoch, t.term, t.leader_node_id, n.name AS leader_name,"           \
+    " t.started_at, t.ended_at"                                                                \
+    " FROM cluster_authority_terms t LEFT JOIN nodes n ON n.id = t.leader_node_id"
+/* The row a statement stands on, as a document: *_at and certificate_not_* columns as RFC 3339,
+ * lists as arrays, yes/no columns as booleans. */
+void fsm_doc_row(struct db_stmt *st, struct mp_writer *w);
+/* The document of one thing as a command's result. */
+int fsm_doc_put(struct fsm_ctx *x, const char *sql, const char *id);
+
+/* --- fsm_util.c --- */
+const char *fsm_id(const struct uuid *u, char out[UUID_TEXT_MAX]);
+const char *fsm_hex(struct blob b, char *out); /* out: 2 * len + 1; "" for an empty blob */
+void db_bind_opt(struct db_stmt *st, struct blob text); /* empty binds NULL */
+/* One row with one integer: 1 and *ret, 0 none, <0 error. Takes over the statement. */
+int fsm_one_int(struct db_stmt *st, int64_t *ret);
+/* 1 there is a row, 0 none, <0. Takes over the statement. */
+int fsm_exists(struct db_stmt *st);
+
+enum fsm_words { FSM_ROLES, FSM_CAPABILITIES };
+/* A list of words as a JSON array without repetitions. Refused: -ERR_INVALID, -ERR_ROLE_UNKNOWN. */
+int fsm_words(struct fsm_ctx *x, const struct mp_list *list, enum fsm_words kind,
+              char out[JSON_LIST_MAX]);
+/* Whether JSON array `list` (as fsm_words wrote it) holds the word. */
+bool fsm_words_have(const char *list, struct blob word);
+
+struct fsm_node {
+    char id[UUID_TEXT_MAX];
+    char name[NAME_MAX_BYTES + 1];
+    char fingerprint[HEX32];
+    bool enrolled;
+    char membership[16];
+    char authority[16]; /* status; "" when it is none */
+};
+/* Refused with -ERR_NOT_FOUND when there is no such node. */
+int fsm_node_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
+/* Refused with -ERR_REVOKED unless enrolled and its membership active. */
+int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
+/* 1 banned, 0 not. */
+int fsm_is_banned(struct fsm_ctx *x, const char *fingerprint);
+int fsm_ban(struct fsm_ctx *x, const char *fingerprint, struct blob reason, int64_t not_after_ms);
+/* -ERR_NAME_TAKEN by an enrolled node or a pending request, -ERR_INVALID. Both ids may be NULL;
+ * they are the node and the request that may have it. */
+int fsm_name_free(struct fsm_ctx *x, struct blob name, const char *own_node, const char *own_request);
+/* -ERR_MALFORMED, -ERR_UNSUPPORTED: the entry is bad. Refused: times, public key against its
+ * fingerprint, serial in use (S8). */
+int fsm_cert_decode(struct fsm_ctx *x, struct blob in, struct cmd_cert *ret);
+/* Refused with -ERR_NOT_AUTHORITY unless a present authority's CA is above it. */
+int fsm_cert_issuer_known(struct fsm_ctx *x, const struct cmd_cert *c);
+int fsm_identity_insert(struct fsm_ctx *x, const char *node_id, const struct cmd_cert *c);
+int fsm_capabilities_set(struct fsm_ctx *x, const char *node_id, const struct mp_list *list,
+                         bool *ret_changed);
+struct fsm_new_node {
+    const char *id;
+    struct blob name;
+    struct blob fingerprint; /* 32 bytes */
+    struct blob address;
+    struct blob facts;
+};
+/* The node and its active membership. */
+int fsm_node_insert(struct fsm_ctx *x, const struct fsm_new_node *n);
+struct fsm_new_authority {
+    const char *node_id;
+    struct blob address;
+    struct blob issuer_der;
+    struct blob issuer_fingerprint;
+    const char *status;
+};
+/* The authority and its role. */
+int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a);
+int fsm_role_insert(struct fsm_ctx *x, const char *id, const char *node_id, struct blob role,
+                    struct blob organization, struct blob policy);
+/* The last not_after of any certificate of a node; 0 none. */
+int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
+/* Membership, identities and roles of a node end; its key is banned for ever. */
+int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob reason);
+
+/* The new certificate becomes the active one, the one before it overlaps until it expires (S8).
+ * Refused: another key, a banned key. */
+int fsm_cert_rotate(struct fsm_ctx *x, const struct fsm_node *n, const struct cmd_cert *cert);
+
+/* --- the commands --- */
+int fsm_cluster_init(struct fsm_ctx *x, const struct cluster_init *b);
+int fsm_term_start(struct fsm_ctx *x, const struct term_start *b);
+int fsm_token_create(struct fsm_ctx *x, const struct token_create *b);
+int fsm_token_revoke(struct fsm_ctx *x, const struct token_revoke *b);
+int fsm_join_submit(struct fsm_ctx *x, const struct join_submit *b);
+int fsm_join_approve(struct fsm_ctx *x, const struct join_approve *b);
+int fsm_join_reject(struct fsm_ctx *x, const struct join_reject *b);
+int fsm_join_expire(struct fsm_ctx *x, const struct join_expire *b);
+int fsm_join_denied(struct fsm_ctx *x, const struct join_denied *b);
+int fsm_role_assign(struct fsm_ctx *x, const struct role_assign *b);
+int fsm_role_unassign(struct fsm_ctx *x, const struct role_unassign *b);
+int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b);
+int fsm_node_revoke(struct fsm_ctx *x, const struct node_revoke *b);
+int fsm_node_remove(struct fsm_ctx *x, const struct node_remove *b);
+int fsm_node_health(struct fsm_ctx *x, const struct node_health *b);
+int fsm_cert_renew(struct fsm_ctx *x, const struct cert_renew *b);
+int fsm_authority_add(struct fsm_ctx *x, const struct authority_add *b);
+int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b);
+int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b);
+
+#endif
