@@ -16,16 +16,19 @@ void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
     }
 }
 
-void raft_store_loaded_fini(struct raft_store_loaded *l)
+/* What the store still works on belongs to libraft: it may go when the last of it is back. */
+static void closed(void *data)
 {
-    buf_fini(&l->snapshot_conf);
-    buf_fini(&l->snapshot_image);
-    for (size_t i = 0; i < l->entries_count; i++) {
-        free((void *)(uintptr_t)l->entries[i].data.data);
+    struct raft_io_impl *im = data;
+    im->close_cb(im->io);
+}
+
+static void maybe_closed(struct raft_io_impl *im)
+{
+    if (im->closing && im->close_cb != NULL && im->pending == 0 && !im->close_deferred) {
+        im->close_deferred = true;
+        im->env->defer(im->env->data, closed, im);
     }
-    free(l->entries);
-    l->entries = NULL;
-    l->entries_count = 0;
 }
 
 static void loaded_init(struct raft_store_loaded *l)
@@ -247,10 +250,12 @@ static void append_done(void *data, int rc)
     struct raft_io_impl *im = a->im;
     struct raft_io_append *req = a->req;
     free(a);
+    im->pending--;
     if (rc != 0 && !im->closing && !PLANTED("ack_after_store_error")) {
         raft_io_fail(im, "appending to the log", rc);
     }
     req->cb(req, im->closing || im->failed ? RAFT_CANCELED : 0);
+    maybe_closed(im);
 }
 
 static int io_append(struct raft_io *io, struct raft_io_append *req,
@@ -274,6 +279,7 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
         };
     }
     im->last_index += n;
+    im->pending++;
     im->store->ops->append(im->store, a->entries, n, append_done, a);
     return 0;
 }
@@ -314,10 +320,12 @@ static void put_done(void *data, int rc)
     buf_fini(&p->conf);
     buf_fini(&p->image);
     free(p);
+    im->pending--;
     if (rc != 0 && !im->closing) {
         raft_io_fail(im, "storing a snapshot", rc);
     }
     cb(req, im->closing || im->failed ? RAFT_CANCELED : 0);
+    maybe_closed(im);
 }
 
 static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
@@ -344,6 +352,7 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io
         im->installing = true;
         im->last_index = snapshot->index;
     }
+    im->pending++;
     im->store->ops->put_snapshot(im->store, snapshot->index, snapshot->term,
                                  snapshot->configuration_index, buf_blob(&p->conf), image, trailing,
                                  put_done, p);
@@ -386,10 +395,12 @@ static void get_done(void *data, int rc)
     }
     raft_store_loaded_fini(&g->loaded);
     free(g);
+    im->pending--;
     if (rc != 0 && !im->closing) {
         raft_io_fail(im, "reading the snapshot", rc);
     }
     cb(req, s != NULL ? s : empty_snapshot(), 0);
+    maybe_closed(im);
 }
 
 static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
@@ -399,6 +410,7 @@ static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
     struct get *g = xmalloc(sizeof *g);
     *g = (struct get){.im = im, .req = req, .cb = cb};
     loaded_init(&g->loaded);
+    im->pending++;
     im->store->ops->get_snapshot(im->store, &g->loaded, get_done, g);
     return 0;
 }
@@ -514,18 +526,12 @@ static int io_random(struct raft_io *io, int min, int max)
     return (int)((int64_t)min + (int64_t)(im->env->random(im->env->data) % span));
 }
 
-static void closed(void *data)
-{
-    struct raft_io_impl *im = data;
-    im->close_cb(im->io);
-}
-
 static void io_close(struct raft_io *io, raft_io_close_cb cb)
 {
     struct raft_io_impl *im = raft_io_impl_of(io);
     im->closing = true;
     im->close_cb = cb;
-    im->store->ops->close(im->store, closed, im);
+    maybe_closed(im);
 }
 
 int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *net,

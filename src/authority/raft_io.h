@@ -59,7 +59,7 @@ struct raft_store_ops {
     /* Reads the last snapshot: ret is filled before cb. */
     void (*get_snapshot)(struct raft_store *s, struct raft_store_loaded *ret, raft_store_cb cb,
                          void *data);
-    /* Callbacks of what is pending run first, with any rc; then cb, on a later turn. */
+    /* By whoever opened it, after core_close: the io only waits for its own operations. */
     void (*close)(struct raft_store *s, void (*cb)(void *data), void *data);
 };
 struct raft_store {

@@ -20,7 +20,9 @@ struct raft_io_impl {
     raft_io_tick_cb tick_cb; /* NULL until raft_start */
     raft_io_recv_cb recv_cb;
     raft_io_close_cb close_cb;
+    size_t pending; /* operations of the store without their callback yet */
     bool closing;
+    bool close_deferred;
     bool failed; /* fatal was called and, in a simulation, returned */
 
     uint64_t term; /* as stored */
