@@ -10,6 +10,7 @@
 #define RAP_AUTHORITY_CORE_H
 
 #include "authority/fsm.h"
+#include "authority/raft_io.h"
 
 #include <raft.h>
 
@@ -29,7 +30,8 @@ struct core_env {
     /* Something about the role changed: leader known or lost, became leader, stepped down. Called
      * on a later turn (from core_flush or core_tick). May be NULL. */
     void (*role_changed)(void *data);
-    /* An entry was applied. May be NULL. */
+    /* An entry was applied. Called from inside apply, once an entry: take note, do nothing. May be
+     * NULL. */
     void (*applied)(void *data, uint64_t index);
     /* This replica must stop: it differs from the majority, or an entry does not apply. Does not
      * return in the product; the simulator takes the node down. */
@@ -45,9 +47,16 @@ struct core_config {
     uint32_t heartbeat_ms; /* 50 */
     uint32_t election_ms;  /* 500 */
     uint32_t snapshot_threshold; /* entries; 0 = 8192 */
-    uint32_t snapshot_trailing;  /* 0 = 4096; never below 2048 (reference: raft.md) */
+    uint32_t snapshot_trailing;  /* 0 = 4096; at least 2048 (reference: raft.md) */
+    bool short_trailing;         /* simulation only: allows less */
 };
 
+/* The Raft id of a node: the first 8 bytes of the SHA-256 of its id, top bit clear, never 0. A
+ * member's Raft address is its node id as text. */
+raft_id core_raft_id(const struct uuid *node_id);
+
+/* -ERR_INVALID: timeouts or trailing out of range. The io must have been through raft_io_init;
+ * io, fsm and env must outlive the core. */
 int core_new(const struct core_config *config, struct core **ret, struct errmsg *em);
 /* Loads term, vote, snapshot and log through the io and starts. */
 int core_start(struct core *c, struct errmsg *em);
@@ -57,7 +66,7 @@ void core_close(struct core *c, void (*cb)(void *data), void *data);
 void core_free(struct core *c);
 
 void core_flush(struct core *c); /* on want_flush */
-void core_tick(struct core *c);  /* every heartbeat_ms */
+void core_tick(struct core *c);  /* every heartbeat_ms; ticks the io too */
 
 /* --- proposals --- */
 struct core_proposal;
@@ -71,8 +80,12 @@ struct core_proposal {
 };
 /* cmd: bytes of one struct cmd (copied). 0: cb runs exactly once: rc 0 with the result when the
  * command was committed and applied (the result may itself be a refusal), -ERR_OUTCOME_UNKNOWN when
- * leadership was lost in between, -ERR_CANCELED on close. Otherwise cb never runs and nothing was
- * proposed: -ERR_NOT_LEADER, -ERR_NO_QUORUM (leader without a majority in contact), -ERR_BUSY. */
+ * leadership was lost in between, -ERR_NOT_LEADER when it was lost before the command went into the
+ * log, -ERR_CANCELED on close. Otherwise cb never runs and nothing was proposed: -ERR_NOT_LEADER,
+ * -ERR_NO_QUORUM (leader without a majority in contact), -ERR_BUSY, -ERR_TOO_LARGE, -ERR_CLOSED.
+ *
+ * In contact is who was heard within half an election timeout (at least 3 heartbeats): followers
+ * answer each heartbeat, and libraft itself steps down after a whole election timeout. */
 int core_propose(struct core *c, struct core_proposal *p, struct blob cmd, core_proposal_cb cb);
 
 /* --- linearizable reads --- */
@@ -81,16 +94,23 @@ typedef void (*core_read_cb)(struct core_read *r, int rc, uint64_t index);
 struct core_read {
     void *data;
     core_read_cb cb;
+    uint64_t index;
     struct core_read *next;
 };
 /* On the leader: confirms leadership with a majority, then cb with the index at which a read here
  * is linearizable (already applied). Concurrent reads share one confirmation. Errors as propose. */
 int core_read_index(struct core *c, struct core_read *r, core_read_cb cb);
-/* On any member: cb when `index` is applied here. -ERR_TIMEOUT is the caller's business. */
+/* On any member: cb when `index` is applied here. -ERR_TIMEOUT is the caller's business. Fails only
+ * with -ERR_CLOSED. */
 int core_wait_applied(struct core *c, struct core_read *r, uint64_t index, core_read_cb cb);
+/* cb will not run. Harmless when it has. */
 void core_read_cancel(struct core *c, struct core_read *r);
 
-/* --- membership: one change at a time, leader only --- */
+/* --- membership: one change at a time, leader only ---
+ * 0: cb runs exactly once, on a later turn: 0, -ERR_OUTCOME_UNKNOWN (leadership lost), -ERR_TIMEOUT
+ * (a new voter did not catch up), -ERR_CANCELED. Otherwise nothing happened: -ERR_NOT_LEADER,
+ * -ERR_NO_QUORUM, -ERR_BUSY (another change, or the term has only begun), -ERR_EXISTS,
+ * -ERR_NOT_FOUND, -ERR_CONFLICT (has that role), -ERR_LAST_VOTER, -ERR_TOO_LARGE (members). */
 struct core_change;
 typedef void (*core_change_cb)(struct core_change *ch, int rc);
 struct core_change {
@@ -103,7 +123,8 @@ int core_add(struct core *c, struct core_change *ch, raft_id id, const char *add
 int core_assign(struct core *c, struct core_change *ch, raft_id id, int raft_role,
                 core_change_cb cb);
 int core_remove(struct core *c, struct core_change *ch, raft_id id, core_change_cb cb);
-/* Hands leadership over; cb when this node is no longer leader or the attempt failed. id 0: any. */
+/* Hands leadership over; cb when this node is no longer leader (0) or the attempt failed
+ * (-ERR_TIMEOUT). id 0: any voter. -ERR_NOT_LEADER, -ERR_BUSY, -ERR_NOT_FOUND. */
 int core_transfer(struct core *c, raft_id id, void (*cb)(void *data, int rc), void *data);
 
 /* --- status --- */
@@ -118,7 +139,9 @@ struct core_status {
     enum core_role role;
     raft_id leader; /* 0 unknown */
     uint64_t term, commit_index, applied_index, last_index;
-    unsigned voters, seen, needed; /* seen counts this node */
+    /* Voters, those in contact (this one included), and how many make a majority. On a follower,
+     * which hears only its leader and candidates, in contact means within two election timeouts. */
+    unsigned voters, seen, needed;
     bool quorum;                   /* as leader: majority in contact; as follower: leader in contact */
     uint64_t leader_contact_ms;    /* since the leader was last heard; 0 as leader */
     size_t members_count;

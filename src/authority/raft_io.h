@@ -4,15 +4,21 @@
  *   - G1 send never returns an error        - G4 no InstallSnapshot while our own snapshot is taken
  *   - G2 entries are padded to 8 bytes      - G6 a term that does not change is not written again
  *   - G7 an InstallSnapshot still in flight to a peer is not sent again
+ *   - G9 a configuration entry is the first of the AppendEntries that libraft sees: it notes the
+ *     index of the first entry for that of the configuration
+ *   - G10 the rejection of an old term carries no uninitialised last_log_index
+ *   - G11 a vote result reaches candidates only: libraft reads candidate state without asking
+ *   - G12 no AppendEntries or InstallSnapshot of our own term while we lead, none that contradicts
+ *     what is committed here: libraft would corrupt or free twice
+ *   - G13 a rejection of what that member already stored is out of date and dropped
+ *   - G14 entries at or below our snapshot are skipped, not rejected
+ *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
  *   - every message is decoded by raft_msg (bounded) and its sender taken from the session
  *   - an error of the store ends the process through `fatal`: libraft's asserts are compiled out */
 #ifndef RAP_AUTHORITY_RAFT_IO_H
 #define RAP_AUTHORITY_RAFT_IO_H
 
-#include "base/buf.h"
-#include "base/err.h"
-
-#include <raft.h>
+#include "authority/raft_msg.h"
 
 /* One stored log entry; data is a view. */
 struct raft_store_entry {
@@ -53,6 +59,7 @@ struct raft_store_ops {
     /* Reads the last snapshot: ret is filled before cb. */
     void (*get_snapshot)(struct raft_store *s, struct raft_store_loaded *ret, raft_store_cb cb,
                          void *data);
+    /* By whoever opened it, after core_close: the io only waits for its own operations. */
     void (*close)(struct raft_store *s, void (*cb)(void *data), void *data);
 };
 struct raft_store {
@@ -78,9 +85,12 @@ struct raft_io_env {
     void (*fatal)(void *data, const char *why);
     /* Runs cb on a later turn of the loop. */
     void (*defer)(void *data, void (*cb)(void *arg), void *arg);
-    /* What our state is at, put into every message so that authorities compare digests (S15). */
-    void (*digest_out)(void *data, uint64_t *ret_index, uint8_t ret_digest[32]);
-    void (*digest_in)(void *data, raft_id from, uint64_t index, const uint8_t digest[32]);
+};
+
+/* What core puts into every message and takes out of it (S15). */
+struct raft_io_digest_ops {
+    void (*out)(void *data, struct raft_digest *ret);
+    void (*in)(void *data, raft_id from, const struct raft_digest *digest);
 };
 
 /* Fills *io; store, net and env must outlive it. */
@@ -88,8 +98,13 @@ int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *
                  const struct raft_io_env *env);
 void raft_io_fini(struct raft_io *io);
 void raft_io_tick(struct raft_io *io); /* every heartbeat_ms */
-/* Bytes from a peer whose identity says it is member `from`. Malformed bytes: -ERR_MALFORMED,
- * nothing happened. */
+/* Bytes from a peer whose identity says it is member `from`. Nothing happened when it returns
+ * -ERR_MALFORMED, -ERR_TOO_LARGE, -ERR_DIVERGED (contradicts what is committed here) or
+ * -ERR_CLOSED. A message that is merely out of date is dropped and counts as 0. */
 int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes);
+/* When a well-formed message of this member last came (mono_ms); 0 never. */
+uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from);
+/* Core registers itself here; NULL takes it away. */
+void raft_io_on_digest(struct raft_io *io, const struct raft_io_digest_ops *ops, void *data);
 
 #endif

@@ -1,0 +1,588 @@
+/* Towards disk and network. An append or a snapshot goes
+ *     io_append -> store.append -> (later turn) append_done -> libraft's callback
+ * and the first error of the store ends the process: raft_io_fail. libraft itself would swallow it
+ * (its asserts are compiled out) and go on as if the entry were stored. */
+#include "authority/raft_io_impl.h"
+
+#include "base/log.h"
+
+void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
+{
+    if (!im->failed) {
+        char why[160];
+        (void)snprintf(why, sizeof why, "raft store: %s: %s", what, err_text(rc));
+        im->failed = true;
+        im->env->fatal(im->env->data, why);
+    }
+}
+
+/* What the store still works on belongs to libraft: it may go when the last of it is back. */
+static void closed(void *data)
+{
+    struct raft_io_impl *im = data;
+    im->close_cb(im->io);
+}
+
+static void maybe_closed(struct raft_io_impl *im)
+{
+    if (im->closing && im->close_cb != NULL && im->pending == 0 && !im->close_deferred) {
+        im->close_deferred = true;
+        im->env->defer(im->env->data, closed, im);
+    }
+}
+
+static void loaded_init(struct raft_store_loaded *l)
+{
+    *l = (struct raft_store_loaded){0};
+    buf_init(&l->snapshot_conf, RAFT_MSG_CONF_MAX);
+    buf_init(&l->snapshot_image, IMAGE_MAX_BYTES);
+}
+
+/* --- start --- */
+
+static int io_init(struct raft_io *io, raft_id id, const char *address)
+{
+    (void)io;
+    (void)id;
+    (void)address;
+    return 0;
+}
+
+/* The disk is no more to be trusted than a peer: libraft takes all this on faith. */
+static int check_loaded(const struct raft_store_loaded *l, struct errmsg *em)
+{
+    uint64_t last_term = 1;
+    if (l->has_snapshot) {
+        if (l->snapshot_index == 0 || l->snapshot_term == 0 || l->snapshot_term > l->term ||
+            l->snapshot_conf_index == 0 || l->snapshot_conf_index > l->snapshot_index) {
+            return errmsg_set(em, -ERR_CORRUPT, "snapshot at %llu is not plausible",
+                              (unsigned long long)l->snapshot_index);
+        }
+    }
+    for (size_t i = 0; i < l->entries_count; i++) {
+        const struct raft_store_entry *e = &l->entries[i];
+        bool follows = i == 0 || e->index == l->entries[i - 1].index + 1;
+        if (!follows || e->term < last_term || e->term > l->term ||
+            (e->index == l->snapshot_index && l->has_snapshot && e->term != l->snapshot_term) ||
+            raft_msg_entry_check(e->type, e->data) != 0) {
+            return errmsg_set(em, -ERR_CORRUPT, "log entry %llu is not plausible",
+                              (unsigned long long)e->index);
+        }
+        last_term = e->term;
+    }
+    if (l->entries_count > 0) {
+        uint64_t first = l->entries[0].index;
+        uint64_t oldest = l->has_snapshot ? l->snapshot_index + 1 : 1;
+        if (first == 0 || first > oldest ||
+            (!l->has_snapshot && l->entries[0].type != RAFT_CHANGE)) {
+            return errmsg_set(em, -ERR_CORRUPT, "log starts at %llu",
+                              (unsigned long long)first);
+        }
+    }
+    return 0;
+}
+
+static int make_snapshot(const struct raft_store_loaded *l, struct raft_snapshot **ret)
+{
+    struct raft_snapshot *s = raft_calloc(1, sizeof *s);
+    struct raft_buffer *b = raft_calloc(1, sizeof *b);
+    CHECK(s != NULL && b != NULL);
+    int rc = raft_msg_conf_decode(buf_blob(&l->snapshot_conf), &s->configuration);
+    if (rc != 0 || l->snapshot_image.len == 0) {
+        if (rc == 0) {
+            raft_configuration_close(&s->configuration);
+        }
+        raft_free(b);
+        raft_free(s);
+        return -ERR_CORRUPT;
+    }
+    b->len = l->snapshot_image.len;
+    b->base = raft_malloc(b->len);
+    CHECK(b->base != NULL);
+    memcpy(b->base, l->snapshot_image.data, b->len);
+    s->index = l->snapshot_index;
+    s->term = l->snapshot_term;
+    s->configuration_index = l->snapshot_conf_index;
+    s->bufs = b;
+    s->n_bufs = 1;
+    *ret = s;
+    return 0;
+}
+
+static struct raft_entry *make_entries(const struct raft_store_loaded *l)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < l->entries_count; i++) {
+        bytes += l->entries[i].data.len;
+    }
+    struct raft_entry *entries = raft_malloc(l->entries_count * sizeof *entries);
+    uint8_t *batch = raft_malloc(bytes);
+    CHECK(entries != NULL && batch != NULL);
+    uint8_t *at = batch;
+    for (size_t i = 0; i < l->entries_count; i++) {
+        const struct raft_store_entry *e = &l->entries[i];
+        memcpy(at, e->data.data, e->data.len);
+        entries[i] = (struct raft_entry){
+            .term = e->term,
+            .type = (enum raft_entry_type)e->type,
+            .buf = {.base = at, .len = e->data.len},
+            .batch = batch,
+        };
+        at += e->data.len;
+    }
+    return entries;
+}
+
+static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+                   struct raft_snapshot **snapshot, raft_index *start_index,
+                   struct raft_entry *entries[], size_t *n_entries)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    struct errmsg em = ERRMSG_INIT;
+    struct raft_store_loaded l;
+    struct raft_snapshot *snap = NULL;
+    loaded_init(&l);
+    int rc = im->store->ops->load(im->store, &l, &em);
+    if (rc == 0) {
+        rc = check_loaded(&l, &em);
+    }
+    if (rc == 0 && l.has_snapshot) {
+        rc = make_snapshot(&l, &snap);
+        if (rc != 0) {
+            (void)errmsg_set(&em, rc, "snapshot does not decode");
+        }
+    }
+    if (rc != 0) {
+        (void)snprintf(io->errmsg, sizeof io->errmsg, "%.200s",
+                       em.text[0] == '\0' ? err_text(rc) : em.text);
+        raft_store_loaded_fini(&l);
+        return rc == -ERR_CORRUPT ? RAFT_CORRUPT : RAFT_IOERR;
+    }
+    uint64_t last = l.entries_count == 0 ? 0 : l.entries[l.entries_count - 1].index;
+    bool useful = l.entries_count > 0 && (!l.has_snapshot || last >= l.snapshot_index);
+    im->term = l.term;
+    im->vote = l.vote;
+    im->last_index = useful ? last : l.snapshot_index;
+    *term = l.term;
+    *voted_for = l.vote;
+    *snapshot = snap;
+    *start_index = useful ? l.entries[0].index : l.snapshot_index + 1;
+    *entries = useful ? make_entries(&l) : NULL;
+    *n_entries = useful ? l.entries_count : 0;
+    if (l.entries_count > 0 && !useful) {
+        /* Older than the snapshot: what is appended next would leave a hole behind them. */
+        im->store->ops->truncate(im->store, l.entries[0].index);
+    }
+    raft_store_loaded_fini(&l);
+    return 0;
+}
+
+static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    (void)msecs; /* whoever owns the loop ticks */
+    im->tick_cb = tick;
+    im->recv_cb = recv;
+    return 0;
+}
+
+/* The first log is written by raft_log, recovery by recover: not through libraft. */
+static int io_bootstrap(struct raft_io *io, const struct raft_configuration *conf)
+{
+    (void)io;
+    (void)conf;
+    return RAFT_CANTBOOTSTRAP;
+}
+
+/* --- term and vote --- */
+
+static int io_set_term(struct raft_io *io, raft_term term)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (im->failed) {
+        return RAFT_IOERR;
+    }
+    /* G6: libraft writes the term again with each vote, and writing it forgets the vote. */
+    if (term == im->term) {
+        return 0;
+    }
+    struct errmsg em = ERRMSG_INIT;
+    int rc = im->store->ops->set_term(im->store, term, &em);
+    if (rc != 0) {
+        raft_io_fail(im, "writing the term", rc);
+        return RAFT_IOERR;
+    }
+    im->term = term;
+    im->vote = 0;
+    return 0;
+}
+
+static int io_set_vote(struct raft_io *io, raft_id id)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (im->failed) {
+        return RAFT_IOERR;
+    }
+    if (id == im->vote || PLANTED("vote_not_saved")) {
+        return 0;
+    }
+    struct errmsg em = ERRMSG_INIT;
+    int rc = im->store->ops->set_vote(im->store, id, &em);
+    if (rc != 0) {
+        raft_io_fail(im, "writing the vote", rc);
+        return RAFT_IOERR;
+    }
+    im->vote = id;
+    return 0;
+}
+
+/* --- log --- */
+
+struct append {
+    struct raft_io_impl *im;
+    struct raft_io_append *req;
+    struct raft_store_entry entries[];
+};
+
+static void append_done(void *data, int rc)
+{
+    struct append *a = data;
+    struct raft_io_impl *im = a->im;
+    struct raft_io_append *req = a->req;
+    free(a);
+    im->pending--;
+    if (rc != 0 && !im->closing && !PLANTED("ack_after_store_error")) {
+        raft_io_fail(im, "appending to the log", rc);
+    }
+    req->cb(req, im->closing || im->failed ? RAFT_CANCELED : 0);
+    maybe_closed(im);
+}
+
+static int io_append(struct raft_io *io, struct raft_io_append *req,
+                     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+{
+    static const uint8_t barrier[8];
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    struct append *a = xmalloc(sizeof *a + n * sizeof a->entries[0]);
+    a->im = im;
+    a->req = req;
+    req->cb = cb;
+    for (unsigned i = 0; i < n; i++) {
+        bool is_barrier = entries[i].type == RAFT_BARRIER;
+        a->entries[i] = (struct raft_store_entry){
+            .index = im->last_index + 1 + i,
+            .term = entries[i].term,
+            .type = (uint16_t)entries[i].type,
+            /* raft_barrier leaves its 8 bytes uninitialised. */
+            .data = is_barrier ? blob_of(barrier, sizeof barrier)
+                               : blob_of(entries[i].buf.base, entries[i].buf.len),
+        };
+    }
+    im->last_index += n;
+    im->pending++;
+    im->store->ops->append(im->store, a->entries, n, append_done, a);
+    return 0;
+}
+
+static int io_truncate(struct raft_io *io, raft_index index)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    /* libraft truncates before each append, mostly nothing. */
+    if (index <= im->last_index) {
+        im->store->ops->truncate(im->store, index);
+        im->last_index = index - 1;
+    }
+    return 0;
+}
+
+/* --- snapshots --- */
+
+struct put {
+    struct raft_io_impl *im;
+    struct raft_io_snapshot_put *req;
+    raft_io_snapshot_put_cb cb;
+    bool taking;
+    struct buf conf;
+    struct buf image;
+};
+
+static void put_done(void *data, int rc)
+{
+    struct put *p = data;
+    struct raft_io_impl *im = p->im;
+    struct raft_io_snapshot_put *req = p->req;
+    raft_io_snapshot_put_cb cb = p->cb;
+    if (p->taking) {
+        im->taking = false;
+    } else {
+        im->installing = false;
+    }
+    buf_fini(&p->conf);
+    buf_fini(&p->image);
+    free(p);
+    im->pending--;
+    if (rc != 0 && !im->closing) {
+        raft_io_fail(im, "storing a snapshot", rc);
+    }
+    cb(req, im->closing || im->failed ? RAFT_CANCELED : 0);
+    maybe_closed(im);
+}
+
+static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                           const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    struct put *p = xmalloc(sizeof *p);
+    *p = (struct put){.im = im, .req = req, .cb = cb, .taking = trailing > 0};
+    buf_init(&p->conf, RAFT_MSG_CONF_MAX);
+    buf_init(&p->image, IMAGE_MAX_BYTES);
+    raft_msg_conf_encode(&snapshot->configuration, &p->conf);
+    struct blob image;
+    if (snapshot->n_bufs == 1) {
+        image = blob_of(snapshot->bufs[0].base, snapshot->bufs[0].len);
+    } else {
+        for (unsigned i = 0; i < snapshot->n_bufs; i++) {
+            buf_add(&p->image, snapshot->bufs[i].base, snapshot->bufs[i].len);
+        }
+        image = buf_blob(&p->image);
+    }
+    if (p->taking) {
+        im->taking = true;
+    } else {
+        im->installing = true;
+        im->last_index = snapshot->index;
+    }
+    im->pending++;
+    im->store->ops->put_snapshot(im->store, snapshot->index, snapshot->term,
+                                 snapshot->configuration_index, buf_blob(&p->conf), image, trailing,
+                                 put_done, p);
+    return 0;
+}
+
+struct get {
+    struct raft_io_impl *im;
+    struct raft_io_snapshot_get *req;
+    raft_io_snapshot_get_cb cb;
+    struct raft_store_loaded loaded;
+};
+
+/* libraft reads a message it never initialised when a get fails, so a get always gives something;
+ * io_send drops what was made up. */
+static struct raft_snapshot *empty_snapshot(void)
+{
+    struct raft_snapshot *s = raft_calloc(1, sizeof *s);
+    struct raft_buffer *b = raft_calloc(1, sizeof *b);
+    CHECK(s != NULL && b != NULL);
+    raft_configuration_init(&s->configuration);
+    s->bufs = b;
+    s->n_bufs = 1;
+    return s;
+}
+
+static void get_done(void *data, int rc)
+{
+    struct get *g = data;
+    struct raft_io_impl *im = g->im;
+    struct raft_io_snapshot_get *req = g->req;
+    raft_io_snapshot_get_cb cb = g->cb;
+    struct raft_snapshot *s = NULL;
+    if (rc == 0 && (!g->loaded.has_snapshot || make_snapshot(&g->loaded, &s) != 0)) {
+        rc = -ERR_CORRUPT;
+    }
+    if (s != NULL) {
+        im->got_index = s->index;
+        im->got_term = s->term;
+    }
+    raft_store_loaded_fini(&g->loaded);
+    free(g);
+    im->pending--;
+    if (rc != 0 && !im->closing) {
+        raft_io_fail(im, "reading the snapshot", rc);
+    }
+    cb(req, s != NULL ? s : empty_snapshot(), 0);
+    maybe_closed(im);
+}
+
+static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+                           raft_io_snapshot_get_cb cb)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    struct get *g = xmalloc(sizeof *g);
+    *g = (struct get){.im = im, .req = req, .cb = cb};
+    loaded_init(&g->loaded);
+    im->pending++;
+    im->store->ops->get_snapshot(im->store, &g->loaded, get_done, g);
+    return 0;
+}
+
+/* --- network --- */
+
+static void transmit(struct raft_io_impl *im, const struct raft_message *m)
+{
+    struct raft_digest digest = {0};
+    if (im->digest_ops != NULL) {
+        im->digest_ops->out(im->digest_data, &digest);
+    }
+    buf_clear(&im->out);
+    int rc = raft_msg_encode(m, &digest, &im->out);
+    if (rc != 0) {
+        static struct log_limit limit;
+        if (log_allow(&limit, 10)) {
+            log_error(LOG_AUTHORITY, "raft message not sent", "type=%d why=\"%s\"", (int)m->type,
+                      err_text(rc));
+        }
+        return;
+    }
+    im->net->ops->send(im->net, m->server_id, buf_blob(&im->out));
+    if (im->out.cap > RAFT_MSG_APPEND_BYTES) {
+        buf_fini(&im->out); /* an image is rare and large */
+    }
+}
+
+/* libraft bounds a message by entries, not bytes: large ones go as several, which a follower cannot
+ * tell from several sent in a row. */
+static void send_append_entries(struct raft_io_impl *im, const struct raft_message *message)
+{
+    struct raft_message part = *message;
+    struct raft_append_entries *a = &part.append_entries;
+    unsigned left = a->n_entries;
+    do {
+        unsigned n = 0;
+        size_t bytes = 0;
+        while (n < left && n < RAFT_MSG_ENTRIES_MAX &&
+               (n == 0 || bytes + a->entries[n].buf.len <= RAFT_MSG_APPEND_BYTES)) {
+            bytes += a->entries[n].buf.len;
+            n++;
+        }
+        a->n_entries = n;
+        transmit(im, &part);
+        if (n > 0) {
+            a->prev_log_index += n;
+            a->prev_log_term = a->entries[n - 1].term;
+            a->entries += n;
+        }
+        left -= n;
+    } while (left > 0);
+}
+
+static void send_message(struct raft_io_impl *im, const struct raft_message *message)
+{
+    struct raft_message m = *message;
+    switch (m.type) {
+        case RAFT_APPEND_ENTRIES:
+            send_append_entries(im, &m);
+            return;
+        case RAFT_APPEND_ENTRIES_RESULT: {
+            struct raft_append_entries_result *a = &m.append_entries_result;
+            /* G10: a leader of the new term that gets such a number late would take it for what
+             * we store, and commit what nobody holds. */
+            if (im->handling_term != 0 && im->handling_term < a->term) {
+                a->last_log_index = a->rejected > 0 ? a->rejected - 1 : 0;
+            }
+            break;
+        }
+        case RAFT_INSTALL_SNAPSHOT:
+            /* G7: no answer yet is not a reason to send it all again. */
+            if (m.install_snapshot.data.len == 0 ||
+                im->net->ops->snapshot_in_flight(im->net, m.server_id)) {
+                return;
+            }
+            if (m.install_snapshot.last_index == im->got_index) {
+                m.install_snapshot.last_term = im->got_term;
+            }
+            break;
+        case RAFT_REQUEST_VOTE:
+        case RAFT_REQUEST_VOTE_RESULT:
+        case RAFT_TIMEOUT_NOW:
+            break;
+    }
+    transmit(im, &m);
+}
+
+/* G1: always 0. An error would make raft_apply fail after its entry is in the log. */
+static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+                   raft_io_send_cb cb)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (!im->closing && !im->failed) {
+        send_message(im, message);
+    }
+    cb(req, im->closing ? RAFT_CANCELED : 0);
+    return 0;
+}
+
+/* --- the rest --- */
+
+static raft_time io_time(struct raft_io *io)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    return im->env->mono_ms(im->env->data);
+}
+
+static int io_random(struct raft_io *io, int min, int max)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    uint64_t span = (uint64_t)((int64_t)max - min) + 1;
+    return (int)((int64_t)min + (int64_t)(im->env->random(im->env->data) % span));
+}
+
+static void io_close(struct raft_io *io, raft_io_close_cb cb)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    im->closing = true;
+    im->close_cb = cb;
+    maybe_closed(im);
+}
+
+int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *net,
+                 const struct raft_io_env *env)
+{
+    struct raft_io_impl *im = xmalloc(sizeof *im);
+    *im = (struct raft_io_impl){.io = io, .store = store, .net = net, .env = env};
+    buf_init(&im->out, RAFT_FRAME_MAX);
+    *io = (struct raft_io){
+        .version = 2,
+        .impl = im,
+        .init = io_init,
+        .close = io_close,
+        .load = io_load,
+        .start = io_start,
+        .bootstrap = io_bootstrap,
+        .recover = io_bootstrap,
+        .set_term = io_set_term,
+        .set_vote = io_set_vote,
+        .send = io_send,
+        .append = io_append,
+        .truncate = io_truncate,
+        .snapshot_put = io_snapshot_put,
+        .snapshot_get = io_snapshot_get,
+        .time = io_time,
+        .random = io_random,
+    };
+    return 0;
+}
+
+void raft_io_fini(struct raft_io *io)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (im != NULL) {
+        buf_fini(&im->out);
+        free(im);
+        io->impl = NULL;
+    }
+}
+
+void raft_io_tick(struct raft_io *io)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (im->tick_cb != NULL && !im->closing && !im->failed) {
+        im->tick_cb(io);
+    }
+}
+
+void raft_io_on_digest(struct raft_io *io, const struct raft_io_digest_ops *ops, void *data)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    im->digest_ops = ops;
+    im->digest_data = data;
+}

@@ -1,0 +1,51 @@
+/* Shared by raft_io.c (towards disk and network) and raft_io_recv.c (what may reach libraft). */
+#ifndef RAP_AUTHORITY_RAFT_IO_IMPL_H
+#define RAP_AUTHORITY_RAFT_IO_IMPL_H
+
+#include "authority/raft_io.h"
+
+struct raft_io_peer {
+    raft_id id;
+    uint64_t heard_ms;
+};
+
+struct raft_io_impl {
+    struct raft_io *io;
+    struct raft_store *store;
+    struct raft_net *net;
+    const struct raft_io_env *env;
+    const struct raft_io_digest_ops *digest_ops;
+    void *digest_data;
+
+    raft_io_tick_cb tick_cb; /* NULL until raft_start */
+    raft_io_recv_cb recv_cb;
+    raft_io_close_cb close_cb;
+    size_t pending; /* operations of the store without their callback yet */
+    bool closing;
+    bool close_deferred;
+    bool failed; /* fatal was called and, in a simulation, returned */
+
+    uint64_t term; /* as stored */
+    uint64_t vote;
+    uint64_t last_index; /* of the stored log, writes on their way included */
+    bool taking;     /* our own snapshot is being stored */
+    bool installing; /* the leader's is */
+    /* What get_snapshot last read: libraft corrects the index it announces but not the term. */
+    uint64_t got_index;
+    uint64_t got_term;
+    /* Term of the leader's message in libraft's hands, 0 outside. */
+    uint64_t handling_term;
+
+    struct raft_io_peer peers[RAFT_MSG_SERVERS_MAX];
+    size_t next_peer; /* slot to reuse when all are taken */
+    struct buf out;
+};
+
+static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
+{
+    return io->impl;
+}
+
+void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
+
+#endif

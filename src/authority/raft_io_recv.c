@@ -1,0 +1,309 @@
+/* What may reach libraft. Its asserts are compiled out, so a message it does not expect corrupts
+ * memory or, worse, the log: each guard below keeps one such message away, or rewrites it into one
+ * that means the same and that it handles. */
+#include "authority/raft_io_impl.h"
+#include "authority/raft_peek.h"
+
+#include "base/log.h"
+
+static void hear(struct raft_io_impl *im, raft_id from)
+{
+    uint64_t now = im->env->mono_ms(im->env->data);
+    size_t i = 0;
+    while (i < ARRAY_SIZE(im->peers) && im->peers[i].id != from && im->peers[i].id != 0) {
+        i++;
+    }
+    if (i == ARRAY_SIZE(im->peers)) {
+        i = im->next_peer++ % ARRAY_SIZE(im->peers);
+    }
+    im->peers[i] = (struct raft_io_peer){.id = from, .heard_ms = now};
+}
+
+uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from)
+{
+    const struct raft_io_impl *im = raft_io_impl_of(io);
+    for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
+        if (im->peers[i].id == from) {
+            return im->peers[i].heard_ms;
+        }
+    }
+    return 0;
+}
+
+/* Takes over what the message holds. */
+static void deliver(struct raft_io_impl *im, struct raft_message *m)
+{
+    if (im->closing || im->failed) {
+        raft_msg_release(m);
+        return;
+    }
+    im->recv_cb(im->io, m);
+}
+
+/* --- AppendEntries --- */
+
+/* Entries [first, first + n) of a message as one of their own, with memory of their own. */
+static struct raft_message part_of(const struct raft_message *m, unsigned first, unsigned n)
+{
+    const struct raft_append_entries *a = &m->append_entries;
+    struct raft_message part = *m;
+    struct raft_append_entries *p = &part.append_entries;
+    if (first > 0) {
+        p->prev_log_index = a->prev_log_index + first;
+        p->prev_log_term = a->entries[first - 1].term;
+    }
+    p->n_entries = n;
+    p->entries = NULL;
+    if (n == 0) {
+        return part;
+    }
+    size_t bytes = 0;
+    for (unsigned i = 0; i < n; i++) {
+        bytes += a->entries[first + i].buf.len;
+    }
+    p->entries = raft_malloc(n * sizeof *p->entries);
+    uint8_t *batch = raft_malloc(bytes);
+    CHECK(p->entries != NULL && batch != NULL);
+    uint8_t *at = batch;
+    for (unsigned i = 0; i < n; i++) {
+        const struct raft_entry *e = &a->entries[first + i];
+        memcpy(at, e->buf.base, e->buf.len);
+        p->entries[i] = *e;
+        p->entries[i].buf.base = at;
+        p->entries[i].batch = batch;
+        at += e->buf.len;
+    }
+    return part;
+}
+
+/* G14: what we no longer hold is in our snapshot, so it is committed and the leader has the same.
+ * libraft would reject it, and its leader then walks back to a snapshot nobody needs. */
+static void skip_compacted(const struct raft *r, struct raft_message *m)
+{
+    struct raft_append_entries *a = &m->append_entries;
+    uint64_t base = r->trail.snapshot.index;
+    if (a->prev_log_index > raft_peek_offset(r) || a->prev_log_index >= base ||
+        raft_peek_term(r, a->prev_log_index) != 0) {
+        return;
+    }
+    uint64_t skip = base - a->prev_log_index;
+    struct raft_message rest;
+    if (skip >= a->n_entries) {
+        rest = part_of(m, 0, 0);
+    } else {
+        rest = part_of(m, (unsigned)skip, a->n_entries - (unsigned)skip);
+    }
+    rest.append_entries.prev_log_index = base;
+    rest.append_entries.prev_log_term = r->trail.snapshot.term;
+    raft_msg_release(m);
+    *m = rest;
+}
+
+/* G12: a leader that contradicts what is committed here is no leader of this log. libraft would
+ * stop, after freeing the entries twice. */
+static bool contradicts(const struct raft *r, const struct raft_append_entries *a)
+{
+    uint64_t have = raft_peek_term(r, a->prev_log_index);
+    if (a->prev_log_index <= r->commit_index && have != 0 && have != a->prev_log_term) {
+        return true;
+    }
+    for (unsigned i = 0; i < a->n_entries; i++) {
+        uint64_t index = a->prev_log_index + 1 + i;
+        if (index > r->commit_index) {
+            break;
+        }
+        have = raft_peek_term(r, index);
+        if (have != 0 && have != a->entries[i].term) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A leader appends a configuration only when the one before is committed. libraft does not draw
+ * that conclusion: were the new one taken back, it would fall back to the one before both. */
+static void settle_configuration(struct raft *r, const struct raft_append_entries *a)
+{
+    uint64_t pending = r->configuration_uncommitted_index;
+    uint64_t index = a->prev_log_index + 1;
+    if (a->n_entries == 0 || a->entries[0].type != RAFT_CHANGE || pending == 0 ||
+        pending >= index || raft_peek_term(r, a->prev_log_index) != a->prev_log_term ||
+        raft_peek_term(r, index) == a->entries[0].term) {
+        return;
+    }
+    struct raft_configuration copy;
+    raft_configuration_init(&copy);
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        const struct raft_server *s = &r->configuration.servers[i];
+        CHECK(raft_configuration_add(&copy, s->id, s->address, s->role) == 0);
+    }
+    raft_configuration_close(&r->configuration_committed);
+    r->configuration_committed = copy;
+    r->configuration_committed_index = pending;
+    r->configuration_uncommitted_index = 0;
+}
+
+static void deliver_entries(struct raft_io_impl *im, struct raft_message *m)
+{
+    struct raft *r = im->io->data;
+    if (m->append_entries.term >= r->current_term && r->state == RAFT_FOLLOWER) {
+        settle_configuration(r, &m->append_entries);
+    }
+    deliver(im, m);
+}
+
+/* G9: libraft takes the index of the first new entry for that of a configuration among them. So
+ * each configuration starts a message. */
+static void deliver_split(struct raft_io_impl *im, struct raft_message *m)
+{
+    struct raft_append_entries *a = &m->append_entries;
+    unsigned first = 0;
+    for (unsigned i = 1; i < a->n_entries; i++) {
+        if (a->entries[i].type == RAFT_CHANGE) {
+            struct raft_message part = part_of(m, first, i - first);
+            deliver_entries(im, &part);
+            first = i;
+        }
+    }
+    if (first == 0) {
+        deliver_entries(im, m);
+        return;
+    }
+    struct raft_message part = part_of(m, first, a->n_entries - first);
+    raft_msg_release(m);
+    deliver_entries(im, &part);
+}
+
+static int receive_append_entries(struct raft_io_impl *im, struct raft_message *m)
+{
+    const struct raft *r = im->io->data;
+    if (m->append_entries.term >= r->current_term) {
+        if (r->state == RAFT_LEADER && m->append_entries.term == r->current_term) {
+            return -ERR_MALFORMED; /* G12: we are the only leader of this term */
+        }
+        if (!r->snapshot.installing) {
+            skip_compacted(r, m);
+        }
+        if (contradicts(r, &m->append_entries)) {
+            return -ERR_DIVERGED;
+        }
+    }
+    im->handling_term = m->append_entries.term;
+    deliver_split(im, m);
+    im->handling_term = 0;
+    return 0;
+}
+
+/* --- the others --- */
+
+static int receive_install_snapshot(struct raft_io_impl *im, struct raft_message *m)
+{
+    const struct raft *r = im->io->data;
+    const struct raft_install_snapshot *s = &m->install_snapshot;
+    if (r->state == RAFT_LEADER && s->term == r->current_term) {
+        return -ERR_MALFORMED; /* G12 */
+    }
+    uint64_t have = raft_peek_term(r, s->last_index);
+    if (s->term >= r->current_term && s->last_index <= r->commit_index && have != 0 &&
+        have != s->last_term) {
+        return -ERR_DIVERGED; /* G12: it would take back what is committed */
+    }
+    /* G4: libraft crashes when one comes while our own is stored. G15: and leaks one that comes
+     * while another is. The leader sends it again. */
+    if (im->taking || im->installing || r->snapshot.installing) {
+        raft_msg_release(m);
+        return 0;
+    }
+    im->handling_term = s->term;
+    deliver(im, m);
+    im->handling_term = 0;
+    return 0;
+}
+
+static void receive_append_result(struct raft_io_impl *im, struct raft_message *m)
+{
+    struct raft *r = im->io->data;
+    struct raft_append_entries_result *a = &m->append_entries_result;
+    raft_index match = 0;
+    if (a->term == r->current_term && a->rejected > 0 &&
+        raft_match_index(r, m->server_id, &match) == 0) {
+        /* G13: messages overtake each other. libraft would set next_index below match_index and
+         * send that member nothing any more. */
+        if (a->rejected <= match) {
+            return;
+        }
+        if (a->last_log_index < match) {
+            a->last_log_index = match;
+        }
+    }
+    deliver(im, m);
+}
+
+static int receive(struct raft_io_impl *im, struct raft_message *m)
+{
+    const struct raft *r = im->io->data;
+    switch (m->type) {
+        case RAFT_REQUEST_VOTE:
+            if (m->request_vote.candidate_id != m->server_id) {
+                return -ERR_MALFORMED; /* it asks for somebody else */
+            }
+            deliver(im, m);
+            return 0;
+        case RAFT_REQUEST_VOTE_RESULT:
+            /* G11: otherwise it looks into what is another state's memory. */
+            if (r->state == RAFT_CANDIDATE) {
+                deliver(im, m);
+            }
+            return 0;
+        case RAFT_APPEND_ENTRIES:
+            return receive_append_entries(im, m);
+        case RAFT_APPEND_ENTRIES_RESULT:
+            receive_append_result(im, m);
+            return 0;
+        case RAFT_INSTALL_SNAPSHOT:
+            return receive_install_snapshot(im, m);
+        case RAFT_TIMEOUT_NOW:
+            deliver(im, m);
+            return 0;
+    }
+    return -ERR_MALFORMED;
+}
+
+static void sender_address(const struct raft *r, raft_id from, char *out, size_t size)
+{
+    (void)snprintf(out, size, "%llu", from); /* not in our configuration, or not yet */
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        if (r->configuration.servers[i].id == from) {
+            (void)snprintf(out, size, "%s", r->configuration.servers[i].address);
+        }
+    }
+}
+
+int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
+{
+    struct raft_io_impl *im = raft_io_impl_of(io);
+    if (im->recv_cb == NULL || im->closing || im->failed) {
+        return -ERR_CLOSED;
+    }
+    struct raft_message m;
+    struct raft_digest digest;
+    int rc = raft_msg_decode(bytes, &m, &digest);
+    if (rc != 0) {
+        return rc;
+    }
+    m.server_id = from;
+    /* A copy: libraft may replace its configuration while it handles the message. */
+    char address[ADDRESS_MAX_BYTES + 1];
+    sender_address(io->data, from, address, sizeof address);
+    m.server_address = address;
+    rc = receive(im, &m);
+    if (rc != 0) {
+        raft_msg_release(&m);
+        return rc;
+    }
+    hear(im, from);
+    if (im->digest_ops != NULL && !im->failed && !im->closing) {
+        im->digest_ops->in(im->digest_data, from, &digest);
+    }
+    return 0;
+}

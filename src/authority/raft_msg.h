@@ -1,0 +1,59 @@
+/* What authorities say to each other about the log: libraft's six RPCs as bounded msgpack, each with
+ * the digest of the sender's state around it (S15).
+ *
+ * libraft is built without its asserts, so whatever it assumes of a message is checked here, before
+ * it sees one: types, lengths, orders of terms, sizes, configurations. */
+#ifndef RAP_AUTHORITY_RAFT_MSG_H
+#define RAP_AUTHORITY_RAFT_MSG_H
+
+#include "wire/limits.h"
+#include "wire/msg.h"
+
+#include <raft.h>
+
+/* Terms and indexes from a peer: far above what any cluster reaches, far below wrapping. */
+#define RAFT_MSG_NUMBER_MAX (1ull << 62)
+#define RAFT_MSG_ENTRIES_MAX 4096
+#define RAFT_MSG_SERVERS_MAX 16
+#define RAFT_MSG_CONF_MAX (RAFT_MSG_SERVERS_MAX * (ADDRESS_MAX_BYTES + 32))
+/* Entry data: ENTRY_MAX_BYTES and padding to the 8 bytes that libraft wants. */
+#define RAFT_MSG_DATA_MAX (ENTRY_MAX_BYTES + 8)
+/* A sender starts another message when entries come to this. */
+#define RAFT_MSG_APPEND_BYTES (8u << 20)
+
+/* Where a member's state is, and, from a leader, where a majority of voters was seen to agree.
+ * An index of 0 means nothing is said. */
+struct raft_digest {
+    uint64_t applied_index;
+    uint8_t applied[32];
+    uint64_t agreed_index;
+    uint8_t agreed[32];
+};
+
+/* Appends to out. server_id and server_address are not sent: the receiver takes them from the
+ * session. -ERR_UNSUPPORTED (type), -ERR_TOO_LARGE. */
+int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, struct buf *out);
+/* The whole of `in` is one message. On success entries (with one batch), conf and image are
+ * raft_malloc'ed and the caller's, as libraft's recv wants them. -ERR_MALFORMED, -ERR_TOO_LARGE. */
+int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest *ret_digest);
+/* Frees what decode allocated. */
+void raft_msg_release(struct raft_message *m);
+
+/* A configuration for raft.db. */
+void raft_msg_conf_encode(const struct raft_configuration *c, struct buf *out);
+/* At least one server, ids and addresses unique. ret is initialised here, raft_malloc'ed.
+ * -ERR_MALFORMED. */
+int raft_msg_conf_decode(struct blob in, struct raft_configuration *ret);
+/* The data of a RAFT_CHANGE entry is in libraft's own encoding, and its decoder trusts lengths:
+ * 0 when it may be handed over, else -ERR_MALFORMED. */
+int raft_msg_change_check(struct blob data);
+/* An entry may be handed to libraft: its type, its length and what is in it. */
+int raft_msg_entry_check(unsigned type, struct blob data);
+
+/* Entry data is one msgpack value and zeros up to a multiple of 8 (libraft refuses other lengths
+ * after it has freed the buffer). */
+void raft_msg_pad(struct buf *entry);
+/* The value without its padding. -ERR_MALFORMED. */
+int raft_msg_unpad(struct blob padded, struct blob *ret);
+
+#endif
