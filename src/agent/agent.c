@@ -152,6 +152,23 @@ static void ban_revoked(struct agent *a, const struct config *cfg)
     }
 }
 
+/* CAs of removed authorities make no authority any more; a node that has its leaf from one gets a new
+ * one from another now. */
+static void follow_retired(struct agent *a, const struct config *cfg)
+{
+    struct config_iter it;
+    const uint8_t *fingerprint;
+    struct pki_cert issuer;
+    config_iter_init(&it, cfg->body.retired_issuers);
+    while (config_next_revocation(&it, &fingerprint) == 1) {
+        pki_trust_retire(a->cfg.trust, fingerprint);
+    }
+    if (!a->uplink.local && pki_cert_parse(buf_blob(&a->chain[1]), &issuer, NULL) == 0 &&
+        pki_trust_is_retired(a->cfg.trust, issuer.fingerprint)) {
+        a->renew_at_ms = clock_wall_ms();
+    }
+}
+
 static void run_todo(struct agent *a, const struct uplink_todo *todo);
 
 static void set_authorities(struct agent *a)
@@ -180,6 +197,7 @@ static void put_in_force(struct agent *a, struct config *cfg)
     a->held_version = cfg->body.config_version;
     pki_trust_clear_bans(a->cfg.trust);
     ban_revoked(a, cfg);
+    follow_retired(a, cfg);
     (void)fabric_recheck(a->fabric);
     directory_apply(a, old);
     set_authorities(a);

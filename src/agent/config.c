@@ -88,6 +88,11 @@ static int check_lists(const struct snapshot_body *b)
         while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
         }
     }
+    if (rc == 0) {
+        config_iter_init(&it, b->retired_issuers);
+        while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
+        }
+    }
     return rc;
 }
 

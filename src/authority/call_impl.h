@@ -47,6 +47,12 @@ struct pending_call {
     LIST_ENTRY(pending_call) link;
 };
 
+#define CALL_DOC_MAX (4u << 20)
+
+bool call_is_read(const char *method);
+/* From the state as it is applied here, now. */
+void call_answer_read(struct pending_call *pc);
+
 void call_answer(struct pending_call *pc, int rc, struct blob doc);
 /* An error with a text for people. */
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);

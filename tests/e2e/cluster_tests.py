@@ -96,7 +96,7 @@ def picture(node):
 
 def decided(picture_):
     """What must be the same after a restart: all but live state and what a new term writes."""
-    live = ("last_seen_at", "health_status", "last_contact_ms", "in_contact", "match_index",
+    live = ("last_seen_at", "last_heartbeat_at", "health_status", "last_contact_ms", "in_contact", "match_index",
             "updated_at", "raft_role", "leader")
     out = {noun: [{k: v for k, v in row.items() if k not in live} for row in rows]
            for noun, rows in picture_.items()}
