@@ -78,13 +78,20 @@ void call_no_quorum_doc(const struct authority *a, const char *outcome, struct b
     mp_doc_end(&w, &d);
 }
 
-static void answer_no_quorum(struct pending_call *pc, const char *outcome)
+static void answer_no_quorum(struct pending_call *pc)
 {
     struct buf doc;
     buf_init(&doc, 4096);
-    call_no_quorum_doc(pc->a, outcome, &doc);
+    call_no_quorum_doc(pc->a, pc->maybe_done ? "unknown" : "none", &doc);
     call_answer(pc, -ERR_NO_QUORUM, buf_blob(&doc));
     buf_fini(&doc);
+}
+
+/* Elections take one to two timeouts: a caller who comes in the middle of one is not sent away. */
+static void wait_leader(struct pending_call *pc)
+{
+    pc->state = CALL_WAIT_LEADER;
+    pc->leader_by_ms = authority_mono_ms() + 3ull * pc->a->cfg.election_ms;
 }
 
 static void read_ready(struct core_read *r, int rc, uint64_t index)
@@ -99,7 +106,7 @@ static void read_ready(struct core_read *r, int rc, uint64_t index)
     } else if (rc == -ERR_CANCELED) {
         call_answer(pc, rc, blob_of(NULL, 0));
     } else {
-        answer_no_quorum(pc, "none"); /* a read decides nothing */
+        wait_leader(pc);
     }
 }
 
@@ -110,7 +117,7 @@ static void read_index_answered(struct fabric_call *call, int rc, struct blob bo
         return;
     }
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        wait_leader(pc);
         return;
     }
     pc->state = CALL_WAIT_APPLIED;
@@ -118,7 +125,7 @@ static void read_index_answered(struct fabric_call *call, int rc, struct blob bo
     rc = core_wait_applied(pc->a->core, &pc->read, (uint64_t)mp_find_int(body, "index"),
                            read_ready);
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
         return;
     }
     pc->outstanding = true;
@@ -158,6 +165,8 @@ static int forward(struct pending_call *pc, const char *method, struct blob args
     struct buf body;
     buf_init(&body, RPC_FRAME_MAX);
     msg_encode(&op_request_desc, &rq, &body);
+    pc->state = CALL_FORWARDED;
+    pc->sent_to = s.leader;
     int rc = body.err != 0 ? body.err : call_rpc(pc, leader, "op", buf_blob(&body), cb);
     buf_fini(&body);
     return rc;
@@ -173,8 +182,13 @@ static void forwarded(struct fabric_call *call, int rc, struct blob body)
         case ERR_TIMEOUT:
         case ERR_CLOSED:
         case ERR_UNREACHABLE:
-            /* The leader may have decided before we lost it. */
-            answer_no_quorum(pc, "unknown");
+        case ERR_CANCELED:
+        case ERR_OUTCOME_UNKNOWN:
+            pc->maybe_done = true;
+            wait_leader(pc);
+            return;
+        case ERR_NOT_LEADER:
+            wait_leader(pc);
             return;
         default:
             call_answer(pc, rc, body);
@@ -190,14 +204,11 @@ static void proposed(struct core_proposal *p, int rc, const struct fsm_result *r
     if (call_returned(pc)) {
         return;
     }
-    if (rc == -ERR_OUTCOME_UNKNOWN) {
-        struct core_status s;
-        core_status(pc->a->core, &s);
-        if (s.leader == 0 || !s.quorum) {
-            answer_no_quorum(pc, "unknown");
-        } else {
-            call_answer(pc, rc, blob_of(NULL, 0));
-        }
+    if (rc == -ERR_OUTCOME_UNKNOWN || rc == -ERR_NOT_LEADER) {
+        pc->maybe_done = pc->maybe_done || rc == -ERR_OUTCOME_UNKNOWN;
+        buf_fini(&pc->prep.body);
+        buf_wipe(&pc->prep.extra);
+        wait_leader(pc);
         return;
     }
     if (rc != 0 || result->rc != 0 || pc->prep.extra.len == 0 || result->replayed) {
@@ -228,7 +239,7 @@ static void confirmed(struct core_read *r, int rc, uint64_t index)
         pc->confirmed = true;
         begin(pc);
     } else {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
     }
 }
 
@@ -243,7 +254,7 @@ static void refuse(struct pending_call *pc, int rc, const struct errmsg *em)
             pc->outstanding = true;
             return;
         }
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
         return;
     }
     call_answer_text(pc, rc, em);
@@ -320,7 +331,7 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
                         : core_propose(a->core, &pc->proposal, buf_blob(&bytes), proposed);
     buf_fini(&bytes);
     if (rc == -ERR_NO_QUORUM) {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
     } else if (rc != 0) {
         call_answer(pc, rc, blob_of(NULL, 0));
     } else {
@@ -340,11 +351,10 @@ static void begin_read(struct pending_call *pc, bool leader)
         rc = core_read_index(pc->a->core, &pc->read, read_ready);
         pc->outstanding = rc == 0;
     } else {
-        pc->state = CALL_FORWARDED;
         rc = forward(pc, "read.index", blob_of(NULL, 0), read_index_answered);
     }
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        wait_leader(pc);
     }
 }
 
@@ -374,10 +384,8 @@ static void begin(struct pending_call *pc)
         return;
     }
     if (!leader) {
-        pc->state = CALL_FORWARDED;
-        int rc = forward(pc, pc->method, buf_blob(&pc->args), forwarded);
-        if (rc != 0) {
-            answer_no_quorum(pc, "none");
+        if (forward(pc, pc->method, buf_blob(&pc->args), forwarded) != 0) {
+            wait_leader(pc);
         }
         return;
     }
@@ -451,17 +459,33 @@ void call_cancel_all(struct authority *a)
     }
 }
 
+/* What a change of leader, or time, means for one call. It may be gone afterwards. */
+static void tick(struct pending_call *pc, const struct core_status *s, uint64_t now)
+{
+    if (now >= pc->deadline_ms) {
+        pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED;
+        answer_no_quorum(pc);
+    } else if (pc->state == CALL_WAIT_LEADER && s->leader != 0 && s->quorum) {
+        begin(pc);
+    } else if (pc->state == CALL_WAIT_LEADER && now >= pc->leader_by_ms) {
+        answer_no_quorum(pc);
+    } else if (pc->state == CALL_FORWARDED && (s->leader != pc->sent_to || !s->quorum)) {
+        /* Raft knows before the connection does: ask the next leader instead of waiting. */
+        fabric_call_cancel(&pc->rpc);
+    }
+}
+
 void call_tick(struct authority *a)
 {
-    uint64_t now = authority_mono_ms();
+    struct core_status s;
     struct pending_call *pc;
     struct pending_call *next;
+    uint64_t now = authority_mono_ms();
+    core_status(a->core, &s);
     for (pc = LIST_FIRST(&a->calls); pc != NULL; pc = next) {
         next = LIST_NEXT(pc, link);
-        if (!pc->answered && now >= pc->deadline_ms) {
-            answer_no_quorum(pc, pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED
-                                     ? "unknown"
-                                     : "none");
+        if (!pc->answered) {
+            tick(pc, &s, now);
         }
     }
 }
