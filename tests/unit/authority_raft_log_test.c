@@ -26,6 +26,7 @@ static struct {
     bool hold;    /* syncs wait */
     bool waiting; /* one does */
     bool fail;
+    bool skip;    /* pretend: for tests that never crash and open thousands of files */
 } sync_gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static int on_sync(int fd)
@@ -39,12 +40,13 @@ static int on_sync(int fd)
     }
     sync_gate.waiting = false;
     bool fail = sync_gate.fail;
+    bool skip = sync_gate.skip;
     (void)pthread_mutex_unlock(&sync_gate.lock);
     if (fail) {
         errno = EIO;
         return -1;
     }
-    return (int)syscall(SYS_fdatasync, fd);
+    return skip ? 0 : (int)syscall(SYS_fdatasync, fd);
 }
 
 /* These take the place of libc's for everything in this process, libsqlite3 included. */
@@ -123,6 +125,7 @@ static int tear_down(void **state)
 {
     struct world *w = *state;
     gate_set(false, false);
+    sync_gate.skip = false;
     assert_null(w->s);
     assert_int_equal(uv_loop_close(&w->loop), 0);
     remove_db(w);
@@ -611,6 +614,7 @@ static void test_damaged_row_is_named(void **state)
         {"DELETE FROM snapshots", "snapshots", 0},
     };
     struct world *w = *state;
+    sync_gate.skip = true;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         make_log(w, 100);
         open_log(w);
@@ -636,6 +640,7 @@ static void test_damaged_row_is_named(void **state)
 static void test_flipped_byte_in_the_file_never_changes_the_log(void **state)
 {
     struct world *w = *state;
+    sync_gate.skip = true;
     make_log(w, 60);
     open_log(w);
     put_snapshot(w, 50, 20, "image");
