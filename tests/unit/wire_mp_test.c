@@ -352,6 +352,31 @@ static void test_document_round_trip(void **state)
     buf_fini(&out);
 }
 
+static void test_copied_pairs_join_the_open_document(void **state)
+{
+    (void)state;
+    struct buf out;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&out, 1024);
+    mp_writer_init(&w, &out);
+    mp_doc_begin(&w, &d);
+    mp_doc_int(&w, &d, "a", 1);
+    mp_doc_copy(&w, &d, BYTES("\x82\xa1" "b\x02\xa1" "c\x03"));
+    mp_doc_copy(&w, &d, blob_of(NULL, 0));
+    mp_doc_copy(&w, &d, BYTES("\x82\xa1" "e\x05\xa1")); /* damaged: up to the damage */
+    mp_doc_int(&w, &d, "d", 4);
+    mp_doc_end(&w, &d);
+    struct mp_reader r = reader(buf_blob(&out));
+    (void)mp_skip(&r);
+    assert_int_equal(mp_reader_finish(&r), 0);
+    static const char *const keys[] = {"a", "b", "c", "d", "e"};
+    for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
+        assert_int_equal(mp_find_int(buf_blob(&out), keys[k]), k + 1);
+    }
+    buf_fini(&out);
+}
+
 static void test_find_survives_what_is_no_document(void **state)
 {
     (void)state;
@@ -405,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_bytes_left_over_are_malformed),
         cmocka_unit_test(test_numbers_are_written_as_short_as_they_go),
         cmocka_unit_test(test_document_round_trip),
+        cmocka_unit_test(test_copied_pairs_join_the_open_document),
         cmocka_unit_test(test_find_survives_what_is_no_document),
         cmocka_unit_test(test_writer_stops_at_the_maximum),
     };
