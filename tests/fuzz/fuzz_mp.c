@@ -6,11 +6,12 @@
 static void walk(struct mp_reader *r, int depth)
 {
     uint32_t n = 0;
-    if (depth > MP_DEPTH_MAX) {
+    enum mp_type type = mp_peek(r);
+    if (depth == MP_DEPTH_MAX && (type == MP_ARRAY || type == MP_MAP)) {
         mp_fail(r, -ERR_MALFORMED);
         return;
     }
-    switch (mp_peek(r)) {
+    switch (type) {
         case MP_NIL:
             mp_get_nil(r);
             return;
