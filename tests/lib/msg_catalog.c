@@ -2,6 +2,11 @@
 
 #include "base/crc32c.h"
 
+/* Declared where nobody else sees them; the description is all that is needed here. */
+extern const struct msg_desc stream_header_desc; /* fabric */
+extern const struct msg_desc raft_frame_desc;    /* authority/raft_msg.c */
+extern const struct msg_desc config_schema_desc; /* agent/config.c */
+
 #define LENIENT(name) {&name##_desc, false},
 #define STRICT_CMD(NAME, num, name, risk) {&name##_desc, true},
 
@@ -26,6 +31,9 @@ const struct msg_catalog_entry msg_catalog[] = {
     LENIENT(snapshot_peer)
     LENIENT(signed_snapshot)
     LENIENT(snapshot_signature)
+    LENIENT(stream_header)
+    LENIENT(raft_frame)
+    LENIENT(config_schema)
 };
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 

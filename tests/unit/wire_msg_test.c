@@ -171,6 +171,9 @@ static void test_each_bound_is_kept(void **state)
         const struct msg_desc *d = msg_catalog[k].desc;
         for (size_t i = 0; i < d->count; i++) {
             const struct msg_field *f = &d->fields[i];
+            if (f->max > ENCODED_MAX / 2) {
+                continue; /* an image: as many megabytes as this would test nothing else */
+            }
             struct msg_arena arena = {.count = 0};
             struct buf bytes;
             struct buf large;
