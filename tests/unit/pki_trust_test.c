@@ -292,6 +292,33 @@ static void test_banned_leaf_issuer_or_root_is_revoked(void **state)
     }
 }
 
+/* The CA of a removed authority makes no authority any more; the nodes it enrolled stay. */
+static void test_retired_ca_makes_no_authority(void **state)
+{
+    struct world *w = *state;
+    struct pki_identity id;
+    struct pki_cert issuer;
+    struct buf authority;
+    struct pki_cert spec = test_leaf_spec(&w->ca, 2, w->key);
+    spec.authority = true;
+    test_issue(&w->ca, &spec, &authority);
+    assert_int_equal(pki_cert_parse(buf_blob(&w->ca.issuer_der), &issuer, NULL), 0);
+    pki_trust_retire(w->trust, issuer.fingerprint);
+    assert_true(pki_trust_is_retired(w->trust, issuer.fingerprint));
+    assert_false(pki_trust_is_banned(w->trust, issuer.fingerprint));
+    assert_int_equal(verify(w->trust, &authority, &w->ca, false, TEST_NOW_MS, &id), -ERR_REVOKED);
+    assert_verifies(w, 0);
+    /* A ban is more than that, whichever came first. */
+    pki_trust_ban(w->trust, issuer.fingerprint);
+    pki_trust_retire(w->trust, issuer.fingerprint);
+    assert_true(pki_trust_is_banned(w->trust, issuer.fingerprint));
+    assert_verifies(w, -ERR_REVOKED);
+    pki_trust_clear_bans(w->trust);
+    assert_false(pki_trust_is_retired(w->trust, issuer.fingerprint));
+    assert_int_equal(verify(w->trust, &authority, &w->ca, false, TEST_NOW_MS, &id), 0);
+    buf_fini(&authority);
+}
+
 /* A ban is of the key: a renewed certificate does not bring it back. */
 static void test_ban_outlives_renewal(void **state)
 {
@@ -470,6 +497,7 @@ int main(void)
         WORLD_TEST(test_validity_is_checked_to_the_second),
         WORLD_TEST(test_expired_issuer_or_root_is_refused),
         WORLD_TEST(test_banned_leaf_issuer_or_root_is_revoked),
+        WORLD_TEST(test_retired_ca_makes_no_authority),
         WORLD_TEST(test_ban_outlives_renewal),
         WORLD_TEST(test_many_bans),
         WORLD_TEST(test_chain_of_another_length_is_refused),
