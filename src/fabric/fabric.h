@@ -158,6 +158,7 @@ struct fabric_stream_to {
                                 *authority* name under the trusted (or pinned) root */
     const char *service;
     bool bulk;               /* use the bulk connection */
+    size_t frame_max_bytes;  /* 0: as the service of this name here, else RPC_FRAME_MAX */
 };
 /* The stream is usable at once; frames wait for the session. Failure to connect ends it through
  * closed(). */
