@@ -13,7 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/udp.h>
+#include <netinet/in.h>
 #include <netinet/udp.h>
 #include <unistd.h>
 

@@ -133,7 +133,7 @@ static void run_timers(struct fabric *f)
 
 /* --- the turn --- */
 
-static void write_pass(struct fabric *f, struct link *dirty, bool bulk)
+static void write_pass(struct link *dirty, bool bulk)
 {
     struct link later;
     list_init(&later);
@@ -155,10 +155,10 @@ static void write_dirty(struct fabric *f)
     struct link dirty;
     list_init(&dirty);
     list_splice(&dirty, &f->dirty);
-    write_pass(f, &dirty, false);
+    write_pass(&dirty, false);
     endpoint_flush(f);
     if (!list_empty(&dirty)) {
-        write_pass(f, &dirty, true);
+        write_pass(&dirty, true);
         endpoint_flush(f);
     }
     list_splice(&f->dirty, &dirty);

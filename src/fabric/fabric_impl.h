@@ -203,8 +203,8 @@ struct fabric_stream *stream_incoming(struct session *ss, int64_t id);
 void stream_on_data(struct fabric_stream *s, struct blob in, bool fin);
 void stream_on_acked(struct fabric_stream *s, uint64_t end);
 void stream_on_reset(struct fabric_stream *s, uint64_t code);
-void stream_on_stop(struct fabric_stream *s, uint64_t code);
-void stream_on_gone(struct fabric_stream *s);
+/* code: the peer's, or 0. */
+void stream_on_gone(struct fabric_stream *s, uint64_t code);
 /* Outside them. */
 bool stream_has_data(const struct fabric_stream *s);
 size_t stream_vec(struct fabric_stream *s, ngtcp2_vec *vec, size_t max, bool *ret_fin);

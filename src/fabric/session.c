@@ -129,11 +129,10 @@ static int acked_cb(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 static int stream_close_cb(ngtcp2_conn *conn, uint32_t flags, int64_t id, uint64_t code, void *user,
                            void *stream_user)
 {
-    (void)flags;
-    (void)code;
     (void)user;
     if (stream_user != NULL) {
-        stream_on_gone(stream_user);
+        stream_on_gone(stream_user,
+                       (flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET) != 0 ? code : 0);
     } else if (!ngtcp2_conn_is_local_stream(conn, id)) {
         ngtcp2_conn_extend_max_streams_bidi(conn, 1);
     }
@@ -147,15 +146,6 @@ static int stream_reset_cb(ngtcp2_conn *conn, int64_t id, uint64_t final_size, u
     (void)final_size;
     struct fabric_stream *s = stream_user != NULL ? stream_user : stream_incoming(user, id);
     stream_on_reset(s, code);
-    return 0;
-}
-
-static int stop_sending_cb(ngtcp2_conn *conn, int64_t id, uint64_t code, void *user,
-                           void *stream_user)
-{
-    (void)conn;
-    struct fabric_stream *s = stream_user != NULL ? stream_user : stream_incoming(user, id);
-    stream_on_stop(s, code);
     return 0;
 }
 
@@ -236,7 +226,6 @@ static const ngtcp2_callbacks callbacks = {
     .acked_stream_data_offset = acked_cb,
     .stream_close = stream_close_cb,
     .stream_reset = stream_reset_cb,
-    .stream_stop_sending = stop_sending_cb,
     .extend_max_stream_data = unblock_cb,
     .extend_max_local_streams_bidi = more_streams_cb,
     .recv_datagram = datagram_cb,

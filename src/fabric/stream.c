@@ -6,7 +6,7 @@
  * frames both ways, fabric_stream_close -> fin -> the library lets go -> freed.
  * Happy path, accepting side: stream_incoming -> HEADER -> dispatch -> the service accepts -> OPEN.
  * Ways to end early: the session ends (stream_session_gone), the peer resets or stops
- * (stream_on_reset, stream_on_stop), no session can be had (stream_end), a bad frame (the session
+ * (stream_on_reset, stream_on_gone), no session can be had (stream_end), a bad frame (the session
  * is closed). All of them lead to closed(), once, from the event. */
 #include "fabric/fabric_impl.h"
 
@@ -159,19 +159,13 @@ void stream_on_reset(struct fabric_stream *s, uint64_t code)
     stream_end(s, rc_for_code(code));
 }
 
-void stream_on_stop(struct fabric_stream *s, uint64_t code)
-{
-    s->tx_shut = true;
-    if (code != 0) {
-        stream_end(s, rc_for_code(code));
-    }
-}
-
-void stream_on_gone(struct fabric_stream *s)
+/* A peer that stops us (STOP_SENDING) is not announced; the library resets our side and tells here,
+ * with the peer's code. */
+void stream_on_gone(struct fabric_stream *s, uint64_t code)
 {
     s->qs_gone = true;
-    if (!s->rx_fin) {
-        stream_end(s, -ERR_CLOSED);
+    if (code != 0 || !s->rx_fin || s->rx_done) {
+        stream_end(s, rc_for_code(code));
     }
     event_post(s->f, &s->event);
 }
