@@ -424,6 +424,10 @@ size_t fabric_recheck(struct fabric *f)
              pki_trust_is_banned(f->cfg.trust, ss->who.identity.issuer_fingerprint))) {
             session_close(ss, FABRIC_CLOSE_REVOKED, -ERR_REVOKED);
             n++;
+        } else if (ss->state == SESSION_UP && ss->who.identity.authority &&
+                   pki_trust_is_retired(f->cfg.trust, ss->who.identity.issuer_fingerprint)) {
+            /* No authority any more: a new handshake decides what it still is. */
+            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
         }
     }
     return n;

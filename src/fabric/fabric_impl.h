@@ -1,8 +1,10 @@
 /* The fabric's insides, shared by the files of this folder and by the tests that feed them bytes.
  *
  *     fabric.c    open, close, one turn of work, timers, services, counters
- *     endpoint.c  the UDP socket: batches in and out, connection ids, accept, Retry, resets
- *     session.c   one QUIC connection: the library's callbacks, writing, timers, closing
+ *     endpoint.c  the UDP socket: batches in and out
+ *     demux.c     connection ids, reset tokens; packets of strangers: accept, Retry, resets
+ *     session.c   one QUIC connection: dial, accept, timers, closing (session_glue.c: what the
+ *                 library calls; session_write.c: packets out)
  *     tls.c       credentials, verification, ALPN
  *     stream.c    frames, headers, queues, credit
  *     frame.c     cutting a byte stream into frames (pure)
@@ -319,6 +321,10 @@ void session_close(struct session *ss, enum fabric_close_code code, int rc);
 /* Without telling the peer. */
 void session_drop(struct session *ss, int rc);
 void session_free(struct session *ss);
+/* What the library said about a packet, a write or a timer: ends the session accordingly. */
+void session_failed(struct session *ss, int rv);
+void session_arm(struct session *ss);
+extern const ngtcp2_callbacks session_callbacks;
 void session_max_datagram(const struct session *ss, size_t *ret);
 int session_datagram(struct session *ss, struct blob payload);
 void session_open_streams(struct session *ss);
@@ -399,6 +405,8 @@ uint8_t *endpoint_reserve(struct fabric *f, size_t len);
 /* alone: a path probe, which must not share its system call. */
 void endpoint_commit(struct fabric *f, const struct addr *to, const struct source *src, size_t len,
                      bool alone);
+void endpoint_send_copy(struct fabric *f, const struct addr *to, const struct source *src,
+                        const uint8_t *data, size_t len);
 void endpoint_flush(struct fabric *f);
 void endpoint_add_cid(struct session *ss, const ngtcp2_cid *cid);
 void endpoint_del_cid(struct session *ss, const ngtcp2_cid *cid);
