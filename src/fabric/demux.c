@@ -4,7 +4,6 @@
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
-#include "base/rng.h"
 
 #define RESETS_PER_SECOND 100
 #define TOKEN_LIFE_NS (10 * 1000 * NS_PER_MS)

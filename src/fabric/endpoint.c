@@ -5,7 +5,6 @@
  * endpoint_flush sends them with sendmmsg. Socket full: keep the batch, wait for UV_WRITABLE. */
 #include "fabric/fabric_impl.h"
 
-#include "base/rng.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -394,7 +393,9 @@ static bool read_batch(struct fabric *f)
         const uint8_t *p = iov[i].iov_base;
         for (size_t left = mm[i].msg_len; left > 0;) {
             size_t len = left < segment ? left : segment;
-            endpoint_receive(f, &from[i], &src, blob_of(p, len));
+            if (f->drop_permille == 0 || prng_below(&f->drop_prng, 1000) >= f->drop_permille) {
+                endpoint_receive(f, &from[i], &src, blob_of(p, len));
+            }
             p += len;
             left -= len;
         }

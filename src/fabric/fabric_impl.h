@@ -21,6 +21,7 @@
 #ifndef RAP_FABRIC_IMPL_H
 #define RAP_FABRIC_IMPL_H
 
+#include "base/rng.h"
 #include "fabric/fabric.h"
 #include "wire/msg.h"
 
@@ -109,12 +110,15 @@ struct frame_reader {
     uint8_t *data;
     size_t head, len, cap;
     size_t max; /* a frame's body */
+    bool used;  /* since the last sweep */
 };
 
 void frame_reader_init(struct frame_reader *r, size_t max);
 void frame_reader_fini(struct frame_reader *r);
 /* The caller bounds what it adds (flow control does). */
 void frame_reader_add(struct frame_reader *r, struct blob in);
+/* Now and then: a stream that has been idle since the last time holds no buffer. */
+void frame_reader_sweep(struct frame_reader *r);
 /* 1 and a view valid until the next add; 0 when more is needed; -ERR_TOO_LARGE. */
 int frame_reader_next(struct frame_reader *r, struct blob *ret);
 static inline size_t frame_reader_left(const struct frame_reader *r)
@@ -296,7 +300,7 @@ struct session {
     struct link streams, unopened, sendq, blocked;
     struct link datagrams;
     size_t datagram_count;
-    size_t stream_count;
+    size_t stream_count;    /* in streams or unopened */
     uint64_t last_rx_ns, up_ns, idle_since_ns;
     int64_t up_wall_ms;
     uint64_t gone_at_ns;    /* CLOSING, DRAINING */
@@ -362,6 +366,8 @@ void peer_session_end(struct session *ss, int rc);
 /* Frees it when nothing is left that needs it. */
 void peer_release(struct peer *p);
 void peer_clear_all(struct fabric *f);
+/* An identity has come: dial what was wanted before. */
+void peer_kick_all(struct fabric *f);
 
 /* --- endpoint --- */
 struct tx_group { /* equal-sized packets to one place; the last may be shorter */
@@ -378,6 +384,7 @@ struct endpoint {
     struct addr local;
     bool wildcard;
     bool gso, blocked;
+    int polled; /* the events the handle waits for */
     uint8_t *rx;
     uint8_t *tx;
     size_t tx_used;
@@ -424,6 +431,8 @@ struct fabric {
     uv_timer_t timer;
     unsigned open_handles;
     bool closing, mute;
+    uint32_t drop_permille; /* tests: of incoming datagrams */
+    struct prng drop_prng;
     void (*close_cb)(void *data);
     void *close_data;
     uint64_t now_ns, last_turn_ns, grace_until_ns;

@@ -2,7 +2,6 @@
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
-#include "base/rng.h"
 
 #define STREAM_WINDOW_START (512u << 10)
 #define CONN_WINDOW_START (1u << 20)
@@ -480,6 +479,9 @@ void session_sweep(struct session *ss, int64_t wall_ms)
 {
     if (ss->state != SESSION_UP) {
         return;
+    }
+    for (struct link *l = ss->streams.next; l != &ss->streams; l = l->next) {
+        frame_reader_sweep(&container_of(l, struct fabric_stream, link)->rx);
     }
     if (ss->who.authenticated && ss->who.identity.not_after_ms <= wall_ms) {
         session_close(ss, FABRIC_CLOSE_EXPIRED, -ERR_CERT_EXPIRED);

@@ -229,7 +229,6 @@ void session_open_streams(struct session *ss)
         s->id = id;
         s->state = s->state == STREAM_WAITING ? STREAM_OPEN : s->state;
         s->qs_gone = false;
-        ss->stream_count++;
         stream_wake(s);
     }
 }

@@ -152,6 +152,24 @@ static uint64_t refused(struct fabric_node *n)
 
 /* --- who may connect --- */
 
+static void count_session(void *data, const struct fabric_session_info *info)
+{
+    (void)info;
+    ++*(unsigned *)data;
+}
+
+static unsigned sessions(struct fabric_node *n)
+{
+    unsigned count = 0;
+    fabric_sessions(n->f, count_session, &count);
+    return count;
+}
+
+static bool no_sessions(void *data)
+{
+    return sessions(data) == 0;
+}
+
 static void test_mutual_session_names_both_ends(void **state)
 {
     struct world *w = *state;
@@ -246,6 +264,11 @@ static void test_node_that_claims_our_own_id_is_refused(void **state)
     assert_int_not_equal(try_echo(x, w->b), 0);
 }
 
+static bool is_up(void *data)
+{
+    return ((struct fabric_node *)data)->ups > 0;
+}
+
 /* --- enrolment --- */
 
 static void test_pinned_host_enrolls_without_a_certificate(void **state)
@@ -262,6 +285,8 @@ static void test_pinned_host_enrolls_without_a_certificate(void **state)
     assert_int_equal(w->a->ups, 0);
     fabric_stream_close(e.s);
     fabric_world_run(&w->w, is_closed, &w->accepted[0]);
+    fabric_world_run(&w->w, no_sessions, w->a);
+    fabric_world_run(&w->w, no_sessions, j);
 }
 
 static void test_enrolling_host_reaches_no_other_service(void **state)
@@ -357,6 +382,65 @@ static void test_client_without_certificate_is_refused(void **state)
     assert_int_equal(w->accepted_count, 1);
 }
 
+static bool handshake_failed(void *data)
+{
+    struct fabric_counters c;
+    fabric_counters(((struct fabric_node *)data)->f, &c);
+    return c.handshakes_failed > 0 && c.half_open == 0;
+}
+
+/* GnuTLS alone would accept a client that offers no ALPN at all (reference quic.md, section 1). */
+static void test_wrong_or_missing_alpn_is_refused(void **state)
+{
+    struct world *w = *state;
+    for (unsigned count = 0; count < 2; count++) {
+        struct fabric_node *s = add(w, (struct fabric_node_opts){.issuer = w->a});
+        struct fabric_node *x = add(w, (struct fabric_node_opts){.issuer = w->a});
+        struct session *ss = session_dial(x->f, KIND_ENROLL, &s->addr, NULL, 10000);
+        gnutls_datum_t h3 = {.data = (unsigned char *)(uintptr_t)"h3", .size = 2};
+        assert_int_equal(gnutls_alpn_set_protocols(ss->tls, &h3, count, 0), 0);
+        fabric_world_run(&w->w, handshake_failed, s);
+        fabric_world_run(&w->w, handshake_failed, x);
+        assert_int_equal(s->ups, 0);
+    }
+}
+
+static void test_identity_that_comes_later_dials_what_was_kept(void **state)
+{
+    struct world *w = *state;
+    struct fabric_node *x = add(w, (struct fabric_node_opts){.no_identity = true});
+    fabric_peer_set(x->f, &w->a->id, &w->a->addr, 1);
+    fabric_peer_keep(x->f, &w->a->id, true);
+    fabric_world_spin(&w->w, 5);
+    assert_int_equal(x->ups, 0);
+    fabric_node_issue(x, w->a, PKI_LEAF_LIFE_MS);
+    fabric_node_identify(x);
+    fabric_world_run(&w->w, is_up, x);
+}
+
+static void test_wildcard_and_ipv6_sockets_connect(void **state)
+{
+    struct world *w = *state;
+    static const char *const listens[] = {"0.0.0.0:0", "[::]:0", "[::1]:0"};
+    static const char *const hosts[] = {"127.0.0.1:%u", "127.0.0.1:%u", "[::1]:%u"};
+    for (size_t i = 0; i < ARRAY_SIZE(listens); i++) {
+        struct fabric_node *s =
+            add(w, (struct fabric_node_opts){.issuer = w->a, .listen = listens[i]});
+        struct fabric_node *c = add(
+            w, (struct fabric_node_opts){.issuer = w->a, .listen = i == 0 ? "127.0.0.1:0" : "[::]:0"});
+        char text[ADDR_TEXT_MAX];
+        addr_format(&s->addr, text);
+        unsigned port = (unsigned)strtoul(strrchr(text, ':') + 1, NULL, 10);
+        (void)snprintf(text, sizeof text, hosts[i], port);
+        struct addr to;
+        struct errmsg em;
+        assert_int_equal(addr_parse(text, &to, &em), 0);
+        fabric_peer_set(c->f, &s->id, &to, 1);
+        assert_int_equal(try_echo(c, s), 0);
+        assert_int_equal(try_echo(s, c), 0);
+    }
+}
+
 /* --- sessions that go --- */
 
 static bool b_lost_a(void *data)
@@ -434,19 +518,6 @@ static void test_new_connection_of_a_restarted_dialler_replaces_the_old(void **s
     fabric_world_run(&w->w, connected, w);
     assert_int_equal(w->a->downs, 0);
     assert_int_equal(try_echo(w->a, w->b), 0);
-}
-
-static void count_session(void *data, const struct fabric_session_info *info)
-{
-    (void)info;
-    ++*(unsigned *)data;
-}
-
-static unsigned sessions(struct fabric_node *n)
-{
-    unsigned count = 0;
-    fabric_sessions(n->f, count_session, &count);
-    return count;
 }
 
 static bool one_session_each(void *data)
@@ -641,6 +712,9 @@ int main(void)
         T(test_enroll_server_of_another_root_is_refused_by_pin),
         T(test_enroll_is_refused_where_it_is_not_served),
         T(test_client_without_certificate_is_refused),
+        T(test_wrong_or_missing_alpn_is_refused),
+        T(test_identity_that_comes_later_dials_what_was_kept),
+        T(test_wildcard_and_ipv6_sockets_connect),
         T(test_dead_peer_is_noticed_and_reconnected_when_it_is_back),
         T(test_stopping_peer_is_noticed_at_once),
         T(test_restarted_peer_resets_the_old_session),
