@@ -191,7 +191,11 @@ static void arm(struct fabric *f)
     } else {
         (void)uv_idle_stop(&f->idle);
     }
-    (void)uv_poll_start(&f->ep.poll, UV_READABLE | (f->ep.blocked ? UV_WRITABLE : 0), on_poll);
+    int events = UV_READABLE | (f->ep.blocked ? UV_WRITABLE : 0);
+    if (events != f->ep.polled) { /* or it would cost a system call a turn */
+        f->ep.polled = events;
+        (void)uv_poll_start(&f->ep.poll, events, on_poll);
+    }
     uint64_t at = f->timers.count > 0 ? f->timers.item[0]->at_ns : UINT64_MAX;
     if (at == f->armed_ns && uv_is_active((uv_handle_t *)&f->timer)) {
         return;
@@ -342,6 +346,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     f->open_handles = 4;
     f->ep.poll.data = f->prepare.data = f->idle.data = f->timer.data = f;
     (void)uv_prepare_start(&f->prepare, on_prepare);
+    f->ep.polled = UV_READABLE;
     (void)uv_poll_start(&f->ep.poll, UV_READABLE, on_poll);
     f->sweep.run = on_sweep;
     timer_set(f, &f->sweep, f->now_ns + SWEEP_MS * NS_PER_MS);
@@ -410,7 +415,11 @@ void fabric_kill(struct fabric *f)
 int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count,
                         const struct pki_key *key, struct errmsg *em)
 {
-    return tls_set_identity(f, chain, count, key, em);
+    int rc = tls_set_identity(f, chain, count, key, em);
+    if (rc == 0) {
+        peer_kick_all(f);
+    }
+    return rc;
 }
 
 size_t fabric_recheck(struct fabric *f)
@@ -424,6 +433,10 @@ size_t fabric_recheck(struct fabric *f)
              pki_trust_is_banned(f->cfg.trust, ss->who.identity.issuer_fingerprint))) {
             session_close(ss, FABRIC_CLOSE_REVOKED, -ERR_REVOKED);
             n++;
+        } else if (ss->state == SESSION_UP && ss->who.identity.authority &&
+                   pki_trust_is_retired(f->cfg.trust, ss->who.identity.issuer_fingerprint)) {
+            /* No authority any more: a new handshake decides what it still is. */
+            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
         }
     }
     return n;

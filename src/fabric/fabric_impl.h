@@ -1,8 +1,10 @@
 /* The fabric's insides, shared by the files of this folder and by the tests that feed them bytes.
  *
  *     fabric.c    open, close, one turn of work, timers, services, counters
- *     endpoint.c  the UDP socket: batches in and out, connection ids, accept, Retry, resets
- *     session.c   one QUIC connection: the library's callbacks, writing, timers, closing
+ *     endpoint.c  the UDP socket: batches in and out
+ *     demux.c     connection ids, reset tokens; packets of strangers: accept, Retry, resets
+ *     session.c   one QUIC connection: dial, accept, timers, closing (session_glue.c: what the
+ *                 library calls; session_write.c: packets out)
  *     tls.c       credentials, verification, ALPN
  *     stream.c    frames, headers, queues, credit
  *     frame.c     cutting a byte stream into frames (pure)
@@ -19,6 +21,7 @@
 #ifndef RAP_FABRIC_IMPL_H
 #define RAP_FABRIC_IMPL_H
 
+#include "base/rng.h"
 #include "fabric/fabric.h"
 #include "wire/msg.h"
 
@@ -107,12 +110,15 @@ struct frame_reader {
     uint8_t *data;
     size_t head, len, cap;
     size_t max; /* a frame's body */
+    bool used;  /* since the last sweep */
 };
 
 void frame_reader_init(struct frame_reader *r, size_t max);
 void frame_reader_fini(struct frame_reader *r);
 /* The caller bounds what it adds (flow control does). */
 void frame_reader_add(struct frame_reader *r, struct blob in);
+/* Now and then: a stream that has been idle since the last time holds no buffer. */
+void frame_reader_sweep(struct frame_reader *r);
 /* 1 and a view valid until the next add; 0 when more is needed; -ERR_TOO_LARGE. */
 int frame_reader_next(struct frame_reader *r, struct blob *ret);
 static inline size_t frame_reader_left(const struct frame_reader *r)
@@ -294,7 +300,7 @@ struct session {
     struct link streams, unopened, sendq, blocked;
     struct link datagrams;
     size_t datagram_count;
-    size_t stream_count;
+    size_t stream_count;    /* in streams or unopened */
     uint64_t last_rx_ns, up_ns, idle_since_ns;
     int64_t up_wall_ms;
     uint64_t gone_at_ns;    /* CLOSING, DRAINING */
@@ -319,6 +325,10 @@ void session_close(struct session *ss, enum fabric_close_code code, int rc);
 /* Without telling the peer. */
 void session_drop(struct session *ss, int rc);
 void session_free(struct session *ss);
+/* What the library said about a packet, a write or a timer: ends the session accordingly. */
+void session_failed(struct session *ss, int rv);
+void session_arm(struct session *ss);
+extern const ngtcp2_callbacks session_callbacks;
 void session_max_datagram(const struct session *ss, size_t *ret);
 int session_datagram(struct session *ss, struct blob payload);
 void session_open_streams(struct session *ss);
@@ -356,6 +366,8 @@ void peer_session_end(struct session *ss, int rc);
 /* Frees it when nothing is left that needs it. */
 void peer_release(struct peer *p);
 void peer_clear_all(struct fabric *f);
+/* An identity has come: dial what was wanted before. */
+void peer_kick_all(struct fabric *f);
 
 /* --- endpoint --- */
 struct tx_group { /* equal-sized packets to one place; the last may be shorter */
@@ -372,6 +384,7 @@ struct endpoint {
     struct addr local;
     bool wildcard;
     bool gso, blocked;
+    int polled; /* the events the handle waits for */
     uint8_t *rx;
     uint8_t *tx;
     size_t tx_used;
@@ -399,6 +412,8 @@ uint8_t *endpoint_reserve(struct fabric *f, size_t len);
 /* alone: a path probe, which must not share its system call. */
 void endpoint_commit(struct fabric *f, const struct addr *to, const struct source *src, size_t len,
                      bool alone);
+void endpoint_send_copy(struct fabric *f, const struct addr *to, const struct source *src,
+                        const uint8_t *data, size_t len);
 void endpoint_flush(struct fabric *f);
 void endpoint_add_cid(struct session *ss, const ngtcp2_cid *cid);
 void endpoint_del_cid(struct session *ss, const ngtcp2_cid *cid);
@@ -416,6 +431,8 @@ struct fabric {
     uv_timer_t timer;
     unsigned open_handles;
     bool closing, mute;
+    uint32_t drop_permille; /* tests: of incoming datagrams */
+    struct prng drop_prng;
     void (*close_cb)(void *data);
     void *close_data;
     uint64_t now_ns, last_turn_ns, grace_until_ns;

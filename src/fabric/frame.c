@@ -23,6 +23,7 @@ void frame_reader_add(struct frame_reader *r, struct blob in)
         r->len -= r->head;
         r->head = 0;
     }
+    r->used = true;
     if (r->cap - r->len < in.len) {
         size_t cap = r->cap == 0 ? 512 : r->cap;
         while (cap - r->len < in.len) {
@@ -35,14 +36,18 @@ void frame_reader_add(struct frame_reader *r, struct blob in)
     r->len += in.len;
 }
 
+void frame_reader_sweep(struct frame_reader *r)
+{
+    if (!r->used && r->len == r->head) {
+        frame_reader_fini(r);
+    }
+    r->used = false;
+}
+
 int frame_reader_next(struct frame_reader *r, struct blob *ret)
 {
     size_t left = r->len - r->head;
     if (left == 0) {
-        /* An idle stream holds no buffer worth mentioning. */
-        if (r->cap > 4096) {
-            frame_reader_fini(r);
-        }
         r->head = r->len = 0;
         return 0;
     }

@@ -11,7 +11,6 @@
 #include "fabric/fabric_impl.h"
 
 #include "base/log.h"
-#include "base/rng.h"
 
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
@@ -72,6 +71,18 @@ void peer_clear_all(struct fabric *f)
     }
 }
 
+void peer_kick_all(struct fabric *f)
+{
+    struct peer *p;
+    struct peer *next;
+    HASH_ITER(hh, f->peers, p, next)
+    {
+        if (p->keep) {
+            peer_want(p, false);
+        }
+    }
+}
+
 static bool answers(const struct session *ss)
 {
     uint64_t quiet_ns = ss->f->now_ns - ss->last_rx_ns;
@@ -127,8 +138,8 @@ static void arm(struct peer *p)
 {
     uint64_t at = UINT64_MAX;
     for (int k = 0; k < 2; k++) {
-        if (wanted(p, k != 0) && p->dialling[k] == NULL && p->addr_count > 0 &&
-            peer_session(p, k != 0) == NULL && p->next_dial_ns[k] < at) {
+        if (p->f->has_identity && wanted(p, k != 0) && p->dialling[k] == NULL &&
+            p->addr_count > 0 && peer_session(p, k != 0) == NULL && p->next_dial_ns[k] < at) {
             at = p->next_dial_ns[k];
         }
     }

@@ -207,9 +207,18 @@ static void shut_library(struct fabric_stream *s, int rc)
     }
 }
 
+static void detach_request(struct fabric_stream *s)
+{
+    if (s->rq != NULL) {
+        s->rq->s = NULL;
+        s->rq = NULL;
+    }
+}
+
 void stream_refuse(struct fabric_stream *s, int rc)
 {
     s->silent = true;
+    detach_request(s);
     shut_library(s, rc);
     s->state = STREAM_ENDED;
     event_post(s->f, &s->event);
@@ -362,10 +371,7 @@ static void request_closed(struct fabric_stream *s, void *data, int rc)
 {
     (void)data;
     (void)rc;
-    if (s->rq != NULL) {
-        s->rq->s = NULL;
-        s->rq = NULL;
-    }
+    detach_request(s);
 }
 
 static const struct fabric_stream_vtab request_vtab = {.frame = request_frame,
@@ -518,6 +524,7 @@ void stream_bind(struct fabric_stream *s, struct session *ss)
 {
     leave_peer(s);
     s->ss = ss;
+    ss->stream_count++;
     list_add(&ss->unopened, &s->link);
     session_open_streams(ss);
 }

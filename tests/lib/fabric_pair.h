@@ -61,6 +61,7 @@ struct fabric_node_opts {
     int64_t leaf_life_ms;        /* 0: 30 days; negative: expired that long ago */
     uint32_t keepalive_ms, dead_ms;
     struct fabric_limits limits;
+    const char *listen;          /* NULL: 127.0.0.1:0 */
     bool manual;                 /* do not open yet: fabric_node_open */
 };
 

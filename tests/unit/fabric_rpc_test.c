@@ -1,6 +1,8 @@
 /* Requests and answers between two nodes (DESIGN section 8). */
 #include "lib/fabric_pair.h"
 
+#include "fabric/fabric_impl.h"
+
 #include <setjmp.h>
 #include <cmocka.h>
 
@@ -289,6 +291,53 @@ static void test_thousands_of_calls_pass_through_bounded_streams(void **state)
     assert_int_equal(c.sessions_opened, 1);
 }
 
+/* What our own client never does. The first request may be held by its service for long. */
+static void test_second_frame_on_a_request_is_refused_and_harms_nobody(void **state)
+{
+    struct pair *p = *state;
+    static const struct fabric_stream_vtab none = {.frame = NULL};
+    struct fabric_stream *s = stream_new(p->b->f, true, false);
+    s->vtab = none;
+    stream_put_header(s, "hold", STREAM_HEADER_RPC, 60000);
+    stream_put_frame(s, blob_of(NULL, 0), blob_str("one"));
+    assert_int_equal(stream_start(s, &p->a->id), 0);
+    fabric_world_run(&p->w, is_held, p);
+    assert_false(caller_is_gone(p));
+    stream_put_frame(s, blob_of(NULL, 0), blob_str("two"));
+    fabric_world_run(&p->w, caller_is_gone, p);
+    fabric_answer(p->held, 0, blob_of(NULL, 0));
+    p->held = NULL;
+    struct outcome o;
+    call(&o, p->b, p->a, "echo");
+    assert_int_equal(o.rc, 0);
+    buf_fini(&o.body);
+}
+
+/* Calls over a path that loses a twentieth of all packets, both ways. */
+static void test_calls_survive_packet_loss(void **state)
+{
+    struct pair *p = *state;
+    enum { CALLS = 200 };
+    for (size_t i = 0; i < 2; i++) {
+        struct fabric *f = p->w.node[i]->f;
+        prng_seed(&f->drop_prng, 7 + i);
+        f->drop_permille = 50;
+    }
+    struct outcome *o = xcalloc(CALLS, sizeof *o);
+    uint8_t *body = xcalloc(1, 20000);
+    for (int i = 0; i < CALLS; i++) {
+        start(&o[i], p->b, p->a, "echo", blob_of(body, (size_t)i * 100), 60000);
+    }
+    for (int i = 0; i < CALLS; i++) {
+        finish(&o[i], p->b);
+        assert_int_equal(o[i].rc, 0);
+        assert_int_equal(o[i].body.len, i * 100);
+        buf_fini(&o[i].body);
+    }
+    free(body);
+    free(o);
+}
+
 static void test_closing_ends_calls_as_canceled(void **state)
 {
     struct pair *p = *state;
@@ -328,6 +377,8 @@ int main(void)
         T(test_call_body_is_bounded),
         T(test_call_to_a_silent_address_fails_as_unreachable),
         T(test_thousands_of_calls_pass_through_bounded_streams),
+        T(test_second_frame_on_a_request_is_refused_and_harms_nobody),
+        T(test_calls_survive_packet_loss),
         T(test_closing_ends_calls_as_canceled),
         T(test_server_closing_ends_calls_as_closed),
     };
