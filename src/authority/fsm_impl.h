@@ -69,6 +69,7 @@ struct fsm_ctx {
     const char *cluster_id;
     struct blob actor_kind, actor_id;
     struct mp_writer doc; /* the result document */
+    bool savepoints;
     bool refused;
     char detail[256];
     bool config_changed;
@@ -215,6 +216,8 @@ struct fsm_node {
 int fsm_node_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
 /* Refused with -ERR_REVOKED unless enrolled and its membership active. */
 int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
+/* Refused with -ERR_WRONG_NODE when another node asks. */
+int fsm_node_is_actor(struct fsm_ctx *x, const struct fsm_node *n);
 /* 1 banned, 0 not. */
 int fsm_is_banned(struct fsm_ctx *x, const char *fingerprint);
 int fsm_ban(struct fsm_ctx *x, const char *fingerprint, struct blob reason, int64_t not_after_ms);
