@@ -141,7 +141,8 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     " (SELECT json_group_array(capability) FROM (SELECT capability FROM node_capabilities"     \
     "   WHERE node_id = n.id ORDER BY capability)) AS capabilities,"                           \
     " n.address, n.agent_version, i.certificate_serial, i.certificate_not_before,"             \
-    " i.certificate_not_after, m.joined_at, m.last_seen_at, n.facts,"                          \
+    " i.certificate_not_after, i.certificate_not_after AS certificate_expires_at,"              \
+    " m.joined_at, m.last_seen_at, n.facts,"                                                   \
     " EXISTS (SELECT 1 FROM cluster_authorities a"                                             \
     "   WHERE a.node_id = n.id AND a.status <> 'removed') AS authority"                        \
     " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"                             \
