@@ -376,6 +376,9 @@ int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em
     while (list[known].name != NULL) {
         known++;
     }
+    if (have < 0) {
+        return errmsg_set(em, -ERR_CORRUPT, "database has schema %lld", (long long)have);
+    }
     if (have > known) {
         return errmsg_set(em, -ERR_SCHEMA,
                           "database has schema %lld, this binary knows up to %lld: use the newer "
