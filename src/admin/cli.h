@@ -19,6 +19,12 @@ struct cli_run {
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = default */
     uint32_t agent_heartbeat_ms;        /* 0 = default */
 };
+enum cli_join_event { /* as enum join_event */
+    CLI_JOIN_CONNECTING,
+    CLI_JOIN_SUBMITTED, /* the fingerprint and the join id are known */
+    CLI_JOIN_PENDING,
+    CLI_JOIN_APPROVED,
+};
 struct cli_join {
     const char *data_dir, *token, *listen, *advertise, *name;
     size_t token_len;
@@ -26,7 +32,7 @@ struct cli_join {
     bool wait;
     uint32_t timeout_ms;
     void (*progress)(void *data, int event, const char *fingerprint_hex, const char *join_id,
-                     const char *detail); /* event: enum join_event */
+                     const char *detail); /* event: enum cli_join_event */
     void *data;
 };
 struct cli_ops {

@@ -6,7 +6,8 @@
 #include <jansson.h>
 
 static const char *const text_columns[] = {
-    "facts", "reported_facts", "policy", "metadata", "details", "telemetry", "scope",
+    "facts",     "reported_facts", "policy", "metadata",        "details",
+    "telemetry", "scope",          "reported_capabilities",     "requested_roles",
 };
 
 bool json_is_text_column(struct blob key)

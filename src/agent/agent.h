@@ -1,5 +1,11 @@
 /* The agent of a node: keeps its identity fresh, reports, and consumes signed configuration. It
- * knows authorities only as peers on the fabric. Runs on the fabric's loop. */
+ * knows authorities only as peers on the fabric. Runs on the fabric's loop.
+ *
+ * What it does with a snapshot, from the network or offered: verify (agent/config.h), store, then
+ * put in force: ban what it revokes, fabric_recheck, fabric directory, config_changed. A snapshot
+ * that does not verify changes nothing, and the agent turns to another authority.
+ *
+ * It serves the rpc "issuer" to authorities: the making of an authority (agent/issuer.h). */
 #ifndef RAP_AGENT_AGENT_H
 #define RAP_AGENT_AGENT_H
 
@@ -18,32 +24,46 @@ struct agent_config {
     void *data;
     /* A newer snapshot was verified, stored and is in force. */
     void (*config_changed)(void *data, const struct config *cfg);
-    /* Our certificate was renewed and stored; the fabric has it already. */
+    /* Our certificate was renewed and stored; the fabric has it already. An authority renews its
+     * own leaf under its own CA, which the cluster's state does not know yet: the daemon proposes
+     * it. May be NULL, like config_changed. */
     void (*identity_renewed)(void *data);
+    /* This node was made an authority: issuer.key, issuer.crt and a leaf with the authority name are
+     * stored and in use. Runs on a later turn than the request that brought them. May be NULL. */
+    void (*authority_installed)(void *data);
 };
 
-/* Loads the stored snapshot (used even when no authority can be reached), sets the fabric's
- * directory from it, connects, subscribes, heartbeats. */
+/* Loads the stored snapshot (used even when no authority can be reached or it has expired), sets the
+ * fabric's directory from it, connects, subscribes, heartbeats. A stored snapshot that does not verify
+ * is not used, but nothing older than it is accepted either. config_changed is not called for it. */
 int agent_open(const struct agent_config *config, struct agent **ret, struct errmsg *em);
-/* cb on a later turn; the agent is freed when it returns. */
+/* cb on a later turn; the agent is freed when it returns. The fabric must still be open here, and be
+ * closed in cb at the latest: it still names the agent as a service. */
 void agent_close(struct agent *a, void (*cb)(void *data), void *data);
 
 /* The snapshot in force; NULL when none was ever received. */
 const struct config *agent_snapshot(const struct agent *a);
-/* For an authority that is its own node: hands over a signed snapshot without the network. */
+/* For an authority that is its own node: hands over a signed snapshot without the network. Errors as
+ * config_verify's, or -ERR_IO when it could not be stored: then only its revocations count. */
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em);
 
+/* This node is an authority: no subscription and no heartbeats over the network, snapshots are
+ * offered. Undone when it stops being one. */
+void agent_set_local(struct agent *a, bool local_authority);
+
 struct agent_status {
-    bool connected;          /* a config subscription to some authority is live */
+    bool connected;          /* a config subscription to some authority is live, or we are one */
     struct uuid authority;   /* which */
     int64_t last_contact_ms; /* wall clock; 0 never */
     bool degraded;           /* snapshot expired, or no authority for 3 heartbeats */
-    const char *health;
+    const char *health;      /* "healthy", "degraded", or "revoked": our key is banned, or an
+                                authority refused it; it asks again about once a minute */
     int64_t certificate_expires_ms;
 };
 void agent_status(const struct agent *a, struct agent_status *ret);
 
-/* What this host can do (SPEC CAP-01), detected now: appends encoded strings, raises count. */
+/* What this host can do (SPEC CAP-01; the rules are in capabilities.c), detected now: appends encoded
+ * strings, raises count. Disk space is that of the root file system. */
 void agent_capabilities(struct buf *raw, uint32_t *count);
 /* Facts about this host as a JSON object (os, kernel, arch, cpus, memory_bytes, hostname). */
 void agent_facts(struct buf *out);

@@ -88,6 +88,11 @@ static int check_lists(const struct snapshot_body *b)
         while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
         }
     }
+    if (rc == 0) {
+        config_iter_init(&it, b->retired_issuers);
+        while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
+        }
+    }
     return rc;
 }
 
@@ -210,6 +215,7 @@ static int check_signatures(const struct signed_snapshot *msg, const struct snap
 {
     struct config_iter it;
     struct blob item;
+    struct errmsg first_why = ERRMSG_INIT;
     int first = 0;
     int more;
     config_iter_init(&it, msg->signatures);
@@ -220,11 +226,12 @@ static int check_signatures(const struct signed_snapshot *msg, const struct snap
             return 0;
         }
         if (first == 0) {
-            first = errmsg_set(em, rc, "%s", why.text);
+            first = rc;
+            first_why = why;
         }
     }
     if (first != 0) {
-        return first;
+        return errmsg_set(em, first, "%s", first_why.text);
     }
     return more < 0 ? errmsg_set(em, -ERR_MALFORMED, "snapshot signatures do not decode")
                     : errmsg_set(em, -ERR_BAD_SIGNATURE, "snapshot is not signed");

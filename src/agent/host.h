@@ -29,7 +29,7 @@ void host_scan_routes6(const char *text, struct host *h);
 bool host_has_cap(const char *status_text, unsigned bit);
 
 struct host_facts {
-    char os[128], kernel[128], arch[64], hostname[128];
+    char os[128], kernel[136], arch[72], hostname[72];
     uint64_t cpus, memory_bytes;
 };
 void host_facts_probe(struct host_facts *ret);

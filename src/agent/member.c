@@ -610,6 +610,9 @@ int member_approve(struct member *m, const struct member_approval *ap, struct er
     if (rc == 0) {
         rc = put_ids(m, &ap->node_id, ap->cluster_name, em);
     }
+    if (rc == 0) {
+        rc = db_exec(m->db, "DELETE FROM settings WHERE key GLOB 'join_*'", em);
+    }
     fault(8);
     rc = finish(m, rc, em);
     fault(9);

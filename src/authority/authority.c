@@ -232,7 +232,6 @@ static void expire_joins(struct authority *a)
 static void on_tick(uv_timer_t *t)
 {
     struct authority *a = t->data;
-    raft_io_tick(&a->io);
     core_tick(a->core);
     call_tick(a);
     uint64_t now = authority_mono_ms();
@@ -240,6 +239,7 @@ static void on_tick(uv_timer_t *t)
         return;
     }
     a->last_reconcile_ms = now;
+    raft_net_members(a);
     members_reconcile(a);
     push_tick(a);
     if (a->leader_since_ms != 0) {
@@ -289,6 +289,45 @@ void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issue
     buf_add(&a->leaf_der, leaf.data, leaf.len);
     buf_clear(&a->leaf_issuer_der);
     buf_add(&a->leaf_issuer_der, issuer.data, issuer.len);
+}
+
+static void recorded(void *data, int rc, struct blob doc)
+{
+    (void)data;
+    (void)doc;
+    if (rc != 0 && rc != -ERR_CANCELED) {
+        log_warn(LOG_AUTHORITY, "renewed certificate not recorded", "error=%s", err_slug(rc));
+    }
+}
+
+void authority_leaf_renewed(struct authority *a, struct blob leaf, struct blob issuer)
+{
+    struct pki_cert info;
+    authority_set_leaf(a, leaf, issuer);
+    if (pki_cert_parse(leaf, &info, NULL) != 0) {
+        return;
+    }
+    struct cmd_cert cert = {
+        .der = leaf,
+        .serial = blob_of(info.serial, PKI_SERIAL_BYTES),
+        .not_before_ms = info.not_before_ms,
+        .not_after_ms = info.not_after_ms,
+        .public_key = blob_of(info.public_key, PKI_KEY_BYTES),
+        .fingerprint = blob_of(info.fingerprint, PKI_HASH_BYTES),
+        .issuer_der = issuer,
+    };
+    char actor[UUID_TEXT_MAX];
+    struct buf bytes;
+    struct buf args;
+    buf_init(&bytes, CMD_CERT_MAX);
+    buf_init(&args, CMD_BODY_MAX);
+    uuid_format(&a->cfg.node_id, actor);
+    msg_encode(&cmd_cert_desc, &cert, &bytes);
+    struct cert_renew body = {.node_id = a->cfg.node_id, .cert = buf_blob(&bytes)};
+    msg_encode(&cert_renew_desc, &body, &args);
+    call_internal(a, "authority.renewed", buf_blob(&args), NULL, ACTOR_NODE, actor, recorded, NULL);
+    buf_fini(&bytes);
+    buf_fini(&args);
 }
 
 /* --- opening and closing --- */

@@ -31,6 +31,9 @@ void authority_close(struct authority *a, void (*cb)(void *data), void *data);
 /* The leaf snapshots are signed with, and the CA above it. Call before the first snapshot and after
  * each renewal. Copied. */
 void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issuer);
+/* As authority_set_leaf, for a leaf this authority has just renewed itself: the state is to record
+ * it. */
+void authority_leaf_renewed(struct authority *a, struct blob leaf, struct blob issuer);
 
 /* --- calls (admin/admin.h lists methods and arguments) --- */
 typedef void (*authority_call_cb)(void *data, int rc, struct blob doc);

@@ -46,6 +46,8 @@ struct enrolling {
     struct authority *a;
     struct fabric_stream *stream;
     struct uuid join_id; /* nil until submitted */
+    char node_name[NAME_MAX_BYTES + 1];
+    uint8_t token_hash[PKI_HASH_BYTES];
     bool submitting;
     bool gone; /* the stream ended while a call was under way */
     LIST_ENTRY(enrolling) link;
@@ -125,6 +127,7 @@ void raft_net_fabric_init(struct raft_net_fabric *n, struct authority *a);
 void raft_net_fabric_fini(struct raft_net_fabric *n);
 /* The member ids and addresses the applied state knows: directory, sessions, id map. */
 void raft_net_refresh(struct authority *a);
+void raft_net_members(struct authority *a);
 const struct uuid *raft_net_node(const struct authority *a, raft_id id);
 void raft_net_serve(struct authority *a);
 

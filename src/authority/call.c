@@ -6,7 +6,6 @@
 #include "base/rng.h"
 
 #define CALL_TIMEOUT_MS 10000
-#define DOC_MAX (4u << 20)
 
 static void begin(struct pending_call *pc);
 
@@ -79,179 +78,20 @@ void call_no_quorum_doc(const struct authority *a, const char *outcome, struct b
     mp_doc_end(&w, &d);
 }
 
-static void answer_no_quorum(struct pending_call *pc, const char *outcome)
+static void answer_no_quorum(struct pending_call *pc)
 {
     struct buf doc;
     buf_init(&doc, 4096);
-    call_no_quorum_doc(pc->a, outcome, &doc);
+    call_no_quorum_doc(pc->a, pc->maybe_done ? "unknown" : "none", &doc);
     call_answer(pc, -ERR_NO_QUORUM, buf_blob(&doc));
     buf_fini(&doc);
 }
 
-/* --- reads --- */
-
-static const struct {
-    const char *method;
-    const char *kind; /* of query_run; NULL: audit verification */
-} reads[] = {
-    {"cluster", "cluster"},
-    {"memberships", "memberships"},
-    {"terms", "terms"},
-    {"token.list", "tokens"},
-    {"token.show", "tokens"},
-    {"request.list", "requests"},
-    {"request.show", "requests"},
-    {"node.list", "nodes"},
-    {"node.show", "nodes"},
-    {"authority.list", "authorities"},
-    {"role.list", "roles"},
-    {"audit.list", "audit"},
-    {"audit.verify", NULL},
-};
-
-static int find_read(const char *method)
+/* Elections take one to two timeouts: a caller who comes in the middle of one is not sent away. */
+static void wait_leader(struct pending_call *pc)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(reads); i++) {
-        if (strcmp(reads[i].method, method) == 0) {
-            return (int)i;
-        }
-    }
-    return -1;
-}
-
-/* What only the running node knows, laid over a row of state. */
-static void overlay(struct authority *a, const char *kind, struct blob row, struct mp_writer *w)
-{
-    struct uuid id;
-    char text[UUID_TEXT_MAX];
-    struct mp_doc d;
-    bool authority_row = strcmp(kind, "authorities") == 0;
-    mp_find_str(row, authority_row ? "node_id" : "id", text, sizeof text);
-    mp_doc_begin(w, &d);
-    mp_doc_copy(w, &d, row);
-    if (uuid_parse(text, &id) == 0 && authority_row) {
-        struct core_status s;
-        core_status(a->core, &s);
-        raft_id rid = core_raft_id(&id);
-        mp_doc_bool(w, &d, "leader", s.leader == rid);
-        for (size_t i = 0; i < s.members_count; i++) {
-            if (s.members[i].id == rid) {
-                mp_doc_bool(w, &d, "in_contact", s.members[i].in_contact);
-                mp_doc_int(w, &d, "match_index", (int64_t)s.members[i].match_index);
-            }
-        }
-    } else if (strcmp(kind, "nodes") == 0) {
-        mp_doc_time(w, &d, "last_heartbeat_at", health_last_seen(a, &id));
-    }
-    mp_doc_end(w, &d);
-}
-
-static void overlay_page(struct authority *a, const char *kind, struct blob page,
-                         struct mp_writer *w)
-{
-    struct mp_doc d;
-    struct blob items = mp_find(page, "items");
-    if (items.len == 0) {
-        overlay(a, kind, page, w);
-        return;
-    }
-    struct mp_reader r;
-    mp_reader_init(&r, items);
-    uint32_t n = mp_get_array(&r, PAGE_MAX);
-    mp_doc_begin(w, &d);
-    mp_doc_key(w, &d, "items");
-    mp_put_array(w, n);
-    for (uint32_t i = 0; i < n; i++) {
-        overlay(a, kind, mp_skip(&r), w);
-    }
-    mp_doc_key(w, &d, "next_cursor");
-    mp_put_raw(w, mp_find(page, "next_cursor"));
-    mp_doc_end(w, &d);
-}
-
-struct text_args {
-    char id[128], node[128], status[32], event_type[64], subject_id[64], cursor[128];
-};
-
-static const char *text_arg(struct blob args, const char *key, char *out, size_t size)
-{
-    mp_find_str(args, key, out, size);
-    return out[0] == '\0' ? NULL : out;
-}
-
-static int run_query(struct authority *a, const char *kind, struct blob args, struct buf *out,
-                     struct errmsg *em)
-{
-    struct text_args t;
-    int64_t limit = mp_find_int(args, "limit");
-    if (limit < 0 || limit > PAGE_MAX) {
-        return errmsg_set(em, -ERR_TOO_LARGE, "limit is between 1 and %d", PAGE_MAX);
-    }
-    struct query_args q = {
-        .id = text_arg(args, "id", t.id, sizeof t.id),
-        .node = text_arg(args, "node", t.node, sizeof t.node),
-        .status = text_arg(args, "status", t.status, sizeof t.status),
-        .event_type = text_arg(args, "event_type", t.event_type, sizeof t.event_type),
-        .subject_id = text_arg(args, "subject_id", t.subject_id, sizeof t.subject_id),
-        .cursor = text_arg(args, "cursor", t.cursor, sizeof t.cursor),
-        .limit = (uint32_t)limit,
-    };
-    struct buf page;
-    struct mp_writer w;
-    buf_init(&page, DOC_MAX);
-    mp_writer_init(&w, &page);
-    int rc = query_run(a->fsm, kind, &q, &w, em);
-    if (rc == 0) {
-        rc = page.err;
-    }
-    if (rc == 0) {
-        mp_writer_init(&w, out);
-        if (strcmp(kind, "authorities") == 0 || strcmp(kind, "nodes") == 0) {
-            overlay_page(a, kind, buf_blob(&page), &w);
-        } else {
-            mp_put_raw(&w, buf_blob(&page));
-        }
-        rc = out->err;
-    }
-    buf_fini(&page);
-    return rc;
-}
-
-static void answer_read(struct pending_call *pc)
-{
-    struct authority *a = pc->a;
-    struct errmsg em = ERRMSG_INIT;
-    struct buf body;
-    struct buf doc;
-    struct mp_writer w;
-    buf_init(&body, DOC_MAX);
-    buf_init(&doc, DOC_MAX + 256);
-    int i = find_read(pc->method);
-    CHECK(i >= 0);
-    int rc;
-    if (reads[i].kind == NULL) {
-        mp_writer_init(&w, &body);
-        rc = fsm_audit_verify(a->fsm, &w, &em);
-    } else {
-        rc = run_query(a, reads[i].kind, buf_blob(&pc->args), &body, &em);
-    }
-    if (rc != 0) {
-        call_answer_text(pc, rc, &em);
-        goto out;
-    }
-    struct core_status s;
-    struct mp_doc d;
-    core_status(a->core, &s);
-    mp_writer_init(&w, &doc);
-    mp_doc_begin(&w, &d);
-    mp_doc_copy(&w, &d, buf_blob(&body));
-    mp_doc_int(&w, &d, "_index", (int64_t)s.applied_index);
-    mp_doc_int(&w, &d, "_last_contact_ms", pc->stale ? (int64_t)s.leader_contact_ms : 0);
-    mp_doc_end(&w, &d);
-    call_answer(pc, doc.err, buf_blob(&doc));
-out:
-    buf_fini(&body);
-    buf_fini(&doc);
+    pc->state = CALL_WAIT_LEADER;
+    pc->leader_by_ms = authority_mono_ms() + 3ull * pc->a->cfg.election_ms;
 }
 
 static void read_ready(struct core_read *r, int rc, uint64_t index)
@@ -262,11 +102,11 @@ static void read_ready(struct core_read *r, int rc, uint64_t index)
         return;
     }
     if (rc == 0) {
-        answer_read(pc);
+        call_answer_read(pc);
     } else if (rc == -ERR_CANCELED) {
         call_answer(pc, rc, blob_of(NULL, 0));
     } else {
-        answer_no_quorum(pc, "none"); /* a read decides nothing */
+        wait_leader(pc);
     }
 }
 
@@ -277,7 +117,7 @@ static void read_index_answered(struct fabric_call *call, int rc, struct blob bo
         return;
     }
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        wait_leader(pc);
         return;
     }
     pc->state = CALL_WAIT_APPLIED;
@@ -285,7 +125,7 @@ static void read_index_answered(struct fabric_call *call, int rc, struct blob bo
     rc = core_wait_applied(pc->a->core, &pc->read, (uint64_t)mp_find_int(body, "index"),
                            read_ready);
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
         return;
     }
     pc->outstanding = true;
@@ -325,6 +165,8 @@ static int forward(struct pending_call *pc, const char *method, struct blob args
     struct buf body;
     buf_init(&body, RPC_FRAME_MAX);
     msg_encode(&op_request_desc, &rq, &body);
+    pc->state = CALL_FORWARDED;
+    pc->sent_to = s.leader;
     int rc = body.err != 0 ? body.err : call_rpc(pc, leader, "op", buf_blob(&body), cb);
     buf_fini(&body);
     return rc;
@@ -340,8 +182,13 @@ static void forwarded(struct fabric_call *call, int rc, struct blob body)
         case ERR_TIMEOUT:
         case ERR_CLOSED:
         case ERR_UNREACHABLE:
-            /* The leader may have decided before we lost it. */
-            answer_no_quorum(pc, "unknown");
+        case ERR_CANCELED:
+        case ERR_OUTCOME_UNKNOWN:
+            pc->maybe_done = true;
+            wait_leader(pc);
+            return;
+        case ERR_NOT_LEADER:
+            wait_leader(pc);
             return;
         default:
             call_answer(pc, rc, body);
@@ -357,14 +204,11 @@ static void proposed(struct core_proposal *p, int rc, const struct fsm_result *r
     if (call_returned(pc)) {
         return;
     }
-    if (rc == -ERR_OUTCOME_UNKNOWN) {
-        struct core_status s;
-        core_status(pc->a->core, &s);
-        if (s.leader == 0 || !s.quorum) {
-            answer_no_quorum(pc, "unknown");
-        } else {
-            call_answer(pc, rc, blob_of(NULL, 0));
-        }
+    if (rc == -ERR_OUTCOME_UNKNOWN || rc == -ERR_NOT_LEADER) {
+        pc->maybe_done = pc->maybe_done || rc == -ERR_OUTCOME_UNKNOWN;
+        buf_fini(&pc->prep.body);
+        buf_wipe(&pc->prep.extra);
+        wait_leader(pc);
         return;
     }
     if (rc != 0 || result->rc != 0 || pc->prep.extra.len == 0 || result->replayed) {
@@ -374,7 +218,7 @@ static void proposed(struct core_proposal *p, int rc, const struct fsm_result *r
     struct buf doc;
     struct mp_writer w;
     struct mp_doc d;
-    buf_init(&doc, DOC_MAX);
+    buf_init(&doc, CALL_DOC_MAX);
     mp_writer_init(&w, &doc);
     mp_doc_begin(&w, &d);
     mp_doc_copy(&w, &d, result->doc);
@@ -395,7 +239,7 @@ static void confirmed(struct core_read *r, int rc, uint64_t index)
         pc->confirmed = true;
         begin(pc);
     } else {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
     }
 }
 
@@ -410,7 +254,7 @@ static void refuse(struct pending_call *pc, int rc, const struct errmsg *em)
             pc->outstanding = true;
             return;
         }
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
         return;
     }
     call_answer_text(pc, rc, em);
@@ -437,7 +281,7 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
     struct authority *a = pc->a;
     struct errmsg em = ERRMSG_INIT;
     struct buf first;
-    buf_init(&first, DOC_MAX);
+    buf_init(&first, CALL_DOC_MAX);
     int first_rc;
     if (!pc->dry_run && fsm_find_result(a->fsm, &pc->request_id,
                                         blob_of(pc->request_hash, sizeof pc->request_hash),
@@ -487,7 +331,7 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
                         : core_propose(a->core, &pc->proposal, buf_blob(&bytes), proposed);
     buf_fini(&bytes);
     if (rc == -ERR_NO_QUORUM) {
-        answer_no_quorum(pc, "none");
+        answer_no_quorum(pc);
     } else if (rc != 0) {
         call_answer(pc, rc, blob_of(NULL, 0));
     } else {
@@ -507,11 +351,10 @@ static void begin_read(struct pending_call *pc, bool leader)
         rc = core_read_index(pc->a->core, &pc->read, read_ready);
         pc->outstanding = rc == 0;
     } else {
-        pc->state = CALL_FORWARDED;
         rc = forward(pc, "read.index", blob_of(NULL, 0), read_index_answered);
     }
     if (rc != 0) {
-        answer_no_quorum(pc, "none");
+        wait_leader(pc);
     }
 }
 
@@ -523,9 +366,9 @@ static void begin(struct pending_call *pc)
     bool leader = s.role == CORE_LEADER;
     struct errmsg em = ERRMSG_INIT;
 
-    if (find_read(pc->method) >= 0) {
+    if (call_is_read(pc->method)) {
         if (pc->stale) {
-            answer_read(pc);
+            call_answer_read(pc);
         } else {
             begin_read(pc, leader);
         }
@@ -541,10 +384,8 @@ static void begin(struct pending_call *pc)
         return;
     }
     if (!leader) {
-        pc->state = CALL_FORWARDED;
-        int rc = forward(pc, pc->method, buf_blob(&pc->args), forwarded);
-        if (rc != 0) {
-            answer_no_quorum(pc, "none");
+        if (forward(pc, pc->method, buf_blob(&pc->args), forwarded) != 0) {
+            wait_leader(pc);
         }
         return;
     }
@@ -618,17 +459,33 @@ void call_cancel_all(struct authority *a)
     }
 }
 
+/* What a change of leader, or time, means for one call. It may be gone afterwards. */
+static void tick(struct pending_call *pc, const struct core_status *s, uint64_t now)
+{
+    if (now >= pc->deadline_ms) {
+        pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED;
+        answer_no_quorum(pc);
+    } else if (pc->state == CALL_WAIT_LEADER && s->leader != 0 && s->quorum) {
+        begin(pc);
+    } else if (pc->state == CALL_WAIT_LEADER && now >= pc->leader_by_ms) {
+        answer_no_quorum(pc);
+    } else if (pc->state == CALL_FORWARDED && (s->leader != pc->sent_to || !s->quorum)) {
+        /* Raft knows before the connection does: ask the next leader instead of waiting. */
+        fabric_call_cancel(&pc->rpc);
+    }
+}
+
 void call_tick(struct authority *a)
 {
-    uint64_t now = authority_mono_ms();
+    struct core_status s;
     struct pending_call *pc;
     struct pending_call *next;
+    uint64_t now = authority_mono_ms();
+    core_status(a->core, &s);
     for (pc = LIST_FIRST(&a->calls); pc != NULL; pc = next) {
         next = LIST_NEXT(pc, link);
-        if (!pc->answered && now >= pc->deadline_ms) {
-            answer_no_quorum(pc, pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED
-                                     ? "unknown"
-                                     : "none");
+        if (!pc->answered) {
+            tick(pc, &s, now);
         }
     }
 }

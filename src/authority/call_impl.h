@@ -10,7 +10,12 @@
  *                │ mutation, leader ─> CALL_ASK_NODE ──> CALL_PROPOSED ──────> answer
  *                │                     (authority.* only)  └ refused by prepare: CALL_CONFIRM
  *                │                                           (is the refusal current?) ──> answer
- *                └ mutation, other ──> CALL_FORWARDED ───────────────────────> answer
+ *                └ other, leader known ─> CALL_FORWARDED ──────────────────────> answer
+ *
+ *   CALL_PROPOSED, CALL_FORWARDED, begin ── leader lost or unknown ──> CALL_WAIT_LEADER
+ *   CALL_WAIT_LEADER ── a leader within three election timeouts ──> begin, else no_quorum
+ *
+ * Trying again is safe: the request id goes along, and its first result is the answer (DESIGN D14).
  * At most one operation is outstanding; the call is freed when it is answered and none is. */
 enum call_state {
     CALL_NEW,
@@ -20,6 +25,7 @@ enum call_state {
     CALL_PROPOSED,
     CALL_CONFIRM,
     CALL_FORWARDED,
+    CALL_WAIT_LEADER,
     CALL_DONE,
 };
 
@@ -34,9 +40,12 @@ struct pending_call {
     uint8_t request_hash[PKI_HASH_BYTES];
     bool stale, dry_run;
     bool confirmed; /* a refusal was made by a leader known to be one */
+    bool maybe_done; /* a leader we lost may have decided it */
     bool answered;
     bool outstanding; /* exactly one of the three below is under way */
     uint64_t deadline_ms; /* monotonic */
+    uint64_t leader_by_ms; /* CALL_WAIT_LEADER: give up then */
+    raft_id sent_to;       /* CALL_FORWARDED */
     authority_call_cb cb;
     void *data;
     struct core_proposal proposal;
@@ -46,6 +55,12 @@ struct pending_call {
     struct uuid node_id; /* authority.*: the node asked */
     LIST_ENTRY(pending_call) link;
 };
+
+#define CALL_DOC_MAX (4u << 20)
+
+bool call_is_read(const char *method);
+/* From the state as it is applied here, now. */
+void call_answer_read(struct pending_call *pc);
 
 void call_answer(struct pending_call *pc, int rc, struct blob doc);
 /* An error with a text for people. */

@@ -389,6 +389,7 @@ void core_status(const struct core *c, struct core_status *ret)
             .in_contact = core_in_contact(c, server->id, window),
             .match_index = match,
         };
+        (void)uuid_parse(server->address, &m->node_id); /* nil when a peer wrote something else */
     }
     *ret = s;
 }

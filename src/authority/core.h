@@ -131,6 +131,7 @@ int core_transfer(struct core *c, raft_id id, void (*cb)(void *data, int rc), vo
 enum core_role { CORE_FOLLOWER, CORE_CANDIDATE, CORE_LEADER };
 struct core_member {
     raft_id id;
+    struct uuid node_id;
     int raft_role; /* RAFT_VOTER, RAFT_STANDBY, RAFT_SPARE */
     bool in_contact;
     uint64_t match_index; /* leader only */

@@ -56,9 +56,9 @@ static void denied_done(void *data, int rc, struct blob doc)
     (void)doc;
 }
 
-static void audit_denied(struct authority *a, const struct fabric_stream *stream, int rc,
-                         const struct enroll_request *rq)
+static void audit_denied(struct enrolling *e, int rc)
 {
+    struct authority *a = e->a;
     int64_t now_ms = authority_now_ms(a);
     if (now_ms - a->denied_window_ms >= 60000) {
         a->denied_window_ms = now_ms;
@@ -69,17 +69,17 @@ static void audit_denied(struct authority *a, const struct fabric_stream *stream
     }
     a->denied_budget--;
     char source[ADDR_TEXT_MAX] = "";
-    uint8_t hash[PKI_HASH_BYTES];
-    const struct fabric_peer *peer = fabric_stream_peer(stream);
+    const struct fabric_peer *peer = fabric_stream_peer(e->stream);
     if (peer != NULL) {
         addr_format(&peer->address, source);
     }
-    struct join_denied body = {.error = (uint64_t)-rc, .source_address = blob_str(source)};
-    if (rq->token_secret.len > 0) {
-        pki_sha256(rq->token_secret, hash);
-        body.token_hash = blob_of(hash, sizeof hash);
-        body.node_name = rq->node_name;
-    }
+    bool named = e->node_name[0] != '\0';
+    struct join_denied body = {
+        .error = (uint64_t)-rc,
+        .source_address = blob_str(source),
+        .node_name = blob_str(e->node_name),
+        .token_hash = blob_of(e->token_hash, named ? sizeof e->token_hash : 0),
+    };
     struct buf args;
     buf_init(&args, CMD_BODY_MAX);
     msg_encode(&join_denied_desc, &body, &args);
@@ -112,6 +112,12 @@ static void approved(struct enrolling *e, const char *node_text)
         buf_add(&issuer, i.data, i.len);
     }
     db_done(st);
+    char cluster_name[NAME_MAX_BYTES + 1] = "";
+    st = db_prepare(state_db(a), "SELECT name FROM clusters");
+    if (db_step(st) == 1) {
+        (void)snprintf(cluster_name, sizeof cluster_name, "%s", db_col_text(st, "name"));
+    }
+    db_done(st);
     int rc = uuid_parse(node_text, &msg.node_id);
     if (rc == 0) {
         rc = authority_snapshot(a, &msg.node_id, &snapshot, &em);
@@ -124,6 +130,7 @@ static void approved(struct enrolling *e, const char *node_text)
         msg.issuer = buf_blob(&issuer);
         msg.root = buf_blob(&a->root_der);
         msg.snapshot = buf_blob(&snapshot);
+        msg.cluster_name = blob_str(cluster_name);
         finish(e, &msg);
     }
     buf_fini(&leaf);
@@ -189,6 +196,9 @@ static void submitted(void *data, int rc, struct blob doc)
         return;
     }
     if (rc != 0) {
+        if (rc == -ERR_TOKEN_UNKNOWN) {
+            audit_denied(e, rc); /* refused before there was a command that would say so */
+        }
         mp_find_str(doc, "detail", detail, sizeof detail);
         refuse(e, rc, detail[0] == '\0' ? err_text(rc) : detail);
         return;
@@ -201,19 +211,6 @@ static void submitted(void *data, int rc, struct blob doc)
     look(e, true);
 }
 
-/* A token nobody ever made is refused here, without a log entry a stranger could multiply. */
-static bool token_is_known(struct authority *a, const uint8_t hash[PKI_HASH_BYTES])
-{
-    char hex[2 * PKI_HASH_BYTES + 1];
-    hex_encode(hash, PKI_HASH_BYTES, hex);
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
-    db_bind_text(st, hex);
-    bool known = db_step(st) == 1;
-    db_done(st);
-    return known;
-}
-
 static void submit(struct enrolling *e, const struct enroll_request *rq)
 {
     struct authority *a = e->a;
@@ -224,28 +221,16 @@ static void submit(struct enrolling *e, const struct enroll_request *rq)
     char source[ADDR_TEXT_MAX] = "";
     addr_format(&fabric_stream_peer(e->stream)->address, source);
     pki_sha256(rq->token_secret, hash);
-    int rc = 0;
-    if (!token_is_known(a, hash)) {
-        struct core_status s;
-        core_status(a->core, &s);
-        if (s.role != CORE_LEADER && !s.quorum) {
-            rc = errmsg_set(&em, -ERR_NO_QUORUM, "this authority is cut off: try another");
-        } else {
-            rc = errmsg_set(&em, -ERR_TOKEN_UNKNOWN,
-                            "no such join token: ask for a new one (`rap token create`)");
-        }
-    }
-    if (rc == 0) {
-        rc = pki_csr_parse(rq->csr, key, &em);
-    }
+    int rc = pki_csr_parse(rq->csr, key, &em);
     if (rc == 0 && !text_is_name((const char *)rq->node_name.data, rq->node_name.len)) {
         rc = errmsg_set(&em, -ERR_INVALID,
                         "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
     }
+    (void)snprintf(e->node_name, sizeof e->node_name, "%.*s", (int)rq->node_name.len,
+                   (const char *)rq->node_name.data);
+    memcpy(e->token_hash, hash, sizeof e->token_hash);
     if (rc != 0) {
-        if (rc != -ERR_NO_QUORUM) {
-            audit_denied(a, e->stream, rc, rq);
-        }
+        audit_denied(e, rc);
         refuse(e, rc, em.text);
         return;
     }
@@ -278,12 +263,13 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
     struct enrolling *e = data;
     struct enroll_request rq;
+    (void)s;
     int rc = msg_decode(&enroll_request_desc, MSG_LENIENT, frame, &rq);
     if (e->submitting || !uuid_is_nil(&e->join_id)) {
         return; /* one request a stream */
     }
     if (rc != 0) {
-        audit_denied(e->a, s, rc, &(struct enroll_request){.node_name = {0}});
+        audit_denied(e, rc);
         refuse(e, rc, err_text(rc));
         return;
     }

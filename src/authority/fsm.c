@@ -1,11 +1,15 @@
 /* The engine: an entry is decoded whole before anything changes, its commands run in order inside
- * one transaction, each inside a savepoint, and the first result of each request id is kept.
+ * one transaction, and the first result of each request id is kept.
  *
  *   entry ── decode strictly ──> commands ──┬─ seen id: the first result again (S4)
- *                                           └─ new: savepoint, handler
+ *                                           └─ new: handler
  *                                                ok       -> changes stay
  *                                                refusal  -> changes undone, result and audit stay
- *                                                failure  -> the whole entry undone, replica stops */
+ *                                                failure  -> the whole entry undone, replica stops
+ *
+ * Undoing one command needs a savepoint, which copies every page the command touches. Handlers
+ * check before they write, so almost no refusal has anything to undo: an entry runs without
+ * savepoints first, and once more with them when it turns out that one was needed. */
 #include "authority/fsm_impl.h"
 #include "base/clock.h"
 
@@ -369,14 +373,20 @@ static int audit_refusal(struct fsm_ctx *x, int rc, const struct command *c)
     return rv;
 }
 
-static int savepoint(struct db *db, const char *sql)
+/* Not an error of anybody's: run the entry again with savepoints. */
+#define NEED_SAVEPOINTS 1
+
+static int savepoint(struct fsm_ctx *x, const char *sql)
 {
-    return db_run(db_prepare(db, sql));
+    return x->savepoints ? db_run(db_prepare(x->db, sql)) : 0;
 }
 
 static int undo(struct fsm_ctx *x, const struct fsm_vars *vars, size_t changes_len, size_t doc_at)
 {
-    int rc = savepoint(x->db, "ROLLBACK TO command");
+    if (!x->savepoints && x->f->changes.len != changes_len) {
+        return NEED_SAVEPOINTS;
+    }
+    int rc = savepoint(x, "ROLLBACK TO command");
     *x->v = *vars;
     x->f->changes.len = changes_len;
     x->doc.out->len = doc_at;
@@ -384,13 +394,14 @@ static int undo(struct fsm_ctx *x, const struct fsm_vars *vars, size_t changes_l
     return rc;
 }
 
-/* Runs the handler and leaves its document in x->doc. 0 and *ret_rc, or a failure. */
+/* Runs the handler and leaves its document in x->doc. 0 and *ret_rc, NEED_SAVEPOINTS, or a
+ * failure. */
 static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
 {
     struct fsm_vars before = *x->v;
     size_t changes_len = x->f->changes.len;
     size_t doc_at = x->doc.out->len;
-    int rc = savepoint(x->db, "SAVEPOINT command");
+    int rc = savepoint(x, "SAVEPOINT command");
     if (rc != 0) {
         return rc;
     }
@@ -413,7 +424,7 @@ static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
         put_detail(&x->doc, x->detail);
     }
     if (rc == 0) {
-        rc = savepoint(x->db, "RELEASE command");
+        rc = savepoint(x, "RELEASE command");
     }
     struct blob doc = blob_of(x->doc.out->data + doc_at, x->doc.out->len - doc_at);
     if (rc == 0 && x->doc.out->err == 0 && !err_retryable(result)) {
@@ -425,9 +436,21 @@ static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
     return rc;
 }
 
-static int run_command(struct fsm *f, struct command *c, uint64_t index, uint64_t term,
-                       struct buf *docs, bool *config_changed, struct fsm_result *ret)
+/* What is made of an entry while it is applied. */
+struct run {
+    struct command *list;
+    size_t n;
+    struct fsm_result *results;
+    struct buf docs;
+    bool savepoints;
+    bool config_changed;
+};
+
+static int run_command(struct fsm *f, struct run *run, size_t i)
 {
+    struct command *c = &run->list[i];
+    struct fsm_result *ret = &run->results[i];
+    struct buf *docs = &run->docs;
     const struct cmd *cmd = &c->cmd;
     struct fsm_ctx x = {
         .f = f,
@@ -435,11 +458,12 @@ static int run_command(struct fsm *f, struct command *c, uint64_t index, uint64_
         .v = &f->vars,
         .cmd = cmd,
         .now_ms = cmd->time_ms > f->vars.time_ms ? cmd->time_ms : f->vars.time_ms,
-        .index = index,
-        .term = term,
+        .index = f->vars.index,
+        .term = f->vars.term,
         .cluster_id = f->vars.cluster_id,
         .actor_kind = cmd->actor_kind,
         .actor_id = cmd->actor_id,
+        .savepoints = run->savepoints,
     };
     if (PLANTED("fsm_uses_clock")) {
         x.now_ms = x.now_ms + clock_wall_ms() % 1000;
@@ -453,7 +477,7 @@ static int run_command(struct fsm *f, struct command *c, uint64_t index, uint64_
         rc = 0;
     } else if (rc == 0) {
         rc = run_new(&x, c, &ret->rc);
-        *config_changed = *config_changed || x.config_changed;
+        run->config_changed = run->config_changed || x.config_changed;
     }
     c->doc_len = docs->len - c->doc_at;
     return rc != 0 ? rc : docs->err;
@@ -489,24 +513,22 @@ static int write_position(struct fsm *f, bool config_changed)
     return rc;
 }
 
-static int apply_commands(struct fsm *f, struct command *list, size_t n, struct buf *docs,
-                          struct fsm_result *results, struct errmsg *em)
+static int apply_commands(struct fsm *f, struct run *run, struct errmsg *em)
 {
-    bool config_changed = false;
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = run_command(f, &list[i], f->vars.index, f->vars.term, docs, &config_changed,
-                         &results[i]);
-        if (rc != 0) {
-            rc = errmsg_set(em, rc, "%s (command %zu) cannot be applied: %s: %s",
-                            cmd_kind_name(list[i].cmd.kind), i, err_text(rc), db_errmsg(f->db));
+    for (size_t i = 0; rc == 0 && i < run->n; i++) {
+        rc = run_command(f, run, i);
+        if (rc < 0) {
+            (void)errmsg_set(em, rc, "%s (command %zu) cannot be applied: %s: %s",
+                             cmd_kind_name(run->list[i].cmd.kind), i, err_text(rc),
+                             db_errmsg(f->db));
         }
     }
     if (rc == 0) {
-        rc = prune_results(f, f->vars.time_ms, n * PRUNE_PER_COMMAND);
+        rc = prune_results(f, f->vars.time_ms, run->n * PRUNE_PER_COMMAND);
     }
     if (rc == 0) {
-        rc = write_position(f, config_changed);
+        rc = write_position(f, run->config_changed);
     }
     if (rc == 0 && f->changes.err != 0) {
         rc = f->changes.err;
@@ -514,8 +536,47 @@ static int apply_commands(struct fsm *f, struct command *list, size_t n, struct 
     return rc;
 }
 
-int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, fsm_result_cb cb,
-              void *data, struct errmsg *em)
+/* Everything up to the commit. On anything but 0 the transaction is rolled back and f as before. */
+static int attempt(struct fsm *f, struct run *run, uint64_t index, uint64_t term, struct errmsg *em)
+{
+    struct fsm_vars before = f->vars;
+    int rc = db_begin(f->db);
+    if (rc != 0) {
+        return errmsg_set(em, rc, "cannot begin: %s", db_errmsg(f->db));
+    }
+    f->recording = true;
+    f->vars.index = index;
+    f->vars.term = term;
+    rc = apply_commands(f, run, em);
+    f->recording = false;
+    if (rc != 0) {
+        db_rollback(f->db);
+        f->vars = before;
+        run->config_changed = false;
+        buf_clear(&run->docs);
+        buf_clear(&f->changes);
+    }
+    return rc;
+}
+
+static int finish(struct fsm *f, const struct fsm_vars *before, uint64_t index, struct errmsg *em)
+{
+    uint8_t digest[32];
+    fsm_track_digest(f, index, digest);
+    fsm_track_emit(f);
+    int rc = db_commit(f->db);
+    if (rc != 0) {
+        (void)errmsg_set(em, rc, "cannot commit: %s", db_errmsg(f->db));
+        db_rollback(f->db);
+        f->vars = *before;
+        return rc;
+    }
+    memcpy(f->digest, digest, sizeof f->digest);
+    fsm_ring_push(f, index, digest);
+    return 0;
+}
+
+static int check_position(const struct fsm *f, uint64_t index, uint64_t term, struct errmsg *em)
 {
     if (index <= f->vars.index || index > INT64_MAX) {
         return errmsg_set(em, -ERR_CORRUPT, "entry %llu after %llu", (unsigned long long)index,
@@ -525,53 +586,41 @@ int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, f
         return errmsg_set(em, -ERR_CORRUPT, "term %llu after %llu", (unsigned long long)term,
                           (unsigned long long)f->vars.term);
     }
-    struct command *list;
-    size_t n;
-    int rc = decode_entry(entry, term, &list, &n, em);
+    return 0;
+}
+
+int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, fsm_result_cb cb,
+              void *data, struct errmsg *em)
+{
+    struct run run = {.savepoints = false};
+    struct fsm_vars before = f->vars;
+    int rc = check_position(f, index, term, em);
+    if (rc == 0) {
+        rc = decode_entry(entry, term, &run.list, &run.n, em);
+    }
     if (rc != 0) {
         return rc;
     }
-    struct fsm_vars before = f->vars;
-    struct fsm_result *results = xcalloc(n, sizeof *results);
-    struct buf docs;
-    buf_init(&docs, DOCS_MAX);
-    uint8_t digest[32];
-
-    rc = db_begin(f->db);
-    if (rc != 0) {
-        rc = errmsg_set(em, rc, "cannot begin: %s", db_errmsg(f->db));
-        goto out;
+    run.results = xcalloc(run.n, sizeof *run.results);
+    buf_init(&run.docs, DOCS_MAX);
+    rc = attempt(f, &run, index, term, em);
+    if (rc == NEED_SAVEPOINTS) {
+        run.savepoints = true;
+        rc = attempt(f, &run, index, term, em);
+        CHECK(rc != NEED_SAVEPOINTS);
     }
-    f->recording = true;
-    f->vars.index = index;
-    f->vars.term = term;
-    rc = apply_commands(f, list, n, &docs, results, em);
-    f->recording = false;
     if (rc == 0) {
-        fsm_track_digest(f, index, digest);
-        fsm_track_emit(f);
-        rc = db_commit(f->db);
-        if (rc != 0) {
-            rc = errmsg_set(em, rc, "cannot commit: %s", db_errmsg(f->db));
+        rc = finish(f, &before, index, em);
+    }
+    if (rc == 0 && cb != NULL) {
+        for (size_t i = 0; i < run.n; i++) {
+            run.results[i].doc = blob_of(run.docs.data + run.list[i].doc_at, run.list[i].doc_len);
         }
+        cb(data, run.n, run.results);
     }
-    if (rc != 0) {
-        db_rollback(f->db);
-        f->vars = before;
-        goto out;
-    }
-    memcpy(f->digest, digest, sizeof f->digest);
-    fsm_ring_push(f, index, digest);
-    for (size_t i = 0; i < n; i++) {
-        results[i].doc = blob_of(docs.data + list[i].doc_at, list[i].doc_len);
-    }
-    if (cb != NULL) {
-        cb(data, n, results);
-    }
-out:
     buf_clear(&f->changes);
-    buf_fini(&docs);
-    free(results);
-    free(list);
+    buf_fini(&run.docs);
+    free(run.results);
+    free(run.list);
     return rc;
 }

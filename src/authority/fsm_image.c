@@ -280,6 +280,7 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
     }
     if (rc == 0) {
         rc = db_migrate(db, migrations_state, em);
+        rc = rc == 0 || rc == -ERR_SCHEMA ? rc : -ERR_CORRUPT;
     }
     if (rc == 0) {
         rc = check_schema(db, f->db, em);

@@ -69,6 +69,7 @@ struct fsm_ctx {
     const char *cluster_id;
     struct blob actor_kind, actor_id;
     struct mp_writer doc; /* the result document */
+    bool savepoints;
     bool refused;
     char detail[256];
     bool config_changed;
@@ -140,7 +141,8 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     " (SELECT json_group_array(capability) FROM (SELECT capability FROM node_capabilities"     \
     "   WHERE node_id = n.id ORDER BY capability)) AS capabilities,"                           \
     " n.address, n.agent_version, i.certificate_serial, i.certificate_not_before,"             \
-    " i.certificate_not_after, m.joined_at, m.last_seen_at, n.facts,"                          \
+    " i.certificate_not_after, i.certificate_not_after AS certificate_expires_at,"              \
+    " m.joined_at, m.last_seen_at, n.facts,"                                                   \
     " EXISTS (SELECT 1 FROM cluster_authorities a"                                             \
     "   WHERE a.node_id = n.id AND a.status <> 'removed') AS authority"                        \
     " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"                             \
@@ -215,6 +217,8 @@ struct fsm_node {
 int fsm_node_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
 /* Refused with -ERR_REVOKED unless enrolled and its membership active. */
 int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
+/* Refused with -ERR_WRONG_NODE when another node asks. */
+int fsm_node_is_actor(struct fsm_ctx *x, const struct fsm_node *n);
 /* 1 banned, 0 not. */
 int fsm_is_banned(struct fsm_ctx *x, const char *fingerprint);
 int fsm_ban(struct fsm_ctx *x, const char *fingerprint, struct blob reason, int64_t not_after_ms);

@@ -161,14 +161,12 @@ int fsm_cert_renew(struct fsm_ctx *x, const struct cert_renew *b)
     struct fsm_node n;
     struct cmd_cert cert;
     int rc = fsm_node_get_active(x, &b->node_id, &n);
-    if (rc != 0) {
-        return rc;
+    if (rc == 0) {
+        rc = fsm_node_is_actor(x, &n);
     }
-    if (blob_equal(x->actor_kind, blob_str(ACTOR_NODE)) &&
-        !blob_equal(x->actor_id, blob_str(n.id))) {
-        return fsm_refuse(x, -ERR_WRONG_NODE, "a node may only renew its own certificate");
+    if (rc == 0) {
+        rc = fsm_cert_decode(x, b->cert, &cert);
     }
-    rc = fsm_cert_decode(x, b->cert, &cert);
     if (rc == 0) {
         rc = fsm_cert_issuer_known(x, &cert);
     }
@@ -289,6 +287,9 @@ int fsm_node_health(struct fsm_ctx *x, const struct node_health *b)
         return fsm_refuse(x, -ERR_INVALID, "health is healthy, degraded, unhealthy or stale");
     }
     int rc = fsm_node_get_active(x, &b->node_id, &n);
+    if (rc == 0) {
+        rc = fsm_node_is_actor(x, &n);
+    }
     if (rc == 0) {
         rc = read_reported(x, n.id, &old);
     }

@@ -143,6 +143,15 @@ int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_nod
     return 0;
 }
 
+int fsm_node_is_actor(struct fsm_ctx *x, const struct fsm_node *n)
+{
+    if (blob_equal(x->actor_kind, blob_str(ACTOR_NODE)) &&
+        !blob_equal(x->actor_id, blob_str(n->id))) {
+        return fsm_refuse(x, -ERR_WRONG_NODE, "a node may only speak for itself");
+    }
+    return 0;
+}
+
 int fsm_is_banned(struct fsm_ctx *x, const char *fingerprint)
 {
     struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM banned_keys WHERE fingerprint = ?");
@@ -329,7 +338,7 @@ int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret)
 
 int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob reason)
 {
-    int64_t not_after;
+    int64_t not_after = 0;
     int rc = fsm_node_last_expiry(x, n->id, &not_after);
     if (rc == 0) {
         rc = fsm_ban(x, n->fingerprint, reason, not_after);
@@ -343,8 +352,10 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
         {"UPDATE cluster_memberships SET membership_status = 'revoked' WHERE node_id = ?1", false},
         {"UPDATE node_identities SET identity_status = 'revoked', revoked_at = ?2"
          " WHERE node_id = ?1 AND identity_status <> 'revoked'", true},
-        {"UPDATE node_role_assignments SET status = 'removed', removed_at = ?2"
-         " WHERE node_id = ?1 AND status <> 'removed'", true},
+        /* Two indexes would do; rows must change in one order whatever SQLite's version. */
+        {"UPDATE node_role_assignments INDEXED BY node_role_assignments_by_node"
+         " SET status = 'removed', removed_at = ?2 WHERE node_id = ?1 AND status <> 'removed'",
+         true},
     };
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(ends); i++) {
         struct db_stmt *st = db_prepare(x->db, ends[i].sql);

@@ -193,6 +193,20 @@ static int prepare_token_revoke(struct prepare *p)
 
 /* --- joining --- */
 
+/* A token nobody ever made is refused here, on the leader, which knows: without a log entry that a
+ * stranger could multiply, and not by a follower that has yet to hear of the token. */
+static bool token_is_known(struct prepare *p, struct blob hash)
+{
+    char hex[2 * PKI_HASH_BYTES + 1];
+    hex_encode(hash.data, hash.len, hex);
+    struct db_stmt *st = db_prepare(
+        state_db(p->a), "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
+    db_bind_text(st, hex);
+    bool known = db_step(st) == 1;
+    db_done(st);
+    return known;
+}
+
 static int prepare_join_submit(struct prepare *p)
 {
     /* args is the encoded join_submit of the authority that took the request (enroll.c); only the
@@ -201,6 +215,10 @@ static int prepare_join_submit(struct prepare *p)
     int rc = msg_decode(&join_submit_desc, MSG_STRICT, p->in->args, &body);
     if (rc != 0) {
         return rc;
+    }
+    if (!token_is_known(p, body.token_hash)) {
+        return errmsg_set(p->em, -ERR_TOKEN_UNKNOWN,
+                          "ask for a new one: `rap token create` on an authority");
     }
     body.join_id = fresh_id(p);
     body.expires_at_ms = p->now_ms + JOIN_PENDING_MAX_MS;
@@ -354,6 +372,17 @@ static int prepare_node_renew(struct prepare *p)
     return rc;
 }
 
+/* An authority signs its own leaf under its own CA; the state only records it. */
+static int prepare_authority_renewed(struct prepare *p)
+{
+    struct cert_renew body;
+    int rc = msg_decode(&cert_renew_desc, MSG_STRICT, p->in->args, &body);
+    if (rc == 0) {
+        put_body(p, CMD_CERT_RENEW, &body);
+    }
+    return rc;
+}
+
 static int prepare_node_health(struct prepare *p)
 {
     struct node_health body;
@@ -451,6 +480,7 @@ static const struct {
     {"join.expire", false, prepare_join_expire},
     {"node.renew", false, prepare_node_renew},
     {"node.health", false, prepare_node_health},
+    {"authority.renewed", false, prepare_authority_renewed},
     {"authority.commit", false, prepare_authority_commit},
     {"authority.status", false, prepare_authority_status},
 };

@@ -172,12 +172,13 @@ static struct job *run_batch(struct raft_log *l, struct job *head)
         rc = db_commit(l->db.db);
     }
     if (rc != 0 && l->broken == 0) {
-        errmsg_set(&em, rc, "%s", db_errmsg(l->db.db));
+        bool ours = sqlite3_errcode(db_handle(l->db.db)) == SQLITE_OK;
+        errmsg_set(&em, rc, "%s", ours ? err_text(rc) : db_errmsg(l->db.db));
         db_rollback(l->db.db);
         l->db.state = before;
         l->broken = rc;
-        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s err=%s sqlite=\"%s\"", step,
-                  err_slug(rc), em.text);
+        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s why=\"%s\"", step,
+                  em.text);
     }
     for (struct job *j = head; j != end; j = j->next) {
         j->rc = rc;

@@ -1,5 +1,6 @@
 #include "authority/raft_log_db.h"
 
+#include "authority/raft_log_wal.h"
 #include "base/crc32c.h"
 #include "pki/pki.h"
 #include "wire/limits.h"
@@ -379,7 +380,20 @@ int raft_log_db_open(struct raft_log_db *d, const char *path, struct errmsg *em)
     *d = (struct raft_log_db){0};
     int rc = db_open(path, DB_DURABLE, &d->db, em);
     if (rc == 0) {
+        rc = raft_log_wal_check(path, em);
+        if (rc != 0) {
+            /* Closing would copy what is left of the log and delete the rest: the next start would
+             * find nothing wrong. */
+            (void)sqlite3_db_config(db_handle(d->db), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        }
+    }
+    if (rc == 0) {
         rc = db_migrate(d->db, migrations_raft, em);
+    }
+    if (rc == 0) {
+        /* An empty log to start with: frames a crash left unfinished are not mistaken for damage by
+         * the check of a later start. */
+        rc = db_exec(d->db, "PRAGMA wal_checkpoint(TRUNCATE)", em);
     }
     if (rc == 0) {
         rc = read_state(d, em);

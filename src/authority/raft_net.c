@@ -172,14 +172,30 @@ void raft_net_serve(struct authority *a)
                                                          .stream = on_raft_stream});
 }
 
-/* The directory, the sessions and the id map follow the committed list. */
+/* At start nothing is applied yet and nothing can be before a majority meets: the members of the Raft
+ * configuration come from the log, their addresses from the agent's stored snapshot. */
+void raft_net_members(struct authority *a)
+{
+    struct core_status s;
+    core_status(a->core, &s);
+    for (size_t i = 0; i < s.members_count; i++) {
+        const struct core_member *m = &s.members[i];
+        if (m->id == core_raft_id(&m->node_id) && !uuid_equal(&m->node_id, &a->cfg.node_id) &&
+            find(&a->net, m->id) == NULL) {
+            (void)add(&a->net, &m->node_id);
+            fabric_peer_keep(a->cfg.fabric, &m->node_id, true);
+        }
+    }
+}
+
+/* Sessions and the id map follow the committed list. Addresses are the agent's business: it gets the
+ * snapshot that says the same. */
 void raft_net_refresh(struct authority *a)
 {
     struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT node_id, address, status FROM cluster_authorities");
+        db_prepare(state_db(a), "SELECT node_id, status FROM cluster_authorities");
     while (db_step(st) == 1) {
         struct uuid id;
-        struct addr addr;
         if (uuid_parse(db_col_text(st, "node_id"), &id) != 0 || uuid_equal(&id, &a->cfg.node_id)) {
             continue;
         }
@@ -189,15 +205,10 @@ void raft_net_refresh(struct authority *a)
                 drop(&a->net, known);
             }
             fabric_peer_keep(a->cfg.fabric, &id, false);
-            continue;
-        }
-        if (known == NULL) {
-            /* It has a new name since it became an authority: talk to it under that name. */
+        } else if (known == NULL) {
+            /* It has a new name since it became an authority: meet it again under that name. */
             fabric_peer_forget(a->cfg.fabric, &id);
             (void)add(&a->net, &id);
-        }
-        if (addr_resolve(db_col_text(st, "address"), &addr, NULL) == 0) {
-            fabric_peer_set(a->cfg.fabric, &id, &addr, 1);
             fabric_peer_keep(a->cfg.fabric, &id, true);
         }
     }

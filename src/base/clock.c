@@ -36,32 +36,57 @@ void clock_format(int64_t wall_ms, char out[CLOCK_TEXT_MAX])
     (void)snprintf(out + n, CLOCK_TEXT_MAX - n, ".%03dZ", (int)(wall_ms % 1000));
 }
 
+/* Exactly `count` digits and the character after them. */
+static bool take_number(const char **p, int count, char after, int *ret)
+{
+    int v = 0;
+    for (int i = 0; i < count; i++) {
+        if (**p < '0' || **p > '9') {
+            return false;
+        }
+        v = 10 * v + (*(*p)++ - '0');
+    }
+    *ret = v;
+    return after == '\0' || *(*p)++ == after;
+}
+
 int clock_parse(const char *text, int64_t *ret_wall_ms)
 {
     struct tm tm = {0};
-    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (rest == NULL) {
+    const char *p = text;
+    if (!take_number(&p, 4, '-', &tm.tm_year) || !take_number(&p, 2, '-', &tm.tm_mon) ||
+        !take_number(&p, 2, 'T', &tm.tm_mday) || !take_number(&p, 2, ':', &tm.tm_hour) ||
+        !take_number(&p, 2, ':', &tm.tm_min) || !take_number(&p, 2, '\0', &tm.tm_sec)) {
+        return -ERR_INVALID;
+    }
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    /* timegm would turn 30 February into 2 March. */
+    struct tm given = tm;
+    int64_t secs = (int64_t)timegm(&tm);
+    if (secs < 0 || tm.tm_mon != given.tm_mon || tm.tm_mday != given.tm_mday ||
+        tm.tm_hour != given.tm_hour || tm.tm_min != given.tm_min || tm.tm_sec != given.tm_sec) {
         return -ERR_INVALID;
     }
     int64_t ms = 0;
-    if (*rest == '.') {
-        rest++;
+    if (*p == '.') {
+        p++;
         int digits = 0;
         int64_t scale = 100;
-        while (*rest >= '0' && *rest <= '9' && digits < 9) {
-            ms += (*rest - '0') * scale;
+        while (*p >= '0' && *p <= '9' && digits < 9) {
+            ms += (*p - '0') * scale;
             scale /= 10;
-            rest++;
+            p++;
             digits++;
         }
         if (digits == 0) {
             return -ERR_INVALID;
         }
     }
-    if (strcmp(rest, "Z") != 0) {
+    if (strcmp(p, "Z") != 0) {
         return -ERR_INVALID;
     }
-    *ret_wall_ms = (int64_t)timegm(&tm) * 1000 + ms;
+    *ret_wall_ms = secs * 1000 + ms;
     return 0;
 }
 

@@ -10,9 +10,10 @@ uint64_t clock_mono_ns(void);
 int64_t clock_wall_ms(void);
 
 #define CLOCK_TEXT_MAX 32
-/* RFC 3339, UTC, milliseconds: 2026-01-31T12:00:00.123Z. Out of range years print as year 9999. */
+/* RFC 3339, UTC, milliseconds: 2026-01-31T12:00:00.123Z. Times before 1970 and after 9999 print as the
+ * first and last there are. */
 void clock_format(int64_t wall_ms, char out[CLOCK_TEXT_MAX]);
-/* Reads what clock_format writes (fraction optional). -ERR_INVALID otherwise. */
+/* Reads what clock_format writes (0 to 9 digits of fraction). -ERR_INVALID otherwise. */
 int clock_parse(const char *text, int64_t *ret_wall_ms);
 
 /* "250ms", "30s", "15m", "1h", "7d": one number and one unit, result in ms.

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@ struct db_stmt {
     sqlite3_stmt *raw;
     const char *sql; /* sqlite's own copy */
     int bound;
+    int broken; /* the error that every step returns; such a statement is not kept */
     bool in_use;
     UT_hash_handle hh;
 };
@@ -57,12 +59,16 @@ int db_open(const char *path, enum db_kind kind, struct db **ret, struct errmsg 
     int rc = 0;
     struct db *db = xcalloc(1, sizeof *db);
     if (kind == DB_DURABLE) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0) {
-            rc = errmsg_set(em, -ERR_IO, "cannot open %s", path);
+        /* Only to give a new file its mode. An existing one is left alone: closing a second
+         * descriptor of it would drop the locks of a handle this process has open already. */
+        int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0 && errno != EEXIST) {
+            rc = errmsg_set(em, -ERR_IO, "create %s: %s", path, strerror(errno));
             goto out;
         }
-        (void)close(fd);
+        if (fd >= 0) {
+            (void)close(fd);
+        }
     }
     int rv = sqlite3_open_v2(kind == DB_MEMORY ? ":memory:" : path, &db->raw,
                              SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
@@ -145,8 +151,14 @@ struct db_stmt *db_prepare(struct db *db, const char *sql)
         st = xcalloc(1, sizeof *st);
         st->db = db;
         int rv = sqlite3_prepare_v3(db->raw, sql, -1, SQLITE_PREPARE_PERSISTENT, &st->raw, NULL);
-        if (rv != SQLITE_OK) {
+        if (rv == SQLITE_ERROR) {
             fatal("statement does not prepare: %s: %s", sqlite3_errmsg(db->raw), sql);
+        }
+        if (rv != SQLITE_OK) {
+            /* Preparing reads the schema from the disk: that is not our bug. */
+            st->broken = translate(rv);
+            st->in_use = true;
+            return st;
         }
         st->sql = sqlite3_sql(st->raw);
         HASH_ADD_KEYPTR(hh, db->stmts, st->sql, strlen(st->sql), st);
@@ -160,13 +172,17 @@ struct db_stmt *db_prepare(struct db *db, const char *sql)
 static int next_param(struct db_stmt *st)
 {
     st->bound++;
+    if (st->broken != 0) {
+        return 0;
+    }
     CHECK(st->bound <= sqlite3_bind_parameter_count(st->raw));
     return st->bound;
 }
 
 void db_bind_int(struct db_stmt *st, int64_t v)
 {
-    CHECK(sqlite3_bind_int64(st->raw, next_param(st), v) == SQLITE_OK);
+    int i = next_param(st);
+    CHECK(i == 0 || sqlite3_bind_int64(st->raw, i, v) == SQLITE_OK);
 }
 
 void db_bind_text(struct db_stmt *st, const char *v)
@@ -180,24 +196,30 @@ void db_bind_text(struct db_stmt *st, const char *v)
 
 void db_bind_textn(struct db_stmt *st, const char *v, size_t len)
 {
-    CHECK(sqlite3_bind_text64(st->raw, next_param(st), len == 0 ? "" : v, len, SQLITE_STATIC,
-                              SQLITE_UTF8) == SQLITE_OK);
+    int i = next_param(st);
+    CHECK(i == 0 || sqlite3_bind_text64(st->raw, i, len == 0 ? "" : v, len, SQLITE_STATIC,
+                                        SQLITE_UTF8) == SQLITE_OK);
 }
 
 void db_bind_blob(struct db_stmt *st, struct blob v)
 {
-    CHECK(sqlite3_bind_blob64(st->raw, next_param(st), v.len == 0 ? (const void *)"" : v.data,
-                              v.len, SQLITE_STATIC) == SQLITE_OK);
+    int i = next_param(st);
+    CHECK(i == 0 || sqlite3_bind_blob64(st->raw, i, v.len == 0 ? (const void *)"" : v.data, v.len,
+                                        SQLITE_STATIC) == SQLITE_OK);
 }
 
 void db_bind_null(struct db_stmt *st)
 {
-    CHECK(sqlite3_bind_null(st->raw, next_param(st)) == SQLITE_OK);
+    int i = next_param(st);
+    CHECK(i == 0 || sqlite3_bind_null(st->raw, i) == SQLITE_OK);
 }
 
 int db_step(struct db_stmt *st)
 {
     CHECK(st->in_use);
+    if (st->broken != 0) {
+        return st->broken;
+    }
     CHECK(st->bound == sqlite3_bind_parameter_count(st->raw));
     int rv = sqlite3_step(st->raw);
     if (rv == SQLITE_ROW) {
@@ -208,6 +230,10 @@ int db_step(struct db_stmt *st)
 
 void db_done(struct db_stmt *st)
 {
+    if (st->broken != 0) {
+        free(st);
+        return;
+    }
     (void)sqlite3_reset(st->raw);
     if (st->bound > 0) {
         (void)sqlite3_clear_bindings(st->raw);
@@ -280,28 +306,14 @@ static int user_version(struct db *db, int64_t *ret)
     return rc < 0 ? rc : 0;
 }
 
-int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em)
+static int run_migrations(struct db *db, const struct db_migration *list, int64_t from,
+                          struct errmsg *em)
 {
-    int64_t have;
-    int rc = user_version(db, &have);
-    if (rc != 0) {
-        return errmsg_set(em, rc, "cannot read the schema version: %s", db_errmsg(db));
-    }
-    int64_t known = 0;
-    while (list[known].name != NULL) {
-        known++;
-    }
-    if (have > known) {
-        return errmsg_set(em, -ERR_SCHEMA,
-                          "database has schema %lld, this binary knows up to %lld: use the newer "
-                          "binary that wrote it",
-                          (long long)have, (long long)known);
-    }
-    for (int64_t i = have; i < known; i++) {
+    for (int64_t i = from; list[i].name != NULL; i++) {
         char set_version[64];
         (void)snprintf(set_version, sizeof set_version, "PRAGMA user_version=%lld",
                        (long long)i + 1);
-        rc = db_begin(db);
+        int rc = db_begin(db);
         if (rc == 0) {
             rc = db_exec(db, list[i].sql, em);
         }
@@ -317,4 +329,62 @@ int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em
         }
     }
     return 0;
+}
+
+/* What a statement of ours may rely on is there, as the migrations made it: a damaged schema is
+ * found here and not by a statement that does not prepare. */
+static int check_schema(struct db *db, const struct db_migration *list, struct errmsg *em)
+{
+    struct db *model = NULL;
+    int rc = db_open(NULL, DB_MEMORY, &model, em);
+    if (rc == 0) {
+        rc = run_migrations(model, list, 0, em);
+    }
+    if (rc != 0) {
+        db_close(model);
+        return rc;
+    }
+    struct db_stmt *want = db_prepare(model, "SELECT type, name, sql FROM sqlite_schema"
+                                             " WHERE sql IS NOT NULL");
+    while (rc == 0 && db_step(want) == 1) {
+        struct db_stmt *have = db_prepare(db, "SELECT sql FROM sqlite_schema"
+                                              " WHERE type = ? AND name = ?");
+        db_bind_text(have, db_col_text(want, "type"));
+        db_bind_text(have, db_col_text(want, "name"));
+        int found = db_step(have);
+        if (found < 0) {
+            rc = errmsg_set(em, found, "cannot read the schema: %s", db_errmsg(db));
+        } else if (found == 0 || strcmp(db_col_text(have, "sql"), db_col_text(want, "sql")) != 0) {
+            rc = errmsg_set(em, -ERR_CORRUPT, "%s %s is not what its migrations made",
+                            db_col_text(want, "type"), db_col_text(want, "name"));
+        }
+        db_done(have);
+    }
+    db_done(want);
+    db_close(model);
+    return rc;
+}
+
+int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em)
+{
+    int64_t have;
+    int rc = user_version(db, &have);
+    if (rc != 0) {
+        return errmsg_set(em, rc, "cannot read the schema version: %s", db_errmsg(db));
+    }
+    int64_t known = 0;
+    while (list[known].name != NULL) {
+        known++;
+    }
+    if (have < 0) {
+        return errmsg_set(em, -ERR_CORRUPT, "database has schema %lld", (long long)have);
+    }
+    if (have > known) {
+        return errmsg_set(em, -ERR_SCHEMA,
+                          "database has schema %lld, this binary knows up to %lld: use the newer "
+                          "binary that wrote it",
+                          (long long)have, (long long)known);
+    }
+    rc = run_migrations(db, list, have, em);
+    return rc == 0 && have > 0 ? check_schema(db, list, em) : rc;
 }

@@ -8,8 +8,8 @@
  *     }
  *     db_done(st);
  *
- * A statement that does not prepare, a bind past the last parameter or a column that is not there
- * is our own bug and fails a CHECK. Errors of the engine come back as -ERR_IO (disk), -ERR_CORRUPT,
+ * SQL that is wrong, a bind past the last parameter or a column that is not there is our own bug and
+ * fails a CHECK. Errors of the engine come back from db_step as -ERR_IO (disk), -ERR_CORRUPT,
  * -ERR_CONFLICT (a constraint) or -ERR_BUSY. */
 #ifndef RAP_BASE_DB_H
 #define RAP_BASE_DB_H
@@ -65,7 +65,8 @@ bool db_col_is_null(struct db_stmt *st, const char *column);
 sqlite3_stmt *db_stmt_handle(struct db_stmt *st);
 
 /* Migrations: a NULL-terminated array of {name, sql} in order. Each runs in its own transaction
- * with PRAGMA user_version; a database of a higher version is refused with -ERR_SCHEMA. */
+ * with PRAGMA user_version; a database of a higher version is refused with -ERR_SCHEMA, one that
+ * lacks something the migrations made with -ERR_CORRUPT. */
 struct db_migration {
     const char *name;
     const char *sql;

@@ -14,7 +14,7 @@ static const struct {
 static int find(int rc)
 {
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-        if (table[i].number == -rc) {
+        if (-table[i].number == rc) { /* -rc would overflow for INT_MIN, which a peer may send */
             return (int)i;
         }
     }

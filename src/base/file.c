@@ -127,8 +127,20 @@ int file_read(const char *path, struct buf *out, struct errmsg *em)
     return rc;
 }
 
+static bool is_dir(const char *path)
+{
+    struct stat st;
+    int e = errno;
+    bool yes = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    errno = e;
+    return yes;
+}
+
 int file_mkdirs(const char *path, struct errmsg *em)
 {
+    if (*path == '\0') {
+        return errmsg_set(em, -ERR_INVALID, "empty directory name");
+    }
     char *p = xstrdup(path);
     int rc = 0;
     for (char *c = p + 1; rc == 0; c++) {
@@ -139,7 +151,7 @@ int file_mkdirs(const char *path, struct errmsg *em)
         *c = '\0';
         if (mkdir(p, 0700) == 0) {
             rc = sync_parent(p, em);
-        } else if (errno != EEXIST) {
+        } else if (errno != EEXIST || !is_dir(p)) {
             rc = io_error(em, "mkdir", p);
         }
         *c = old;

@@ -27,10 +27,16 @@ struct uuid uuid_new(void)
 
 void uuid_format(const struct uuid *u, char out[UUID_TEXT_MAX])
 {
-    char hex[33];
-    hex_encode(u->b, 16, hex);
-    (void)snprintf(out, UUID_TEXT_MAX, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12,
-                   hex + 16, hex + 20);
+    static const uint8_t group_bytes[] = {4, 2, 2, 2, 6};
+    size_t from = 0;
+    for (size_t i = 0; i < sizeof group_bytes; i++) {
+        if (i > 0) {
+            *out++ = '-';
+        }
+        hex_encode(u->b + from, group_bytes[i], out);
+        out += 2 * (size_t)group_bytes[i];
+        from += group_bytes[i];
+    }
 }
 
 int uuid_parse(const char *text, struct uuid *ret)

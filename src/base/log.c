@@ -1,8 +1,8 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 
-#include <ctype.h>
 #include <unistd.h>
 
 static enum log_level max_level = LOG_INFO;
@@ -33,8 +33,11 @@ void log_set_node(const char *name)
     (void)snprintf(node_name, sizeof node_name, "%s", name);
 }
 
+/* Room for PAIRS_MAX bytes that JSON all escapes, in the shortest pairs there are: a line is never cut
+ * in the middle of its JSON. */
+#define PAIRS_MAX 1536
 struct line {
-    char text[2048];
+    char text[8192];
     size_t len;
 };
 
@@ -112,23 +115,37 @@ static void put_pairs_json(struct line *l, const char *p)
     }
 }
 
+/* A peer's bytes may be among the values: no control character reaches a terminal, and JSON is UTF-8.
+ * What is neither, or was cut in the middle, becomes question marks. */
+static void scrub(char *s)
+{
+    size_t left = strlen(s);
+    while (left > 0) {
+        size_t n = 1;
+        while (n < 4 && n < left && !text_is_clean(s, n)) {
+            n++;
+        }
+        if (!text_is_clean(s, n)) {
+            *s = '?';
+            n = 1;
+        }
+        s += n;
+        left -= n;
+    }
+}
+
 void log_write(enum log_level level, enum log_module module, const char *phrase, const char *fmt,
                ...)
 {
     if (!log_enabled(level)) {
         return;
     }
-    char pairs[1536];
+    char pairs[PAIRS_MAX];
     va_list ap;
     va_start(ap, fmt);
     (void)vsnprintf(pairs, sizeof pairs, fmt, ap);
     va_end(ap);
-    /* A peer's bytes may be among the values: no control character reaches a terminal. */
-    for (char *p = pairs; *p != '\0'; p++) {
-        if (iscntrl((unsigned char)*p)) {
-            *p = '?';
-        }
-    }
+    scrub(pairs);
     char time_text[CLOCK_TEXT_MAX];
     clock_format(clock_wall_ms(), time_text);
 

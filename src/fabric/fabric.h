@@ -81,7 +81,7 @@ void fabric_close(struct fabric *f, void (*cb)(void *data), void *data);
 int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count,
                         const struct pki_key *key, struct errmsg *em);
 /* Trust changed: sessions whose peer is now banned close with FABRIC_CLOSE_REVOKED. Returns how
- * many. Also runs by itself when a peer's certificate expires. */
+ * many. Sessions of authorities whose CA was retired close too, to be judged anew. Also runs by itself when a peer's certificate expires. */
 size_t fabric_recheck(struct fabric *f);
 void fabric_local_addr(const struct fabric *f, struct addr *ret);
 
@@ -158,6 +158,7 @@ struct fabric_stream_to {
                                 *authority* name under the trusted (or pinned) root */
     const char *service;
     bool bulk;               /* use the bulk connection */
+    size_t frame_max_bytes;  /* 0: as the service of this name here, else RPC_FRAME_MAX */
 };
 /* The stream is usable at once; frames wait for the session. Failure to connect ends it through
  * closed(). */

@@ -35,17 +35,19 @@ int token_parse(const char *text, size_t len, struct join_token *ret, struct err
     struct buf raw;
     buf_init(&raw, FIXED_BYTES + TOKEN_ADDRESSES_MAX);
     int rc = b64url_decode(text + prefix, len - prefix, &raw);
-    size_t tail = raw.len - (raw.len < FIXED_BYTES ? raw.len : FIXED_BYTES);
-    const char *addresses = (const char *)raw.data + FIXED_BYTES;
-    if (rc != 0 || raw.len <= FIXED_BYTES || !text_is_clean(addresses, tail)) {
+    struct blob tail = blob_of(NULL, 0);
+    if (rc == 0 && raw.len > FIXED_BYTES) {
+        tail = blob_of(raw.data + FIXED_BYTES, raw.len - FIXED_BYTES);
+    }
+    if (tail.len == 0 || !text_is_clean((const char *)tail.data, tail.len)) {
         rc = errmsg_set(em, -ERR_MALFORMED, "join token is damaged: copy it whole");
         goto out;
     }
     memcpy(ret->cluster_id.b, raw.data, 16);
     memcpy(ret->root_fingerprint, raw.data + 16, 32);
     memcpy(ret->secret, raw.data + 48, 32);
-    memcpy(ret->addresses, addresses, tail);
-    ret->addresses[tail] = '\0';
+    memcpy(ret->addresses, tail.data, tail.len);
+    ret->addresses[tail.len] = '\0';
 out:
     buf_wipe(&raw);
     return rc;

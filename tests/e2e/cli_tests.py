@@ -27,7 +27,7 @@ def check_row(where, row):
 
 def test_json_output_has_the_promised_shape(env):
     c = env.cluster(authorities=3, nodes=1)
-    c.a1.ok("role", "assign", "n1", "entry-node")
+    c.a1.ok("role", "assign", "n1", "relay-node")
     _, token = c.token("--ttl", "1h", "--uses", "1")
     expect({"id", "token", "expires_at"} <= set(token), "token create", sorted(token))
     check_row("token create", token)
@@ -42,7 +42,7 @@ def test_json_output_has_the_promised_shape(env):
         for row in answer["items"]:
             check_row(f"{noun} list", row)
     node = c.a1.ok("node", "show", "n1")
-    expect(node["name"] == "n1" and "entry-node" in str(node["roles"]), "node show", node)
+    expect(node["name"] == "n1" and "relay-node" in str(node["roles"]), "node show", node)
     expect(c.a1.ok("node", "show", node["id"])["id"] == node["id"], "by id")
     # Pages add up to the whole.
     whole = [e["id"] for e in all_items(c.a1, "audit")]
@@ -97,7 +97,7 @@ def test_a_dangerous_act_asks_first(env):
 
 def test_dry_run_changes_nothing(env):
     c = env.cluster(authorities=3, nodes=1)
-    for args in (("token", "create"), ("role", "assign", "n1", "entry-node"),
+    for args in (("token", "create"), ("role", "assign", "n1", "relay-node"),
                  ("node", "revoke", "n1", "--reason", "x", "--yes")):
         r = c.a1.cli(*args, "--dry-run")
         expect(r.rc == OK, f"{args} --dry-run", r)
@@ -110,12 +110,12 @@ def test_a_repeated_request_id_gets_the_first_answer(env):
     """D14, S4: through another authority too; another request under the same id is refused."""
     c = env.cluster(authorities=3, nodes=1)
     key = {"Idempotency-Key": "0190b7a2-0000-7000-8000-0000000000aa"}
-    body = {"node": "n1", "role": "entry-node"}
+    body = {"node": "n1", "role": "relay-node"}
     first = c.a1.api("POST", "/v1/roles", body, key)
     again = c.a2.api("POST", "/v1/roles", body, key)
     expect(first[0] in (200, 201) and again[0] in (200, 201), "both succeed", first, again)
     expect(first[1] == again[1], "with one answer", first, again)
-    other = c.a3.api("POST", "/v1/roles", {"node": "n1", "role": "relay-node"}, key)
+    other = c.a3.api("POST", "/v1/roles", {"node": "n1", "role": "core-mesh"}, key)
     expect(other[0] == 422 and other[1]["code"] == "idempotency_key_reused", "not for another",
            other)
     expect(len(all_items(c.a1, "role")) == 1, "one role")

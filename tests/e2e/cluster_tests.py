@@ -22,7 +22,7 @@ def test_bootstrap_three_and_enroll_two(env):
     expect(len(ids) == 5, "five different ids", ids)
     expect(len({n.status()["cluster_id"] for n in c.nodes.values()}) == 1, "one cluster id")
     # ENR-04: approval grants no role.
-    expect(c.n1.status()["roles"] == [], "an ordinary node starts with no roles", c.n1.status())
+    expect(c.n1.roles() == [], "an ordinary node starts with no roles", c.n1.status())
     expect(c.a1.ok("audit", "verify")["ok"] is True, "the audit chain verifies")
 
 
@@ -96,7 +96,7 @@ def picture(node):
 
 def decided(picture_):
     """What must be the same after a restart: all but live state and what a new term writes."""
-    live = ("last_seen_at", "health_status", "last_contact_ms", "in_contact", "match_index",
+    live = ("last_seen_at", "last_heartbeat_at", "health_status", "last_contact_ms", "in_contact", "match_index",
             "updated_at", "raft_role", "leader")
     out = {noun: [{k: v for k, v in row.items() if k not in live} for row in rows]
            for noun, rows in picture_.items()}
@@ -110,7 +110,7 @@ LIVE_EVENTS = ("term_start", "term_started", "node_health", "health_changed")
 def test_full_restart_of_all_authorities_loses_nothing(env):
     c = env.cluster(authorities=3, nodes=1)
     c.token("--uses", "3")
-    c.a2.ok("role", "assign", "n1", "entry-node")
+    c.a2.ok("role", "assign", "n1", "relay-node")
     before = decided(picture(c.a1))
     for how in ("stop", "kill9"):
         for a in c.authorities():
@@ -132,8 +132,8 @@ def sorted_rows(rows):
 
 def test_offline_start_uses_the_stored_snapshot(env):
     c = env.cluster(authorities=3, nodes=1)
-    c.a1.ok("role", "assign", "n1", "entry-node")
-    wait_until(lambda: c.n1.status()["roles"] == ["entry-node"], "the role to reach n1")
+    c.a1.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: c.n1.roles() == ["relay-node"], "the role to reach n1")
     held = c.n1.ok("config", "show")
     for a in c.authorities():
         a.stop()
@@ -143,7 +143,7 @@ def test_offline_start_uses_the_stored_snapshot(env):
     again = c.n1.ok("config", "show")
     for key in ("epoch", "config_version", "node_id", "cluster_id", "expires_at"):
         expect(again[key] == held[key], f"the same {key} as before", held, again)
-    expect(c.n1.status()["roles"] == ["entry-node"], "the role of the stored snapshot")
+    expect(c.n1.roles() == ["relay-node"], "the role of the stored snapshot")
     r = c.n1.cli("config", "verify")
     expect(r.rc == OK, "the stored snapshot verifies offline", r)
     r = c.n1.cli("status", "--check")
@@ -156,17 +156,17 @@ def test_offline_start_uses_the_stored_snapshot(env):
 def test_role_reaches_its_node_and_no_other(env):
     """ROLE-05, RULE-14: a node's snapshot holds its own roles."""
     c = env.cluster(authorities=3, nodes=2)
-    c.a3.ok("role", "assign", "n1", "entry-node")
-    wait_until(lambda: c.n1.status()["roles"] == ["entry-node"], "the role to reach n1", LIMIT)
-    expect(c.n2.status()["roles"] == [], "no role at n2", c.n2.status())
-    c.a2.ok("role", "unassign", "n1", "entry-node")
-    wait_until(lambda: c.n1.status()["roles"] == [], "the role to leave n1", LIMIT)
+    c.a3.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: c.n1.roles() == ["relay-node"], "the role to reach n1", LIMIT)
+    expect(c.n2.roles() == [], "no role at n2", c.n2.status())
+    c.a2.ok("role", "unassign", "n1", "relay-node")
+    wait_until(lambda: c.n1.roles() == [], "the role to leave n1", LIMIT)
 
 
 def test_audit_chain_verifies_and_lists_events(env):
     """AUD-01, S16."""
     c = env.cluster(authorities=3, nodes=1)
-    c.a1.ok("role", "assign", "n1", "entry-node")
+    c.a1.ok("role", "assign", "n1", "relay-node")
     _, token = c.token("--uses", "1")
     c.a1.ok("token", "revoke", token["id"], "--yes")
     c.settle()

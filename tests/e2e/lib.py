@@ -187,6 +187,10 @@ class Node:
         expect(isinstance(r.json, dict) and "node_id" in r.json, f"{self.name}: no status", r)
         return r.json
 
+    def roles(self):
+        """Names of the roles this node knows it has."""
+        return sorted(r["role"] if isinstance(r, dict) else r for r in self.status()["roles"])
+
     # --- the daemon ---
     def start(self, wait=True):
         expect(self.process is None, f"{self.name} is running already")
@@ -441,8 +445,11 @@ class Env:
         c.start_all()
         return c
 
+    def token_folder(self):
+        return os.path.join(self.folder, "tokens")
+
     def token_file(self, text):
-        folder = os.path.join(self.folder, "tokens")
+        folder = self.token_folder()
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, f"t{len(os.listdir(folder))}")
         with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w",

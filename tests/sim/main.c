@@ -169,7 +169,7 @@ static int seeds(const struct options *o)
                  (unsigned long long)t.reads, (unsigned long long)t.unknown,
                  (unsigned long long)t.messages, (unsigned long long)t.taken,
                  (unsigned long long)t.installed, (unsigned long long)t.disk_errors,
-                 (unsigned long long)t.corruptions);
+                 (unsigned long long)t.corruptions, cpu, (double)t.virtual_s / cpu);
     (void)printf("sim: seeds=%llu virtual_s=%llu real_s=%.1f speed=%.0fx commits=%llu "
                  "elections=%llu crashes=%llu\n",
                  (unsigned long long)t.seeds, (unsigned long long)t.virtual_s, real,

@@ -1,0 +1,94 @@
+#include "admin/cli_util.h"
+
+int cli_run_node_list(struct cli *c)
+{
+    static const struct out_col cols[] = {
+        {"ID", "id", OUT_TEXT},
+        {"NAME", "name", OUT_TEXT},
+        {"IDENTITY", "identity_state", OUT_STATE},
+        {"HEALTH", "health_status", OUT_STATE},
+        {"ROLES", "roles", OUT_TEXT},
+        {"ADDRESS", "address", OUT_TEXT},
+        {"VERSION", "agent_version", OUT_TEXT},
+        {"SEEN", "last_seen_at", OUT_AGE},
+    };
+    struct out_list list = {"/v1/nodes", cols, ARRAY_SIZE(cols), false, "no nodes"};
+    return out_list(c, &list);
+}
+
+int cli_run_node_show(struct cli *c)
+{
+    return util_show(c, "/v1/nodes/", c->operands[0]);
+}
+
+int cli_run_node_rename(struct cli *c)
+{
+    struct buf path;
+    struct util_body body;
+    util_path(&path, "/v1/nodes/", c->operands[0], "");
+    util_body_begin(&body);
+    mp_doc_str(&body.w, &body.d, "name", c->operands[1]);
+    int rc = util_mutate(c, "PATCH", &path, util_body_end(&body), "renamed");
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+/* Finds the node, says what would happen to it and asks. Puts its full id in ret_id. */
+static int announce(struct cli *c, const char *effect, const char *question, char ret_id[128])
+{
+    char name[128], fingerprint[65], state[32];
+    struct buf doc, roles;
+    int rc = util_fetch(c, "/v1/nodes/", c->operands[0], &doc);
+    if (rc == CLI_OK) {
+        mp_find_str(buf_blob(&doc), "id", ret_id, 128);
+        mp_find_str(buf_blob(&doc), "name", name, sizeof name);
+        mp_find_str(buf_blob(&doc), "fingerprint", fingerprint, sizeof fingerprint);
+        mp_find_str(buf_blob(&doc), "identity_state", state, sizeof state);
+        buf_init(&roles, 1024);
+        out_cell(mp_find(buf_blob(&doc), "roles"), OUT_TEXT, 0, &roles);
+        cli_note(c, "node %s (%s), identity %s, key %.16s, roles %s", name, ret_id, state,
+                 fingerprint, buf_cstr(&roles));
+        buf_fini(&roles);
+        cli_note(c, "effect: %s", effect);
+        rc = cli_confirm(c, question);
+    }
+    buf_fini(&doc);
+    return rc;
+}
+
+int cli_run_node_revoke(struct cli *c)
+{
+    char id[128];
+    struct buf path;
+    struct util_body body;
+    int rc = announce(c,
+                      "its key is banned for ever, its sessions are cut within seconds, its roles "
+                      "stop counting; to come back the host needs a new key and a new join",
+                      "Revoke it?", id);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    util_path(&path, "/v1/nodes/", id, "/revoke");
+    util_body_begin(&body);
+    mp_doc_str(&body.w, &body.d, "reason", cli_get(c, "reason"));
+    rc = util_mutate(c, "POST", &path, util_body_end(&body), "revoked");
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+int cli_run_node_remove(struct cli *c)
+{
+    char id[128];
+    struct buf path;
+    int rc = announce(c, "it leaves every list; its key stays banned and the audit keeps it",
+                      "Remove it?", id);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    util_path(&path, "/v1/nodes/", id, "");
+    rc = util_mutate(c, "DELETE", &path, blob_of(NULL, 0), "removed");
+    buf_fini(&path);
+    return rc;
+}

@@ -1,0 +1,31 @@
+#include "admin/cli_util.h"
+
+#include "admin/api.h"
+
+int cli_run_status(struct cli *c)
+{
+    struct buf doc;
+    bool check = cli_get(c, "check") != NULL;
+    int rc = util_fetch(c, "/v1/status", NULL, &doc);
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&doc));
+        if (check && !api_status_ready(buf_blob(&doc))) {
+            cli_note(c, "not ready: see health, authority_state and quorum above, and the daemon's log");
+            rc = CLI_DEGRADED;
+        }
+    }
+    buf_fini(&doc);
+    return rc;
+}
+
+int cli_run_sessions(struct cli *c)
+{
+    static const struct out_col cols[] = {
+        {"NODE", "node_id", OUT_TEXT},      {"ADDRESS", "address", OUT_TEXT},
+        {"STATE", "state", OUT_STATE},      {"RTT_US", "rtt_us", OUT_TEXT},
+        {"SENT", "bytes_sent", OUT_TEXT},   {"RECEIVED", "bytes_received", OUT_TEXT},
+        {"LOST", "packets_lost", OUT_TEXT},
+    };
+    struct out_list list = {"/v1/fabric/sessions", cols, ARRAY_SIZE(cols), true, "no sessions"};
+    return out_list(c, &list);
+}

@@ -1,0 +1,145 @@
+/* Every command there is. Help, completions and the man page come from here too. */
+#include "admin/cli_priv.h"
+
+#define LISTEN {"listen", "IP:PORT", "UDP address to listen on", true, false}
+#define ADVERTISE {"advertise", "HOST:PORT", "where others reach it (default: --listen)", false, false}
+#define OWNER_DIR {"owner-dir", "DIR", \
+                   "where root.key and root.crt are (default: DATA-DIR/owner/CLUSTER-ID)", false, false}
+#define PASSPHRASE {"passphrase-file", "F", \
+                    "passphrase of the root key (or RAP_OWNER_PASSPHRASE)", false, false}
+#define REASON {"reason", "TEXT", "why; kept in the audit", true, false}
+#define NAME {"name", "N", "name of this node (default: host name)", false, false}
+
+const struct cli_opt cli_common[] = {
+    {"data-dir", "D", "data directory (RAP_DATA_DIR; default /var/lib/rap)", false, false},
+    {"output", "table|json", "-o; json is stable, tables are for people (RAP_OUTPUT)", false, false},
+    {"timeout", "T", "how long to wait and try again (RAP_TIMEOUT; default 60s)", false, false},
+    {"yes", NULL, "do not ask", false, false},
+    {"no-input", NULL, "never ask: fail instead", false, false},
+    {"help", NULL, "-h; show help", false, false},
+    {0},
+};
+
+const struct cli_opt *cli_flag_opt(unsigned flags, size_t i)
+{
+    static const struct {
+        unsigned flag;
+        struct cli_opt opt;
+    } list[] = {
+        {CLI_READS, {"stale", NULL, "answer from what this node knows, majority or not", false, false}},
+        {CLI_MUTATES, {"dry-run", NULL, "check and describe, change nothing", false, false}},
+        {CLI_LISTS, {"limit", "N", "one page of at most N (1-500)", false, false}},
+        {CLI_LISTS, {"cursor", "C", "continue after an earlier page", false, false}},
+        {CLI_NO_WAIT, {"no-wait", NULL, "return at once", false, false}},
+    };
+    for (size_t k = 0; k < ARRAY_SIZE(list); k++) {
+        if ((flags & list[k].flag) != 0 && i-- == 0) {
+            return &list[k].opt;
+        }
+    }
+    return NULL;
+}
+
+const struct cli_cmd cli_commands[] = {
+    {"init", NULL, "", "make a new cluster with this host as its first authority",
+     "Creates the root key in the owner directory and this node's own keys. Move the owner directory "
+     "offline afterwards: it is needed only to add authorities and to recover.",
+     CLI_OFFLINE, cli_run_init,
+     {{"cluster", "NAME", "name of the cluster", true, false}, LISTEN, ADVERTISE, NAME, OWNER_DIR,
+      PASSPHRASE}},
+    {"agent", "run", "", "run the node in the foreground; logs on stderr",
+     "Ready when `rap status --check` exits 0. SIGTERM ends it cleanly.",
+     CLI_OFFLINE, cli_run_agent,
+     {{"heartbeat", "T", "Raft heartbeat (default 50ms)", false, false},
+      {"election", "T", "Raft election timeout (default 500ms)", false, false},
+      {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
+      {"log-format", "logfmt|json", "default logfmt", false, false},
+      {"log-level", "L", "error, warn, info or debug (default info)", false, false}}},
+    {"status", NULL, "", "this node: identity, roles, authority, quorum",
+     "With --check: exits 0 when ready, 8 when degraded, 6 when no daemon answers.", CLI_READS,
+     cli_run_status, {{"check", NULL, "exit code says whether the node is ready", false, false}}},
+
+    {"token", "create", "", "make a join token; it is shown once",
+     "The secret is made here and never leaves: the cluster stores its SHA-256.", CLI_MUTATES,
+     cli_run_token_create,
+     {{"ttl", "T", "how long it is valid (default 1h)", false, false},
+      {"uses", "N", "how many hosts may use it (default 1)", false, false},
+      {"role", "R", "a role the host may ask for (repeat; default any)", false, true},
+      {"name", "N", "only a host of this name may use it", false, false},
+      {"print-join", NULL, "also print the command for the new host", false, false}}},
+    {"token", "list", "", "join tokens (never their secrets)", NULL, CLI_READS | CLI_LISTS,
+     cli_run_token_list, {{0}}},
+    {"token", "revoke", "ID", "make a join token useless", NULL, CLI_MUTATES, cli_run_token_revoke,
+     {{0}}},
+    {"join", NULL, "", "make this host a node of a cluster, with a token",
+     "Prints this host's key fingerprint for the person who approves it, then waits for the decision "
+     "(with --timeout: that long). Run again to resume.",
+     CLI_OFFLINE | CLI_NO_WAIT, cli_run_join,
+     {{"token-file", "F|-", "file with the token, - for stdin", true, false}, LISTEN, ADVERTISE, NAME,
+      {"role", "R", "a role to ask for (repeat)", false, true}}},
+
+    {"request", "list", "", "hosts that asked to join", NULL, CLI_READS | CLI_LISTS,
+     cli_run_request_list,
+     {{"status", "S", "pending, approved, rejected or expired", false, false}}},
+    {"request", "show", "ID", "one request: facts, capabilities, source, fingerprint", NULL,
+     CLI_READS, cli_run_request_show, {{0}}},
+    {"request", "approve", "ID", "admit a host whose fingerprint you compared",
+     "Compare with what `rap join` printed on that host: the whole fingerprint or its first 16 "
+     "digits.",
+     CLI_MUTATES, cli_run_request_approve,
+     {{"fingerprint", "FP", "64 hex digits, or the first 16", true, false}}},
+    {"request", "reject", "ID", "turn a host away", NULL, CLI_MUTATES, cli_run_request_reject,
+     {REASON}},
+
+    {"node", "list", "", "nodes of the cluster", NULL, CLI_READS | CLI_LISTS, cli_run_node_list,
+     {{0}}},
+    {"node", "show", "N", "one node, by name, id or unique prefix", NULL, CLI_READS,
+     cli_run_node_show, {{0}}},
+    {"node", "rename", "N NAME", "give a node another name", NULL, CLI_MUTATES, cli_run_node_rename,
+     {{0}}},
+    {"node", "revoke", "N", "ban a node's key for ever and cut its sessions", NULL, CLI_MUTATES,
+     cli_run_node_revoke, {REASON}},
+    {"node", "remove", "N", "take a revoked node out of the lists", NULL, CLI_MUTATES,
+     cli_run_node_remove, {{0}}},
+
+    {"authority", "list", "", "the nodes that decide", NULL, CLI_READS, cli_run_authority_list,
+     {{0}}},
+    {"authority", "add", "N", "make a node an authority; needs the owner's root key",
+     "Asks the node for a key of its own, certifies it with the root key here, and waits until the "
+     "node votes.",
+     CLI_MUTATES | CLI_NO_WAIT, cli_run_authority_add, {OWNER_DIR, PASSPHRASE}},
+    {"authority", "remove", "N", "take an authority out; it can neither vote nor read afterwards",
+     NULL, CLI_MUTATES, cli_run_authority_remove,
+     {{"reason", "TEXT", "why; kept in the audit", false, false}}},
+    {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
+     CLI_MUTATES, cli_run_authority_transfer, {{0}}},
+
+    {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES, cli_run_role_assign,
+     {{"org", "O", "only for this organization", false, false}}},
+    {"role", "unassign", "N ROLE", "take a role away", NULL, CLI_MUTATES, cli_run_role_unassign,
+     {{"org", "O", "only for this organization", false, false}}},
+    {"role", "list", "", "role assignments", NULL, CLI_READS | CLI_LISTS, cli_run_role_list,
+     {{"node", "N", "of one node", false, false}}},
+
+    {"audit", "list", "", "what happened and who did it", NULL, CLI_READS | CLI_LISTS,
+     cli_run_audit_list,
+     {{"event-type", "T", "only this kind of event", false, false},
+      {"subject", "ID", "only about this thing", false, false}}},
+    {"audit", "verify", "", "recompute the hash chain", NULL, CLI_READS, cli_run_audit_verify, {{0}}},
+    {"audit", "export", "", "every event as JSON lines on stdout", NULL, CLI_READS,
+     cli_run_audit_export, {{"event-type", "T", "only this kind of event", false, false}}},
+
+    {"config", "show", "", "the signed configuration this node holds", NULL, 0, cli_run_config_show,
+     {{0}}},
+    {"config", "verify", "", "check its signature, chain, scope and age", NULL, 0,
+     cli_run_config_verify, {{0}}},
+    {"fabric", "sessions", "", "this node's QUIC sessions", NULL, 0, cli_run_sessions, {{0}}},
+
+    {"version", NULL, "", "version of this binary", NULL, CLI_OFFLINE, cli_run_version, {{0}}},
+    {"completion", NULL, "SHELL", "completions for bash, zsh or fish",
+     "For bash: rap completion bash > /etc/bash_completion.d/rap", CLI_OFFLINE, cli_run_completion,
+     {{0}}},
+    {"help", NULL, "[COMMAND] [VERB]", "help on everything or one command", NULL, CLI_OFFLINE,
+     cli_run_help, {{0}}},
+    {0},
+};

@@ -1,0 +1,150 @@
+#include "admin/cli_util.h"
+
+#include "base/rng.h"
+#include "base/text.h"
+#include "pki/pki.h"
+#include "wire/token.h"
+
+int cli_run_token_list(struct cli *c)
+{
+    static const struct out_col cols[] = {
+        {"ID", "id", OUT_TEXT},
+        {"USED", "used_count", OUT_TEXT},
+        {"MAX", "max_uses", OUT_TEXT},
+        {"EXPIRES", "expires_at", OUT_AGE},
+        {"REVOKED", "revoked_at", OUT_AGE},
+        {"SCOPE", "scope", OUT_TEXT},
+        {"CREATED", "created_at", OUT_AGE},
+    };
+    struct out_list list = {"/v1/tokens", cols, ARRAY_SIZE(cols), false,
+                            "no tokens yet: make one with `rap token create`"};
+    return out_list(c, &list);
+}
+
+int cli_run_token_revoke(struct cli *c)
+{
+    struct buf path;
+    util_path(&path, "/v1/tokens/", c->operands[0], "");
+    int rc = util_mutate(c, "DELETE", &path, blob_of(NULL, 0), "the token is useless now");
+    buf_fini(&path);
+    return rc;
+}
+
+static int request_body(struct cli *c, const uint8_t secret[32], struct util_body *b)
+{
+    uint8_t hash[PKI_HASH_BYTES];
+    int64_t uses = 1, ttl_ms = 3600000;
+    size_t roles = 0;
+    int rc = cli_get_count(c, "uses", &uses);
+    rc = rc != CLI_OK ? rc : cli_get_duration(c, "ttl", &ttl_ms);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (ttl_ms < 1000 || ttl_ms > TOKEN_TTL_MAX_MS) {
+        return cli_usage(c, NULL, "--ttl: 1s to 30d");
+    }
+    pki_sha256(blob_of(secret, 32), hash);
+    mp_doc_str(&b->w, &b->d, "ttl", cli_get(c, "ttl") == NULL ? "1h" : cli_get(c, "ttl"));
+    mp_doc_int(&b->w, &b->d, "max_uses", uses);
+    if (cli_get(c, "name") != NULL) {
+        mp_doc_str(&b->w, &b->d, "name", cli_get(c, "name"));
+    }
+    while (cli_get_nth(c, "role", roles) != NULL) {
+        roles++;
+    }
+    if (roles > 0) {
+        mp_doc_key(&b->w, &b->d, "roles");
+        mp_put_array(&b->w, (uint32_t)roles);
+        for (size_t i = 0; i < roles; i++) {
+            mp_put_str(&b->w, cli_get_nth(c, "role", i));
+        }
+    }
+    mp_doc_hex(&b->w, &b->d, "secret_hash", blob_of(hash, sizeof hash));
+    return CLI_OK;
+}
+
+/* The token's text, from what the cluster answered and our secret. */
+static int token_text(struct blob answer, const uint8_t secret[32], struct buf *out)
+{
+    struct join_token t;
+    char cluster_id[UUID_TEXT_MAX];
+    char fingerprint[65];
+    memcpy(t.secret, secret, sizeof t.secret);
+    mp_find_str(answer, "cluster_id", cluster_id, sizeof cluster_id);
+    mp_find_str(answer, "root_fingerprint", fingerprint, sizeof fingerprint);
+    mp_find_str(answer, "addresses", t.addresses, sizeof t.addresses);
+    int rc = uuid_parse(cluster_id, &t.cluster_id);
+    rc = rc != 0 ? rc : hex_decode(fingerprint, t.root_fingerprint, 32);
+    rc = rc != 0 ? rc : t.addresses[0] == '\0' ? -ERR_INVALID : 0;
+    if (rc == 0) {
+        token_format(&t, out);
+    }
+    explicit_bzero(&t, sizeof t);
+    return rc;
+}
+
+static void show(struct cli *c, struct blob answer, struct buf *token)
+{
+    struct util_body b;
+    struct mp_reader r;
+    util_body_begin(&b);
+    mp_reader_init(&r, answer);
+    uint32_t n = mp_get_map(&r, UINT32_MAX);
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        struct blob key = mp_get_str(&r, SIZE_MAX);
+        struct blob value = mp_skip(&r);
+        b.d.count++;
+        mp_put_strn(&b.w, (const char *)key.data, key.len);
+        mp_put_raw(&b.w, value);
+        if (i == 0) { /* right after the id */
+            mp_doc_str(&b.w, &b.d, "token", buf_cstr(token));
+        }
+    }
+    char *join = xasprintf("rap join --token-file - --listen IP:PORT <<'END'\n%s\nEND",
+                           buf_cstr(token));
+    bool print_join = cli_get(c, "print-join") != NULL;
+    if (print_join && c->json) {
+        mp_doc_str(&b.w, &b.d, "join_command", join);
+    }
+    out_doc(c, util_body_end(&b));
+    buf_wipe(&b.bytes);
+    if (print_join && !c->json) {
+        fprintf(c->out, "\nOn the new host, with its own address and a free UDP port:\n\n%s\n", join);
+    }
+    explicit_bzero(join, strlen(join));
+    free(join);
+    cli_note(c, "the token is shown once; then watch `rap request list --status pending`");
+}
+
+int cli_run_token_create(struct cli *c)
+{
+    uint8_t secret[32];
+    struct util_body body;
+    struct buf path, answer, token;
+    util_body_begin(&body);
+    util_path(&path, "/v1/tokens", NULL, "");
+    buf_init(&answer, CLIENT_DOC_MAX);
+    buf_init(&token, TOKEN_TEXT_MAX);
+    rng_bytes(secret, sizeof secret);
+    int rc = request_body(c, secret, &body);
+    rc = rc != CLI_OK ? rc : client_send(c, "POST", &path, util_body_end(&body), &answer);
+    if (rc != CLI_OK) {
+        goto out;
+    }
+    if (c->dry_run) {
+        out_doc(c, buf_blob(&answer));
+        cli_note(c, "dry run: no token was made");
+    } else if (token_text(buf_blob(&answer), secret, &token) != 0) {
+        rc = cli_fail(c, -ERR_MALFORMED, "revoke it (`rap token list`), then check versions",
+                      "the daemon did not say how to reach the cluster");
+    } else {
+        show(c, buf_blob(&answer), &token);
+    }
+out:
+    util_body_fini(&body);
+    buf_fini(&path);
+    buf_fini(&answer);
+    buf_wipe(&token);
+    explicit_bzero(secret, sizeof secret);
+    return rc;
+}

@@ -1,0 +1,68 @@
+#include "admin/cli_util.h"
+
+void util_body_begin(struct util_body *b)
+{
+    buf_init(&b->bytes, 1u << 16);
+    mp_writer_init(&b->w, &b->bytes);
+    mp_doc_begin(&b->w, &b->d);
+}
+
+struct blob util_body_end(struct util_body *b)
+{
+    mp_doc_end(&b->w, &b->d);
+    return buf_blob(&b->bytes);
+}
+
+void util_body_fini(struct util_body *b)
+{
+    buf_fini(&b->bytes);
+}
+
+void util_path(struct buf *path, const char *prefix, const char *value, const char *suffix)
+{
+    buf_init(path, CLI_PATH_MAX);
+    buf_add_str(path, prefix);
+    if (value != NULL) {
+        client_segment(path, value);
+    }
+    buf_add_str(path, suffix);
+}
+
+int util_fetch(struct cli *c, const char *prefix, const char *value, struct buf *doc)
+{
+    struct buf path;
+    buf_init(doc, CLIENT_DOC_MAX);
+    util_path(&path, prefix, value, "");
+    int rc = client_get(c, &path, doc);
+    buf_fini(&path);
+    return rc;
+}
+
+int util_show(struct cli *c, const char *prefix, const char *value)
+{
+    struct buf doc;
+    int rc = util_fetch(c, prefix, value, &doc);
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&doc));
+    }
+    buf_fini(&doc);
+    return rc;
+}
+
+int util_mutate(struct cli *c, const char *method, struct buf *path, struct blob body,
+                const char *done)
+{
+    struct buf doc;
+    buf_init(&doc, CLIENT_DOC_MAX);
+    int rc = client_send(c, method, path, body, &doc);
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&doc));
+        if (c->dry_run) {
+            cli_note(c, "dry run: nothing was changed");
+        } else if (done != NULL && !c->json) {
+            cli_note(c, "%s", done);
+        }
+    }
+    buf_fini(&doc);
+    return rc;
+}

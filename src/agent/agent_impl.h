@@ -1,0 +1,95 @@
+/* The parts of the agent, for its own files only.
+ *
+ *   agent.c      open, close, the one timer, the uplink's todo, putting snapshots in force
+ *   heartbeat.c  the heartbeat's content and answer
+ *   renew.c      renewal of our certificate
+ *   directory.c  addresses from the snapshot into the fabric, look-ups of names
+ *   service.c    the rpc "issuer" */
+#ifndef RAP_AGENT_AGENT_IMPL_H
+#define RAP_AGENT_AGENT_IMPL_H
+
+#include "agent/agent.h"
+#include "agent/uplink.h"
+#include "base/log.h"
+
+/* One rpc of ours. The fabric owns it until its callback, which frees it. */
+struct agent_rpc {
+    struct fabric_call call;
+    struct agent *agent;
+    struct agent_rpc **slot; /* where it is current; NULL: nobody waits for it any more */
+    void (*done)(struct agent *a, int rc, struct blob body);
+};
+
+struct agent {
+    struct agent_config cfg;
+    struct fabric *fabric;
+    struct member *member;
+
+    struct pki_key *key;
+    struct buf chain[3]; /* leaf, issuing CA, root: what the fabric shows */
+    struct pki_cert leaf;
+
+    struct config *snapshot;
+    uint64_t held_epoch, held_version; /* nothing older is accepted, even without a snapshot */
+    bool revoked;
+    bool was_degraded;
+
+    struct uplink uplink;
+    struct fabric_stream *stream;
+    struct uuid stream_to;
+    struct agent_rpc *heartbeat;
+    int64_t last_contact_ms;
+
+    struct agent_rpc *renewal;
+    int64_t renew_at_ms; /* wall clock */
+    uint32_t renew_failures;
+
+    struct buf facts, capabilities;
+    uint32_t capabilities_count;
+    uint64_t probed_ms; /* when the host was looked at */
+
+    struct agent_lookup *lookups;
+    size_t lookups_count;
+    size_t rpcs_count; /* with the fabric */
+
+    uv_timer_t timer;
+    bool timer_open;
+    bool authority_news; /* authority_installed is due */
+    bool closing;
+    void (*close_cb)(void *data);
+    void *close_data;
+};
+
+uint64_t agent_mono_ms(void);
+/* Runs the uplink with this event and does what it says. */
+void agent_uplink_event(struct agent *a, enum uplink_event_kind kind, int rc, uint64_t interval_ms);
+/* Looks at the clocks on the next turn. */
+void agent_wake(struct agent *a);
+/* Our identity is refused: why is for the log. */
+void agent_bar(struct agent *a, const char *why);
+void agent_contact(struct agent *a);
+/* Reads node.crt again and shows it to the fabric. */
+int agent_load_identity(struct agent *a, struct errmsg *em);
+/* Ends the agent when it is closing and nothing is out any more. */
+void agent_maybe_closed(struct agent *a);
+
+/* To the authority `to`; *slot must be NULL. On an error done is not called. */
+int agent_rpc_start(struct agent *a, struct agent_rpc **slot, const struct uuid *to,
+                    const char *service, struct blob body, uint32_t deadline_ms,
+                    void (*done)(struct agent *a, int rc, struct blob body));
+/* Nobody waits for it any more. */
+void agent_rpc_drop(struct agent_rpc **slot);
+
+int heartbeat_send(struct agent *a, const struct uuid *to);
+void renew_schedule(struct agent *a);
+void renew_tick(struct agent *a, int64_t now_ms);
+
+/* Makes the fabric's directory that of the snapshot; old is what it was made from, or NULL. */
+void directory_apply(struct agent *a, const struct config *old);
+/* Asks again where a peer is: its address may have changed. */
+void directory_refresh(struct agent *a, const struct uuid *id);
+void directory_cancel(struct agent *a);
+
+void service_open(struct agent *a);
+
+#endif

@@ -1,0 +1,70 @@
+#include "agent/agent_impl.h"
+#include "agent/host.h"
+#include "base/clock.h"
+
+#define HEARTBEAT_DEADLINE_MS 5000
+#define PROBE_EVERY_MS (600 * 1000)
+
+static void probe_host(struct agent *a)
+{
+    uint64_t now = agent_mono_ms();
+    if (a->probed_ms != 0 && now - a->probed_ms < PROBE_EVERY_MS) {
+        return;
+    }
+    a->probed_ms = now;
+    buf_clear(&a->facts);
+    agent_facts(&a->facts);
+    buf_clear(&a->capabilities);
+    a->capabilities_count = 0;
+    host_report_capabilities(a->member->data_dir, &a->capabilities, &a->capabilities_count);
+}
+
+static void on_answer(struct agent *a, int rc, struct blob body)
+{
+    struct heartbeat_ack ack = {.interval_ms = 0};
+    if (rc == 0) {
+        rc = msg_decode(&heartbeat_ack_desc, MSG_LENIENT, body, &ack);
+    }
+    if (rc == 0) {
+        agent_contact(a);
+        agent_uplink_event(a, UPLINK_EV_ACKED, 0, ack.interval_ms);
+        agent_wake(a);
+        return;
+    }
+    if (rc == -ERR_REVOKED || rc == -ERR_KEY_REVOKED) {
+        agent_bar(a, "an authority refuses our heartbeat");
+    }
+    log_debug(LOG_AGENT, "heartbeat failed", "error=%s", err_slug(rc));
+    agent_uplink_event(a, UPLINK_EV_FAILED, rc, 0);
+}
+
+int heartbeat_send(struct agent *a, const struct uuid *to)
+{
+    struct agent_status status;
+    probe_host(a);
+    agent_status(a, &status);
+    struct heartbeat hb = {
+        .epoch = a->held_epoch,
+        .config_version = a->held_version,
+        .health = blob_str(status.health),
+        .agent_version = blob_str(RAP_VERSION),
+        .facts = buf_blob(&a->facts),
+        .capabilities = {.raw = buf_blob(&a->capabilities), .count = a->capabilities_count},
+        .address = blob_str(a->member->advertise),
+        .sent_at_ms = clock_wall_ms(),
+    };
+    if (a->snapshot != NULL) {
+        hb.audit_seq = a->snapshot->body.audit_seq;
+        hb.audit_head = a->snapshot->body.audit_head;
+    }
+    struct buf body;
+    buf_init(&body, RPC_FRAME_MAX);
+    msg_encode(&heartbeat_desc, &hb, &body);
+    int rc = body.err;
+    if (rc == 0) {
+        rc = agent_rpc_start(a, &a->heartbeat, to, "heartbeat", buf_blob(&body),
+                             HEARTBEAT_DEADLINE_MS, on_answer);
+    }
+    buf_fini(&body);
+    return rc;
+}

@@ -1,0 +1,387 @@
+/* The happy path: membership prepared (pending) -> fabric without identity -> dial an address of the
+ * token -> enroll_request -> PENDING, kept open -> APPROVED -> verified, stored, done.
+ *
+ * Failure paths:
+ *   an address does not resolve, answer, or is no authority of ours -> the next one; after the last,
+ *     a pause and all again; given up when all are strangers, or none answered for JOIN_GIVE_UP_MS
+ *   the stream ends while pending -> the same request to the next address
+ *   REFUSED with a retryable error -> as above; with another one -> the membership is discarded
+ *   what came as APPROVED does not verify -> as a stranger; nothing is stored
+ *   deadline -> -ERR_TIMEOUT, still pending
+ * Whatever ends the join sets `over`, and the timer's next turn closes fabric and timers. */
+#include "agent/join.h"
+
+#include "agent/config.h"
+#include "agent/host.h"
+#include "agent/join_impl.h"
+#include "agent/uplink.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "base/text.h"
+#include "fabric/fabric.h"
+
+#define RETRY_MIN_MS 200
+#define RETRY_MAX_MS 5000
+
+struct join {
+    const struct join_options *o;
+    struct member *member;
+    struct join_token token;
+    struct buf request;
+    char *addresses[AUTHORITIES_MAX];
+    size_t count, next;
+    int last_rc[AUTHORITIES_MAX]; /* how the last attempt at each ended */
+
+    uv_loop_t loop;
+    uv_timer_t timer; /* the next attempt, or the end */
+    uv_timer_t deadline;
+    struct pki_trust *trust;
+    struct fabric *fabric;
+    struct fabric_stream *stream;
+    uint64_t started_ms;
+    uint32_t rounds; /* since something worked */
+    bool acked;      /* an authority said PENDING */
+    char fingerprint[2 * PKI_HASH_BYTES + 1];
+    char join_id[UUID_TEXT_MAX];
+
+    bool over, pending, discard;
+    int rc;
+    struct errmsg *em;
+};
+
+static uint64_t now_ms(void)
+{
+    return clock_mono_ns() / 1000000;
+}
+
+static void tell(struct join *j, enum join_event ev, const char *detail)
+{
+    if (j->o->progress != NULL) {
+        bool known = ev != JOIN_CONNECTING;
+        j->o->progress(j->o->data, ev, known ? j->fingerprint : "", known ? j->join_id : "",
+                       detail);
+    }
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void wake(struct join *j, uint64_t delay_ms)
+{
+    CHECK(uv_timer_start(&j->timer, on_timer, delay_ms, 0) == 0);
+}
+
+static void end(struct join *j, int rc)
+{
+    j->over = true;
+    j->rc = rc;
+    wake(j, 0);
+}
+
+static void drop_stream(struct join *j)
+{
+    if (j->stream != NULL) {
+        struct fabric_stream *s = j->stream;
+        j->stream = NULL;
+        fabric_stream_reset(s, -ERR_CANCELED);
+    }
+}
+
+/* --- attempts --- */
+
+/* It answered, but not as an authority of our cluster. */
+static bool is_stranger(int rc)
+{
+    return rc == -ERR_BAD_CERT || rc == -ERR_BAD_SIGNATURE || rc == -ERR_CERT_EXPIRED ||
+           rc == -ERR_WRONG_CLUSTER || rc == -ERR_WRONG_NODE || rc == -ERR_NOT_AUTHORITY ||
+           rc == -ERR_REVOKED || rc == -ERR_CRYPTO || rc == -ERR_MALFORMED ||
+           rc == -ERR_EXPIRED || rc == -ERR_SCHEMA || rc == -ERR_SCOPE || rc == -ERR_NO_SERVICE;
+}
+
+static int verdict_of_round(const struct join *j)
+{
+    size_t strangers = 0;
+    int rc = -ERR_UNREACHABLE;
+    for (size_t i = 0; i < j->count; i++) {
+        if (is_stranger(j->last_rc[i])) {
+            strangers++;
+            rc = j->last_rc[i];
+        }
+    }
+    bool waited = !j->acked && now_ms() - j->started_ms >= JOIN_GIVE_UP_MS;
+    return strangers == j->count || waited ? rc : 0;
+}
+
+/* em, if the attempt set it, says why. */
+static void attempt_failed(struct join *j, int rc)
+{
+    drop_stream(j);
+    j->last_rc[j->next] = rc;
+    j->next = (j->next + 1) % j->count;
+    if (j->next != 0) {
+        wake(j, 0);
+        return;
+    }
+    int verdict = verdict_of_round(j);
+    if (verdict == -ERR_UNREACHABLE) {
+        end(j, errmsg_set(j->em, verdict, "no authority of the token answers (%s)",
+                          j->token.addresses));
+    } else if (verdict != 0) {
+        struct errmsg why = *j->em;
+        end(j, errmsg_set(j->em, verdict, "no authority of the token's cluster at %s: %s",
+                          j->token.addresses,
+                          why.text[0] != '\0' ? why.text : err_text(verdict)));
+    } else {
+        wake(j, backoff_delay_ms(j->rounds++, RETRY_MIN_MS, RETRY_MAX_MS, rng_u64()));
+    }
+}
+
+/* --- what the authority says --- */
+
+static void on_pending(struct join *j, const struct enroll_status *st)
+{
+    char until[CLOCK_TEXT_MAX] = "";
+    enum join_event ev = j->acked ? JOIN_STILL_PENDING : JOIN_SUBMITTED;
+    if (!j->acked) {
+        j->acked = true;
+        (void)join_mark_acked(j->member);
+    }
+    j->rounds = 0;
+    uuid_format(&st->join_id, j->join_id);
+    if (st->expires_at_ms != 0) {
+        clock_format(st->expires_at_ms, until);
+    }
+    tell(j, ev, until);
+    if (!j->o->wait) {
+        fabric_stream_close(j->stream);
+        j->stream = NULL;
+        j->pending = true;
+        end(j, 0);
+    }
+}
+
+static void on_approved(struct join *j, const struct enroll_status *st)
+{
+    struct errmsg why = ERRMSG_INIT;
+    int rc = join_accept(j->member, &j->token, st, clock_wall_ms(), &why);
+    if (rc == -ERR_IO || rc == -ERR_CORRUPT) { /* our disk, not their answer */
+        end(j, errmsg_set(j->em, rc, "approved, but not stored: %s", why.text));
+    } else if (rc != 0) {
+        rc = is_stranger(rc) ? rc : -ERR_MALFORMED;
+        attempt_failed(j, errmsg_set(j->em, rc, "approval refused: %s", why.text));
+    } else {
+        fabric_stream_close(j->stream);
+        j->stream = NULL;
+        tell(j, JOIN_APPROVED_EVENT, j->member->cluster_name);
+        end(j, 0);
+    }
+}
+
+static void on_refused(struct join *j, const struct enroll_status *st)
+{
+    int rc = st->error <= INT32_MAX ? -(int)st->error : -ERR_REJECTED;
+    if (rc == 0 || strcmp(err_slug(rc), "unknown") == 0) {
+        rc = -ERR_REJECTED;
+    }
+    int len = st->detail.len > REASON_MAX_BYTES ? REASON_MAX_BYTES : (int)st->detail.len;
+    errmsg_set(j->em, rc, "%s%s%.*s", err_text(rc), len > 0 ? ": " : "", len,
+               len > 0 ? (const char *)st->detail.data : "");
+    if (err_retryable(rc)) {
+        attempt_failed(j, rc);
+    } else {
+        j->discard = true;
+        end(j, rc);
+    }
+}
+
+static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct join *j = data;
+    struct enroll_status st;
+    if (j->over || s != j->stream) {
+        return;
+    }
+    int rc = msg_decode(&enroll_status_desc, MSG_LENIENT, frame, &st);
+    if (rc != 0) {
+        attempt_failed(j, errmsg_set(j->em, -ERR_MALFORMED, "the answer does not decode"));
+    } else if (st.state == ENROLL_PENDING) {
+        on_pending(j, &st);
+    } else if (st.state == ENROLL_APPROVED) {
+        on_approved(j, &st);
+    } else if (st.state == ENROLL_REFUSED) {
+        on_refused(j, &st);
+    } else {
+        attempt_failed(j, errmsg_set(j->em, -ERR_MALFORMED, "the answer has an unknown state"));
+    }
+}
+
+static void on_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct join *j = data;
+    if (s != j->stream) {
+        return;
+    }
+    j->stream = NULL;
+    if (!j->over) {
+        j->em->text[0] = '\0';
+        attempt_failed(j, rc == 0 ? -ERR_CLOSED : rc);
+    }
+}
+
+static const struct fabric_stream_vtab vtab = {.frame = on_frame, .closed = on_closed};
+
+static void attempt(struct join *j)
+{
+    struct fabric_stream_to to = {.node_id = UUID_NIL, .service = "enroll"};
+    const char *address = j->addresses[j->next];
+    tell(j, JOIN_CONNECTING, address);
+    int rc = addr_resolve(address, &to.enroll_addr, j->em);
+    if (rc == 0) {
+        rc = fabric_stream_open(j->fabric, &to, &vtab, j, &j->stream);
+    }
+    if (rc == 0) {
+        rc = fabric_stream_send(j->stream, buf_blob(&j->request));
+    }
+    if (rc != 0) {
+        attempt_failed(j, rc);
+    }
+}
+
+/* --- the loop --- */
+
+static void on_fabric_closed(void *data)
+{
+    struct join *j = data;
+    j->fabric = NULL;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct join *j = container_of(timer, struct join, timer);
+    if (!j->over) {
+        attempt(j);
+        return;
+    }
+    drop_stream(j);
+    fabric_close(j->fabric, on_fabric_closed, j);
+    uv_close((uv_handle_t *)&j->deadline, NULL);
+    uv_close((uv_handle_t *)&j->timer, NULL);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct join *j = container_of(timer, struct join, deadline);
+    if (!j->over) {
+        end(j, errmsg_set(j->em, -ERR_TIMEOUT,
+                          j->acked ? "not decided yet: the request stays pending, run rap join again"
+                                   : "no authority answered in time"));
+    }
+}
+
+static int open_fabric(struct join *j)
+{
+    struct fabric_config fc = {
+        .loop = &j->loop,
+        .cluster_id = j->token.cluster_id,
+        .trust = j->trust,
+    };
+    memcpy(fc.reset_secret, j->member->reset_secret, sizeof fc.reset_secret);
+    int rc = addr_parse(j->member->listen, &fc.listen, j->em);
+    if (rc == 0) {
+        rc = fabric_open(&fc, &j->fabric, j->em);
+    }
+    explicit_bzero(fc.reset_secret, sizeof fc.reset_secret);
+    return rc;
+}
+
+static int run(struct join *j)
+{
+    CHECK(uv_loop_init(&j->loop) == 0);
+    j->trust = pki_trust_new(&j->token.cluster_id);
+    pki_trust_set_pin(j->trust, j->token.root_fingerprint);
+    int rc = open_fabric(j);
+    if (rc == 0) {
+        CHECK(uv_timer_init(&j->loop, &j->timer) == 0);
+        CHECK(uv_timer_init(&j->loop, &j->deadline) == 0);
+        j->started_ms = now_ms();
+        wake(j, 0);
+        if (j->o->timeout_ms != 0) {
+            CHECK(uv_timer_start(&j->deadline, on_deadline, j->o->timeout_ms, 0) == 0);
+        }
+        (void)uv_run(&j->loop, UV_RUN_DEFAULT);
+        CHECK(j->over && j->fabric == NULL);
+        rc = j->rc;
+    }
+    CHECK(uv_loop_close(&j->loop) == 0);
+    pki_trust_free(j->trust);
+    return rc;
+}
+
+static int split_addresses(struct join *j)
+{
+    const char *p = j->token.addresses;
+    while (*p != '\0') {
+        size_t n = strcspn(p, ",");
+        if (n > 0 && j->count < AUTHORITIES_MAX) {
+            j->addresses[j->count++] = xasprintf("%.*s", (int)n, p);
+        }
+        p += n;
+        p += *p == ',';
+    }
+    return j->count > 0 ? 0 : errmsg_set(j->em, -ERR_MALFORMED, "the token has no address");
+}
+
+static int show_fingerprint(struct join *j)
+{
+    struct pki_key *key;
+    uint8_t public_key[PKI_KEY_BYTES];
+    uint8_t fingerprint[PKI_HASH_BYTES];
+    int rc = member_key(j->member, &key, j->em);
+    if (rc != 0) {
+        return rc;
+    }
+    pki_key_public(key, public_key);
+    pki_fingerprint(public_key, fingerprint);
+    hex_encode(fingerprint, sizeof fingerprint, j->fingerprint);
+    pki_key_free(key);
+    return 0;
+}
+
+int join_run(const struct join_options *o, bool *ret_pending, struct uuid *ret_node_id,
+             struct errmsg *em)
+{
+    struct errmsg unused;
+    struct join *j = xcalloc(1, sizeof *j);
+    *j = (struct join){.o = o, .em = em != NULL ? em : &unused};
+    j->em->text[0] = '\0';
+    buf_init(&j->request, RPC_FRAME_MAX);
+    int rc = join_prepare(o, &j->member, &j->token, j->em);
+    if (rc == 0) {
+        j->acked = join_is_acked(j->member);
+        rc = split_addresses(j);
+    }
+    if (rc == 0) {
+        rc = show_fingerprint(j);
+    }
+    if (rc == 0) {
+        rc = join_request(o, j->member, &j->token, &j->request, j->em);
+    }
+    if (rc == 0) {
+        rc = run(j);
+    }
+    if (rc == 0) {
+        *ret_pending = j->pending;
+        *ret_node_id = j->member->node_id;
+    }
+    if (j->discard) {
+        (void)member_discard(j->member, NULL);
+        j->member = NULL;
+    }
+    for (size_t i = 0; i < j->count; i++) {
+        free(j->addresses[i]);
+    }
+    buf_wipe(&j->request);
+    member_free(j->member);
+    explicit_bzero(&j->token, sizeof j->token);
+    free(j);
+    return rc;
+}

@@ -1,0 +1,316 @@
+/* Whose packet is it? Known connection id: its session's. Unknown: an Initial is accepted, asked to
+ * prove its address (Retry) or dropped by a limit; another version is told ours; a short header is
+ * either a reset of one of our sessions, or gets one. */
+#include "fabric/fabric_impl.h"
+
+#include "base/clock.h"
+
+#define RESETS_PER_SECOND 100
+#define TOKEN_LIFE_NS (10 * 1000 * NS_PER_MS)
+
+/* --- connection ids and reset tokens --- */
+
+/* SipHash-1-3 (Aumasson, Bernstein): a stranger chooses the ids of its first packets. */
+static unsigned hash_bytes(const struct endpoint *ep, const uint8_t *p, size_t len)
+{
+#define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
+#define ROUND                                                  \
+    do {                                                       \
+        v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32);   \
+        v2 += v3, v3 = ROTL(v3, 16) ^ v2;                      \
+        v0 += v3, v3 = ROTL(v3, 21) ^ v0;                      \
+        v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32);   \
+    } while (0)
+    uint64_t v0 = ep->hash_key[0] ^ 0x736f6d6570736575u;
+    uint64_t v1 = ep->hash_key[1] ^ 0x646f72616e646f6du;
+    uint64_t v2 = ep->hash_key[0] ^ 0x6c7967656e657261u;
+    uint64_t v3 = ep->hash_key[1] ^ 0x7465646279746573u;
+    uint64_t m = 0;
+    size_t i = 0;
+    for (; i + 8 <= len; i += 8) {
+        memcpy(&m, p + i, 8);
+        v3 ^= m;
+        ROUND;
+        v0 ^= m;
+    }
+    m = (uint64_t)len << 56;
+    for (size_t j = 0; i + j < len; j++) {
+        m |= (uint64_t)p[i + j] << (8 * j);
+    }
+    v3 ^= m;
+    ROUND;
+    v0 ^= m;
+    v2 ^= 0xff;
+    ROUND;
+    ROUND;
+    ROUND;
+    uint64_t h = v0 ^ v1 ^ v2 ^ v3;
+    return (unsigned)(h ^ (h >> 32));
+#undef ROUND
+#undef ROTL
+}
+
+static struct cid_entry *find_cid(struct endpoint *ep, const uint8_t *cid, size_t len)
+{
+    struct cid_entry *e = NULL;
+    if (len == 0 || len > NGTCP2_MAX_CIDLEN) {
+        return NULL;
+    }
+    HASH_FIND_BYHASHVALUE(hh, ep->cids, cid, len, hash_bytes(ep, cid, len), e);
+    return e;
+}
+
+void endpoint_add_cid(struct session *ss, const ngtcp2_cid *cid)
+{
+    struct endpoint *ep = &ss->f->ep;
+    if (cid->datalen == 0 || find_cid(ep, cid->data, cid->datalen) != NULL) {
+        return;
+    }
+    struct cid_entry *e = xcalloc(1, sizeof *e);
+    e->ss = ss;
+    e->len = (uint8_t)cid->datalen;
+    memcpy(e->cid, cid->data, cid->datalen);
+    list_add(&ss->cids, &e->link);
+    HASH_ADD_KEYPTR_BYHASHVALUE(hh, ep->cids, e->cid, e->len, hash_bytes(ep, e->cid, e->len), e);
+}
+
+static void free_cid(struct endpoint *ep, struct cid_entry *e)
+{
+    HASH_DELETE(hh, ep->cids, e);
+    list_del(&e->link);
+    free(e);
+}
+
+void endpoint_del_cid(struct session *ss, const ngtcp2_cid *cid)
+{
+    struct cid_entry *e = find_cid(&ss->f->ep, cid->data, cid->datalen);
+    if (e != NULL && e->ss == ss) {
+        free_cid(&ss->f->ep, e);
+    }
+}
+
+static struct token_entry *find_token(struct endpoint *ep, const uint8_t *token)
+{
+    struct token_entry *e = NULL;
+    HASH_FIND_BYHASHVALUE(hh, ep->tokens, token, NGTCP2_STATELESS_RESET_TOKENLEN,
+                          hash_bytes(ep, token, NGTCP2_STATELESS_RESET_TOKENLEN), e);
+    return e;
+}
+
+void endpoint_add_token(struct session *ss, uint64_t seq, const uint8_t *token)
+{
+    struct endpoint *ep = &ss->f->ep;
+    if (find_token(ep, token) != NULL) {
+        return;
+    }
+    struct token_entry *e = xcalloc(1, sizeof *e);
+    e->ss = ss;
+    e->seq = seq;
+    memcpy(e->token, token, sizeof e->token);
+    list_add(&ss->tokens, &e->link);
+    HASH_ADD_KEYPTR_BYHASHVALUE(hh, ep->tokens, e->token, sizeof e->token,
+                                hash_bytes(ep, e->token, sizeof e->token), e);
+}
+
+static void free_token(struct endpoint *ep, struct token_entry *e)
+{
+    HASH_DELETE(hh, ep->tokens, e);
+    list_del(&e->link);
+    free(e);
+}
+
+void endpoint_del_token(struct session *ss, uint64_t seq)
+{
+    for (struct link *l = ss->tokens.next; l != &ss->tokens; l = l->next) {
+        struct token_entry *e = container_of(l, struct token_entry, link);
+        if (e->seq == seq) {
+            free_token(&ss->f->ep, e);
+            return;
+        }
+    }
+}
+
+void endpoint_forget(struct session *ss)
+{
+    while (!list_empty(&ss->cids)) {
+        free_cid(&ss->f->ep, container_of(ss->cids.next, struct cid_entry, link));
+    }
+    while (!list_empty(&ss->tokens)) {
+        free_token(&ss->f->ep, container_of(ss->tokens.next, struct token_entry, link));
+    }
+}
+
+void endpoint_new_cid(ngtcp2_cid *cid)
+{
+    uint8_t bytes[OWN_CID_BYTES];
+    rng_bytes(bytes, sizeof bytes);
+    ngtcp2_cid_init(cid, bytes, sizeof bytes);
+}
+
+/* --- packets of nobody we know --- */
+
+static void send_version_negotiation(struct fabric *f, const struct addr *from,
+                                     const struct source *src, const ngtcp2_version_cid *vc,
+                                     size_t trigger_len)
+{
+    static const uint32_t versions[] = {NGTCP2_PROTO_VER_V1};
+    if (trigger_len < NGTCP2_MAX_UDP_PAYLOAD_SIZE) {
+        return;
+    }
+    uint8_t out[256];
+    ngtcp2_ssize n = ngtcp2_pkt_write_version_negotiation(
+        out, sizeof out, (uint8_t)rng_u64(), vc->scid, vc->scidlen, vc->dcid, vc->dcidlen, versions,
+        ARRAY_SIZE(versions));
+    if (n > 0) {
+        endpoint_send_copy(f, from, src, out, (size_t)n);
+    }
+}
+
+static bool reset_allowed(struct fabric *f)
+{
+    struct endpoint *ep = &f->ep;
+    if (f->now_ns - ep->resets_window_ns >= 1000 * NS_PER_MS) {
+        ep->resets_window_ns = f->now_ns;
+        ep->resets_in_window = 0;
+    }
+    return ep->resets_in_window++ < RESETS_PER_SECOND;
+}
+
+/* RFC 9000 section 10.3. Shorter than its trigger, so that two endpoints never keep it up. */
+static void send_reset(struct fabric *f, const struct addr *from, const struct source *src,
+                       const ngtcp2_version_cid *vc, size_t trigger_len)
+{
+    if (trigger_len <= 43 || !reset_allowed(f)) {
+        return;
+    }
+    ngtcp2_cid cid;
+    ngtcp2_cid_init(&cid, vc->dcid, vc->dcidlen);
+    uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN];
+    if (ngtcp2_crypto_generate_stateless_reset_token(token, f->cfg.reset_secret,
+                                                     sizeof f->cfg.reset_secret, &cid) != 0) {
+        return;
+    }
+    uint8_t noise[24];
+    rng_bytes(noise, sizeof noise);
+    uint8_t out[64];
+    ngtcp2_ssize n = ngtcp2_pkt_write_stateless_reset(out, sizeof out, token, noise, sizeof noise);
+    if (n > 0 && (size_t)n < trigger_len) {
+        f->counters.resets_sent++;
+        endpoint_send_copy(f, from, src, out, (size_t)n);
+    }
+}
+
+static void send_retry(struct fabric *f, const struct addr *from, const struct source *src,
+                       const ngtcp2_pkt_hd *hd)
+{
+    ngtcp2_cid scid;
+    endpoint_new_cid(&scid);
+    uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2];
+    ngtcp2_ssize n = ngtcp2_crypto_generate_retry_token2(
+        token, f->cfg.reset_secret, sizeof f->cfg.reset_secret, hd->version,
+        (const ngtcp2_sockaddr *)&from->ss, from->len, &scid, &hd->dcid,
+        (ngtcp2_tstamp)clock_wall_ms() * NS_PER_MS);
+    if (n < 0) {
+        return;
+    }
+    uint8_t out[512];
+    n = ngtcp2_crypto_write_retry(out, sizeof out, hd->version, &hd->scid, &scid, &hd->dcid, token,
+                                  (size_t)n);
+    if (n > 0) {
+        f->counters.retries_sent++;
+        endpoint_send_copy(f, from, src, out, (size_t)n);
+    }
+}
+
+/* Token stamps are wall-clock time: they must mean the same after a restart. */
+static bool retry_token_ok(struct fabric *f, const struct addr *from, const ngtcp2_pkt_hd *hd,
+                           ngtcp2_cid *odcid)
+{
+    return hd->tokenlen > 0 && hd->token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2 &&
+           ngtcp2_crypto_verify_retry_token2(
+               odcid, hd->token, hd->tokenlen, f->cfg.reset_secret, sizeof f->cfg.reset_secret,
+               hd->version, (const ngtcp2_sockaddr *)&from->ss, from->len, &hd->dcid, TOKEN_LIFE_NS,
+               (ngtcp2_tstamp)clock_wall_ms() * NS_PER_MS) == 0;
+}
+
+static void refuse_token(struct fabric *f, const struct addr *from, const struct source *src,
+                         const ngtcp2_pkt_hd *hd)
+{
+    uint8_t out[256];
+    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(
+        out, sizeof out, hd->version, &hd->scid, &hd->dcid, NGTCP2_INVALID_TOKEN, NULL, 0);
+    if (n > 0) {
+        endpoint_send_copy(f, from, src, out, (size_t)n);
+    }
+}
+
+static void accept_packet(struct fabric *f, const struct addr *from, const struct source *src,
+                          struct blob packet)
+{
+    ngtcp2_pkt_hd hd;
+    if (ngtcp2_accept(&hd, packet.data, packet.len) != 0 || hd.type != NGTCP2_PKT_INITIAL) {
+        return;
+    }
+    if (f->closing || !f->has_identity) {
+        return;
+    }
+    const struct fabric_limits *lim = &f->cfg.limits;
+    if (f->half_open >= lim->half_open_max || f->session_count >= lim->sessions_max ||
+        f->ep.accepted_this_turn >= lim->handshakes_per_turn) {
+        f->counters.dropped_limit++;
+        return;
+    }
+    ngtcp2_cid odcid;
+    const ngtcp2_cid *retried = NULL;
+    if (hd.tokenlen > 0) {
+        if (!retry_token_ok(f, from, &hd, &odcid)) {
+            refuse_token(f, from, src, &hd);
+            return;
+        }
+        retried = &odcid;
+    } else if (f->half_open >= lim->retry_above) {
+        send_retry(f, from, src, &hd);
+        return;
+    }
+    f->ep.accepted_this_turn++;
+    struct session *ss = session_accept(f, &hd, retried, from, src);
+    if (ss != NULL) {
+        session_read(ss, from, src, packet);
+    }
+}
+
+void endpoint_receive(struct fabric *f, const struct addr *from, const struct source *src,
+                      struct blob packet)
+{
+    struct endpoint *ep = &f->ep;
+    f->counters.packets_in++;
+    f->counters.bytes_in += packet.len;
+    ngtcp2_version_cid vc;
+    int rv = ngtcp2_pkt_decode_version_cid(&vc, packet.data, packet.len, OWN_CID_BYTES);
+    if (rv == NGTCP2_ERR_VERSION_NEGOTIATION) {
+        send_version_negotiation(f, from, src, &vc, packet.len);
+        return;
+    }
+    if (rv != 0) {
+        return;
+    }
+    struct cid_entry *e = find_cid(ep, vc.dcid, vc.dcidlen);
+    if (e != NULL) {
+        session_read(e->ss, from, src, packet);
+        return;
+    }
+    bool long_header = (packet.data[0] & 0x80) != 0;
+    if (long_header) {
+        accept_packet(f, from, src, packet);
+        return;
+    }
+    if (packet.len >= 21) {
+        struct token_entry *t =
+            find_token(ep, packet.data + packet.len - NGTCP2_STATELESS_RESET_TOKENLEN);
+        if (t != NULL) {
+            session_drop(t->ss, -ERR_CLOSED);
+            return;
+        }
+    }
+    send_reset(f, from, src, &vc, packet.len);
+}

@@ -1,0 +1,498 @@
+/* Opening, closing, and the turn.
+ *
+ * Closing: fabric_close tells the peers and closes the handles; the last handle's callback ends
+ * what is pending with -ERR_CANCELED, frees everything and calls the user's cb. */
+#include "fabric/fabric_impl.h"
+
+#include "base/clock.h"
+
+#define SWEEP_MS 1000
+#define LATE_NS (300 * NS_PER_MS)
+
+void fabric_tick(struct fabric *f)
+{
+    f->now_ns = clock_mono_ns();
+}
+
+/* --- events --- */
+
+void event_init(struct event *e, void (*run)(struct event *e))
+{
+    list_init(&e->link);
+    e->run = run;
+}
+
+void event_post(struct fabric *f, struct event *e)
+{
+    if (list_empty(&e->link)) {
+        list_add(&f->events, &e->link);
+    }
+}
+
+void event_cancel(struct event *e)
+{
+    list_del(&e->link);
+}
+
+/* Those posted so far; what they post waits for the next turn. */
+static void run_events(struct fabric *f)
+{
+    struct link now;
+    list_init(&now);
+    list_splice(&now, &f->events);
+    while (!list_empty(&now)) {
+        struct event *e = container_of(now.next, struct event, link);
+        list_del(&e->link);
+        e->run(e);
+    }
+}
+
+/* --- timers: a binary heap --- */
+
+static void heap_put(struct timer_heap *h, size_t pos, struct timer *t)
+{
+    h->item[pos - 1] = t;
+    t->pos = pos;
+}
+
+static void heap_up(struct timer_heap *h, struct timer *t)
+{
+    size_t pos = t->pos;
+    while (pos > 1 && h->item[pos / 2 - 1]->at_ns > t->at_ns) {
+        heap_put(h, pos, h->item[pos / 2 - 1]);
+        pos /= 2;
+    }
+    heap_put(h, pos, t);
+}
+
+static void heap_down(struct timer_heap *h, struct timer *t)
+{
+    size_t pos = t->pos;
+    for (;;) {
+        size_t child = pos * 2;
+        if (child > h->count) {
+            break;
+        }
+        if (child < h->count && h->item[child]->at_ns < h->item[child - 1]->at_ns) {
+            child++;
+        }
+        if (h->item[child - 1]->at_ns >= t->at_ns) {
+            break;
+        }
+        heap_put(h, pos, h->item[child - 1]);
+        pos = child;
+    }
+    heap_put(h, pos, t);
+}
+
+void timer_set(struct fabric *f, struct timer *t, uint64_t at_ns)
+{
+    struct timer_heap *h = &f->timers;
+    t->at_ns = at_ns;
+    if (t->pos == 0) {
+        if (h->count == h->cap) {
+            h->cap = h->cap == 0 ? 64 : h->cap * 2;
+            h->item = xrealloc(h->item, h->cap * sizeof(struct timer *));
+        }
+        h->count++;
+        heap_put(h, h->count, t);
+    }
+    heap_up(h, t);
+    heap_down(h, t);
+}
+
+void timer_stop(struct fabric *f, struct timer *t)
+{
+    struct timer_heap *h = &f->timers;
+    if (t->pos == 0) {
+        return;
+    }
+    struct timer *last = h->item[h->count - 1];
+    size_t pos = t->pos;
+    h->count--;
+    t->pos = 0;
+    if (last != t) {
+        heap_put(h, pos, last);
+        heap_up(h, last);
+        heap_down(h, last);
+    }
+}
+
+static void run_timers(struct fabric *f)
+{
+    /* Each of those armed now at most once: one that re-arms itself for the past gets its turn. */
+    for (size_t n = f->timers.count; n > 0 && f->timers.count > 0; n--) {
+        struct timer *t = f->timers.item[0];
+        if (t->at_ns > f->now_ns) {
+            break;
+        }
+        timer_stop(f, t);
+        t->run(t);
+    }
+}
+
+/* --- the turn --- */
+
+static void write_pass(struct link *dirty, bool bulk)
+{
+    struct link later;
+    list_init(&later);
+    while (!list_empty(dirty)) {
+        struct session *ss = container_of(dirty->next, struct session, dirty_link);
+        list_del(&ss->dirty_link);
+        if ((ss->kind == KIND_BULK) != bulk) {
+            list_add(&later, &ss->dirty_link);
+        } else if (!session_write(ss)) {
+            session_dirty(ss);
+            break;
+        }
+    }
+    list_splice(dirty, &later);
+}
+
+static void write_dirty(struct fabric *f)
+{
+    struct link dirty;
+    list_init(&dirty);
+    list_splice(&dirty, &f->dirty);
+    write_pass(&dirty, false);
+    endpoint_flush(f);
+    if (!list_empty(&dirty)) {
+        write_pass(&dirty, true);
+        endpoint_flush(f);
+    }
+    list_splice(&f->dirty, &dirty);
+}
+
+static void reap(struct fabric *f)
+{
+    while (!list_empty(&f->dead)) {
+        session_free(container_of(f->dead.next, struct session, link));
+    }
+}
+
+static void nothing_idle(uv_idle_t *h)
+{
+    (void)h;
+}
+
+static void nothing_timer(uv_timer_t *h)
+{
+    (void)h;
+}
+
+static void on_poll(uv_poll_t *h, int status, int events);
+
+static void arm(struct fabric *f)
+{
+    bool work = !list_empty(&f->events) || (!list_empty(&f->dirty) && !f->ep.blocked);
+    if (work) {
+        (void)uv_idle_start(&f->idle, nothing_idle);
+    } else {
+        (void)uv_idle_stop(&f->idle);
+    }
+    int events = UV_READABLE | (f->ep.blocked ? UV_WRITABLE : 0);
+    if (events != f->ep.polled) { /* or it would cost a system call a turn */
+        f->ep.polled = events;
+        (void)uv_poll_start(&f->ep.poll, events, on_poll);
+    }
+    uint64_t at = f->timers.count > 0 ? f->timers.item[0]->at_ns : UINT64_MAX;
+    if (at == f->armed_ns && uv_is_active((uv_handle_t *)&f->timer)) {
+        return;
+    }
+    f->armed_ns = at;
+    if (at == UINT64_MAX) {
+        (void)uv_timer_stop(&f->timer);
+        return;
+    }
+    uint64_t wait_ns = at > f->now_ns ? at - f->now_ns : 0;
+    uv_update_time(f->loop);
+    (void)uv_timer_start(&f->timer, nothing_timer, (wait_ns + NS_PER_MS - 1) / NS_PER_MS, 0);
+}
+
+static void turn(struct fabric *f)
+{
+    fabric_tick(f);
+    f->ep.accepted_this_turn = 0;
+    if (f->armed_ns != UINT64_MAX && f->now_ns > f->armed_ns + LATE_NS) {
+        /* We did not run for a while; silence meanwhile is no sign of death. */
+        f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
+    }
+    run_timers(f);
+    run_events(f);
+    if (f->closing) {
+        return;
+    }
+    fabric_tick(f);
+    write_dirty(f);
+    reap(f);
+    arm(f);
+}
+
+static void on_prepare(uv_prepare_t *h)
+{
+    struct fabric *f = h->data;
+    if (!f->closing) {
+        turn(f);
+    }
+}
+
+static void on_poll(uv_poll_t *h, int status, int events)
+{
+    struct fabric *f = h->data;
+    if (f->closing) {
+        return;
+    }
+    if (status < 0 || (events & UV_WRITABLE) != 0) {
+        fabric_tick(f);
+        endpoint_flush(f);
+    }
+    if (status < 0 || (events & UV_READABLE) != 0) {
+        endpoint_read(f);
+    }
+}
+
+static void on_sweep(struct timer *t)
+{
+    struct fabric *f = container_of(t, struct fabric, sweep);
+    int64_t wall_ms = clock_wall_ms();
+    for (struct link *l = f->sessions.next, *next; l != &f->sessions; l = next) {
+        next = l->next;
+        session_sweep(container_of(l, struct session, link), wall_ms);
+    }
+    peer_sweep(f);
+    timer_set(f, t, f->now_ns + SWEEP_MS * NS_PER_MS);
+}
+
+static void on_datagrams(struct event *e)
+{
+    struct fabric *f = container_of(e, struct fabric, datagram_event);
+    while (!list_empty(&f->datagrams)) {
+        struct datagram *d = container_of(f->datagrams.next, struct datagram, link);
+        list_del(&d->link);
+        f->datagram_count--;
+        if (!f->closing) {
+            f->datagram_cb(f->datagram_data, &d->from, blob_of(d->data, d->len));
+        }
+        free(d);
+    }
+}
+
+/* --- open, close --- */
+
+static uint32_t or_default(uint32_t v, uint32_t fallback)
+{
+    return v != 0 ? v : fallback;
+}
+
+static void fill_defaults(struct fabric_config *c)
+{
+    struct fabric_limits *l = &c->limits;
+    c->keepalive_ms = or_default(c->keepalive_ms, 1000);
+    c->dead_ms = or_default(c->dead_ms, 4000);
+    l->sessions_max = or_default(l->sessions_max, 20000);
+    l->half_open_max = or_default(l->half_open_max, 1024);
+    l->retry_above = or_default(l->retry_above, 64);
+    l->streams_per_session = or_default(l->streams_per_session, 256);
+    l->handshakes_per_turn = or_default(l->handshakes_per_turn, 16);
+    l->enroll_sessions_max = or_default(l->enroll_sessions_max, 2048);
+    if (l->queue_bytes_max == 0) {
+        l->queue_bytes_max = 8u << 20;
+    }
+}
+
+static void free_fabric(struct fabric *f)
+{
+    tls_fini(f);
+    endpoint_fini(f);
+    free(f->timers.item);
+    pki_wipe(f->cfg.reset_secret, sizeof f->cfg.reset_secret);
+    free(f);
+}
+
+int fabric_open(const struct fabric_config *config, struct fabric **ret, struct errmsg *em)
+{
+    CHECK(config->loop != NULL && config->trust != NULL);
+    struct fabric *f = xcalloc(1, sizeof *f);
+    f->cfg = *config;
+    fill_defaults(&f->cfg);
+    f->loop = config->loop;
+    f->armed_ns = UINT64_MAX;
+    list_init(&f->events);
+    list_init(&f->sessions);
+    list_init(&f->dirty);
+    list_init(&f->dead);
+    list_init(&f->streams);
+    list_init(&f->datagrams);
+    event_init(&f->datagram_event, on_datagrams);
+    fabric_tick(f);
+    int rc = endpoint_open(f, em);
+    if (rc == 0) {
+        rc = tls_init(f, em);
+    }
+    if (rc == 0) {
+        int rv = uv_poll_init(f->loop, &f->ep.poll, f->ep.fd);
+        if (rv != 0) {
+            rc = errmsg_set(em, -ERR_IO, "socket: %s", uv_strerror(rv));
+        }
+    }
+    if (rc != 0) {
+        free_fabric(f);
+        return rc;
+    }
+    (void)uv_prepare_init(f->loop, &f->prepare);
+    (void)uv_idle_init(f->loop, &f->idle);
+    (void)uv_timer_init(f->loop, &f->timer);
+    f->open_handles = 4;
+    f->ep.poll.data = f->prepare.data = f->idle.data = f->timer.data = f;
+    (void)uv_prepare_start(&f->prepare, on_prepare);
+    f->ep.polled = UV_READABLE;
+    (void)uv_poll_start(&f->ep.poll, UV_READABLE, on_poll);
+    f->sweep.run = on_sweep;
+    timer_set(f, &f->sweep, f->now_ns + SWEEP_MS * NS_PER_MS);
+    *ret = f;
+    return 0;
+}
+
+static void finish_close(struct fabric *f)
+{
+    /* Users may call us from what they are told here; with `closing` set that leads nowhere, but
+     * it may post events. */
+    for (struct link *l = f->streams.next; l != &f->streams; l = l->next) {
+        struct fabric_stream *s = container_of(l, struct fabric_stream, all_link);
+        s->ss = NULL;
+        s->qs_gone = true;
+        stream_end(s, -ERR_CANCELED);
+        event_post(f, &s->event);
+    }
+    while (!list_empty(&f->events)) {
+        run_events(f);
+    }
+    CHECK(list_empty(&f->streams));
+    list_splice(&f->dead, &f->sessions);
+    reap(f);
+    peer_clear_all(f);
+    void (*cb)(void *data) = f->close_cb;
+    void *data = f->close_data;
+    if (cb != NULL) {
+        cb(data);
+    }
+    free_fabric(f);
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    struct fabric *f = h->data;
+    if (--f->open_handles == 0) {
+        finish_close(f);
+    }
+}
+
+void fabric_close(struct fabric *f, void (*cb)(void *data), void *data)
+{
+    CHECK(!f->closing);
+    f->closing = true;
+    f->close_cb = cb;
+    f->close_data = data;
+    for (struct link *l = f->sessions.next, *next; l != &f->sessions; l = next) {
+        next = l->next;
+        session_close(container_of(l, struct session, link), FABRIC_CLOSE_SHUTDOWN, -ERR_CANCELED);
+    }
+    endpoint_flush(f);
+    uv_close((uv_handle_t *)&f->ep.poll, on_handle_closed);
+    uv_close((uv_handle_t *)&f->prepare, on_handle_closed);
+    uv_close((uv_handle_t *)&f->idle, on_handle_closed);
+    uv_close((uv_handle_t *)&f->timer, on_handle_closed);
+}
+
+void fabric_kill(struct fabric *f)
+{
+    f->mute = true;
+}
+
+/* --- the rest of the interface --- */
+
+int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count,
+                        const struct pki_key *key, struct errmsg *em)
+{
+    int rc = tls_set_identity(f, chain, count, key, em);
+    if (rc == 0) {
+        peer_kick_all(f);
+    }
+    return rc;
+}
+
+size_t fabric_recheck(struct fabric *f)
+{
+    size_t n = 0;
+    for (struct link *l = f->sessions.next, *next; l != &f->sessions; l = next) {
+        next = l->next;
+        struct session *ss = container_of(l, struct session, link);
+        if (ss->state == SESSION_UP && ss->who.authenticated &&
+            (pki_trust_is_banned(f->cfg.trust, ss->who.identity.fingerprint) ||
+             pki_trust_is_banned(f->cfg.trust, ss->who.identity.issuer_fingerprint))) {
+            session_close(ss, FABRIC_CLOSE_REVOKED, -ERR_REVOKED);
+            n++;
+        } else if (ss->state == SESSION_UP && ss->who.identity.authority &&
+                   pki_trust_is_retired(f->cfg.trust, ss->who.identity.issuer_fingerprint)) {
+            /* No authority any more: a new handshake decides what it still is. */
+            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
+        }
+    }
+    return n;
+}
+
+void fabric_local_addr(const struct fabric *f, struct addr *ret)
+{
+    *ret = f->ep.local;
+}
+
+void fabric_serve(struct fabric *f, const struct fabric_service *svc)
+{
+    CHECK(f->service_count < ARRAY_SIZE(f->services));
+    CHECK(strlen(svc->name) <= 32 && (svc->request == NULL) != (svc->stream == NULL));
+    f->services[f->service_count++] = *svc;
+}
+
+const struct fabric_service *fabric_service_find(const struct fabric *f, struct blob name)
+{
+    for (size_t i = 0; i < f->service_count; i++) {
+        if (blob_equal(blob_str(f->services[i].name), name)) {
+            return &f->services[i];
+        }
+    }
+    return NULL;
+}
+
+void fabric_on_datagram(struct fabric *f, fabric_datagram_cb cb, void *data)
+{
+    f->datagram_cb = cb;
+    f->datagram_data = data;
+}
+
+void fabric_counters(const struct fabric *f, struct fabric_counters *ret)
+{
+    *ret = f->counters;
+    ret->half_open = f->half_open;
+}
+
+void fabric_sessions(const struct fabric *f,
+                     void (*fn)(void *data, const struct fabric_session_info *info), void *data)
+{
+    for (struct link *l = f->sessions.next; l != &f->sessions; l = l->next) {
+        struct session *ss = container_of(l, struct session, link);
+        if (ss->state != SESSION_UP) {
+            continue;
+        }
+        ngtcp2_conn_info ci;
+        ngtcp2_conn_get_conn_info(ss->conn, &ci);
+        struct fabric_session_info info = {.peer = ss->who,
+                                           .dialled = ss->dialled,
+                                           .bulk = ss->kind == KIND_BULK,
+                                           .rtt_us = (uint32_t)(ci.smoothed_rtt / 1000),
+                                           .bytes_in = ss->bytes_in,
+                                           .bytes_out = ss->bytes_out,
+                                           .up_since_ms = ss->up_wall_ms};
+        fn(data, &info);
+    }
+}

@@ -1,0 +1,37 @@
+#include "admin/cli.h"
+#include "agent/join.h"
+#include "node/node.h"
+
+static void progress(void *data, enum join_event ev, const char *fingerprint_hex,
+                     const char *join_id, const char *detail)
+{
+    const struct cli_join *o = data;
+    if (o->progress != NULL) {
+        o->progress(o->data, (int)ev, fingerprint_hex, join_id, detail);
+    }
+}
+
+static int join(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,
+                struct errmsg *em)
+{
+    struct join_options options = {
+        .data_dir = o->data_dir,
+        .token = o->token,
+        .token_len = o->token_len,
+        .listen = o->listen,
+        .advertise = o->advertise,
+        .name = o->name,
+        .roles = o->roles,
+        .wait = o->wait,
+        .timeout_ms = o->timeout_ms,
+        .data = (void *)o,
+        .progress = progress,
+    };
+    return join_run(&options, ret_pending, ret_node_id, em);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct cli_ops ops = {.init = node_init, .run = node_run, .join = join};
+    return cli_main(argc, argv, &ops);
+}

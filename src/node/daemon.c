@@ -1,0 +1,336 @@
+/* The running node: start, stop, and who is told of what. */
+#include "node/node_impl.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <signal.h>
+
+/* --- calls from the API --- */
+
+static void answer_error(struct admin_call *c, int rc, const char *detail)
+{
+    struct buf out;
+    struct mp_writer w;
+    struct mp_doc doc;
+    buf_init(&out, 4096);
+    mp_writer_init(&w, &out);
+    mp_doc_begin(&w, &doc);
+    mp_doc_str(&w, &doc, "detail", detail);
+    mp_doc_end(&w, &doc);
+    admin_answer(c, rc, buf_blob(&out));
+    buf_fini(&out);
+}
+
+static void authority_answered(void *data, int rc, struct blob doc)
+{
+    admin_answer(data, rc, doc);
+}
+
+static bool answer_locally(struct node *n, struct admin_call *c)
+{
+    struct buf out;
+    struct mp_writer w;
+    struct errmsg em = ERRMSG_INIT;
+    int rc;
+    buf_init(&out, 4u << 20);
+    mp_writer_init(&w, &out);
+    bool known = node_document(n, c->method, &w, &rc, &em);
+    rc = rc == 0 ? out.err : rc;
+    if (known && rc == 0) {
+        admin_answer(c, 0, buf_blob(&out));
+    } else if (known) {
+        answer_error(c, rc, em.text[0] != '\0' ? em.text : err_text(rc));
+    }
+    buf_fini(&out);
+    return known;
+}
+
+static void on_call(void *data, struct admin_call *c)
+{
+    struct node *n = data;
+    if (n->stopping) {
+        admin_answer(c, -ERR_CANCELED, blob_of(NULL, 0));
+        return;
+    }
+    if (answer_locally(n, c)) {
+        return;
+    }
+    if (n->authority == NULL) {
+        answer_error(c, -ERR_NOT_AUTHORITY,
+                     "this node is not an authority: run this on one (`rap config show` lists "
+                     "them)");
+        return;
+    }
+    authority_call(n->authority, &(struct authority_call){
+                                     .method = c->method,
+                                     .args = c->args,
+                                     .request_id = c->request_id,
+                                     .actor_kind = c->actor_kind,
+                                     .actor_id = c->actor_id,
+                                     .stale = c->stale,
+                                     .dry_run = c->dry_run,
+                                     .timeout_ms = c->timeout_ms,
+                                     .cb = authority_answered,
+                                     .data = c,
+                                 });
+}
+
+/* --- the authority, on nodes that are one --- */
+
+static void on_state_config_changed(void *data)
+{
+    struct node *n = data;
+    struct buf bytes;
+    struct errmsg em = ERRMSG_INIT;
+    if (n->authority == NULL || n->agent == NULL) {
+        return;
+    }
+    buf_init(&bytes, SNAPSHOT_MAX_BYTES);
+    int rc = authority_snapshot(n->authority, &n->member->node_id, &bytes, &em);
+    if (rc == 0) {
+        agent_set_local(n->agent, true);
+        rc = agent_offer_snapshot(n->agent, buf_blob(&bytes), &em);
+    }
+    if (rc != 0 && rc != -ERR_ROLLBACK && rc != -ERR_NOT_FOUND) {
+        log_warn(LOG_AGENT, "own snapshot refused", "why=\"%s\"", em.text);
+    }
+    buf_fini(&bytes);
+}
+
+static int start_authority(struct node *n, struct errmsg *em)
+{
+    struct authority_config config = {
+        .loop = &n->loop,
+        .fabric = n->fabric,
+        .trust = n->trust,
+        .cluster_id = n->member->cluster_id,
+        .node_id = n->member->node_id,
+        .dir = n->member->dir,
+        .node_key = n->key,
+        .heartbeat_ms = n->options->heartbeat_ms,
+        .election_ms = n->options->election_ms,
+        .agent_heartbeat_ms = n->options->agent_heartbeat_ms,
+        .data = n,
+        .config_changed = on_state_config_changed,
+    };
+    int rc = authority_open(&config, &n->authority, em);
+    if (rc == 0) {
+        authority_set_leaf(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
+    }
+    return rc;
+}
+
+static int load_chain(struct node *n, struct errmsg *em)
+{
+    for (int i = 0; i < 3; i++) {
+        buf_fini(&n->chain[i]);
+        buf_init(&n->chain[i], CERT_DER_MAX);
+    }
+    return member_load_chain(n->member, n->chain, em);
+}
+
+static void on_identity_renewed(void *data)
+{
+    struct node *n = data;
+    struct errmsg em = ERRMSG_INIT;
+    int rc = load_chain(n, &em);
+    if (rc != 0) {
+        fatal("the renewed certificate cannot be read back: %s", em.text);
+    }
+    if (n->authority != NULL) {
+        authority_leaf_renewed(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
+    }
+}
+
+/* The owner has made this node an authority. */
+static void on_authority_installed(void *data)
+{
+    struct node *n = data;
+    struct errmsg em = ERRMSG_INIT;
+    on_identity_renewed(n);
+    if (n->authority != NULL || n->stopping) {
+        return;
+    }
+    int rc = start_authority(n, &em);
+    if (rc != 0) {
+        fatal("cannot start as an authority: %s", em.text);
+    }
+    log_info(LOG_AUTHORITY, "started", "next=\"waiting for the leader to send the state\"");
+}
+
+/* --- start and stop --- */
+
+static void on_agent_closed(void *data);
+static void on_authority_closed(void *data);
+
+static void on_fabric_closed(void *data)
+{
+    (void)data; /* nothing is left on the loop: uv_run returns */
+}
+
+static void on_agent_closed(void *data)
+{
+    struct node *n = data;
+    n->agent = NULL;
+    fabric_close(n->fabric, on_fabric_closed, n);
+}
+
+static void on_authority_closed(void *data)
+{
+    struct node *n = data;
+    n->authority = NULL;
+    agent_close(n->agent, on_agent_closed, n);
+}
+
+static void on_admin_closed(void *data)
+{
+    struct node *n = data;
+    n->admin = NULL;
+}
+
+/* Outermost first: no new calls, then the authority (which answers the ones under way), the agent,
+ * and the fabric, which tells every peer. */
+static void stop(struct node *n)
+{
+    if (n->stopping) {
+        return;
+    }
+    n->stopping = true;
+    uv_close((uv_handle_t *)&n->sigint, NULL);
+    uv_close((uv_handle_t *)&n->sigterm, NULL);
+    /* Admin finishes closing when the authority has answered the calls it holds. */
+    admin_close(n->admin, on_admin_closed, n);
+    if (n->authority != NULL) {
+        authority_close(n->authority, on_authority_closed, n);
+    } else {
+        on_authority_closed(n);
+    }
+}
+
+static void on_signal(uv_signal_t *h, int signum)
+{
+    struct node *n = h->data;
+    log_info(LOG_BASE, "stopping", "signal=%d", signum);
+    stop(n);
+}
+
+static int open_fabric(struct node *n, struct errmsg *em)
+{
+    struct fabric_config config = {
+        .loop = &n->loop,
+        .cluster_id = n->member->cluster_id,
+        .trust = n->trust,
+        .serve_enroll = true,
+    };
+    memcpy(config.reset_secret, n->member->reset_secret, sizeof config.reset_secret);
+    int rc = addr_parse(n->member->listen, &config.listen, em);
+    if (rc == 0) {
+        rc = fabric_open(&config, &n->fabric, em);
+    }
+    if (rc == 0) {
+        struct blob chain[3] = {buf_blob(&n->chain[0]), buf_blob(&n->chain[1]),
+                                buf_blob(&n->chain[2])};
+        rc = fabric_set_identity(n->fabric, chain, 3, n->key, em);
+    }
+    return rc;
+}
+
+static int open_identity(struct node *n, struct errmsg *em)
+{
+    int rc = member_open(n->options->data_dir, &n->member, em);
+    if (rc != 0) {
+        return rc;
+    }
+    if (member_is_pending(n->member)) {
+        return errmsg_set(em, -ERR_CONFLICT,
+                          "the join of this host is not approved yet: run `rap join` with the same "
+                          "token to wait for the decision");
+    }
+    log_set_node(n->member->node_name);
+    rc = member_key(n->member, &n->key, em);
+    if (rc == 0) {
+        rc = load_chain(n, em);
+    }
+    if (rc == 0) {
+        n->trust = pki_trust_new(&n->member->cluster_id);
+        rc = pki_trust_set_root(n->trust, buf_blob(&n->chain[2]), em);
+    }
+    return rc;
+}
+
+static int open_all(struct node *n, struct errmsg *em)
+{
+    int rc = open_fabric(n, em);
+    if (rc != 0) {
+        return rc;
+    }
+    struct agent_config agent = {
+        .loop = &n->loop,
+        .fabric = n->fabric,
+        .member = n->member,
+        .trust = n->trust,
+        .heartbeat_ms = n->options->agent_heartbeat_ms,
+        .data = n,
+        .identity_renewed = on_identity_renewed,
+        .authority_installed = on_authority_installed,
+    };
+    rc = agent_open(&agent, &n->agent, em);
+    if (rc != 0) {
+        return rc;
+    }
+    char *issuer = member_path(n->member, "issuer.crt");
+    if (file_exists(issuer)) {
+        rc = start_authority(n, em);
+    }
+    free(issuer);
+    if (rc != 0) {
+        return rc;
+    }
+    char *socket_path = path_join(n->member->data_dir, "rap.sock");
+    struct admin_config admin = {
+        .core_loop = &n->loop, .socket_path = socket_path, .data = n, .call = on_call};
+    rc = admin_open(&admin, &n->admin, em);
+    free(socket_path);
+    return rc;
+}
+
+int node_run(const struct cli_run *o, struct errmsg *em)
+{
+    struct node n = {.options = o};
+    for (int i = 0; i < 3; i++) {
+        buf_init(&n.chain[i], CERT_DER_MAX);
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    CHECK(uv_loop_init(&n.loop) == 0);
+    int rc = open_identity(&n, em);
+    if (rc == 0) {
+        rc = open_all(&n, em);
+        if (rc != 0 && n.fabric != NULL) {
+            /* Half started: handles are live on the loop and threads may run. Nothing was promised
+             * to anybody yet, so ending here is safe; the message says why. */
+            fatal("cannot start: %s", em->text);
+        }
+    }
+    if (rc != 0) {
+        goto out;
+    }
+    CHECK(uv_signal_init(&n.loop, &n.sigint) == 0);
+    CHECK(uv_signal_init(&n.loop, &n.sigterm) == 0);
+    n.sigint.data = n.sigterm.data = &n;
+    CHECK(uv_signal_start(&n.sigint, on_signal, SIGINT) == 0);
+    CHECK(uv_signal_start(&n.sigterm, on_signal, SIGTERM) == 0);
+    log_info(LOG_BASE, "running", "version=%s listen=%s advertise=%s authority=%s", RAP_VERSION,
+             n.member->listen, n.member->advertise, n.authority != NULL ? "yes" : "no");
+    (void)uv_run(&n.loop, UV_RUN_DEFAULT);
+    log_info(LOG_BASE, "stopped", "node=%s", n.member->node_name);
+out:
+    CHECK(uv_loop_close(&n.loop) == 0 || rc != 0);
+    pki_trust_free(n.trust);
+    pki_key_free(n.key);
+    for (int i = 0; i < 3; i++) {
+        buf_fini(&n.chain[i]);
+    }
+    member_free(n.member);
+    return rc;
+}

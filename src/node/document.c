@@ -1,0 +1,266 @@
+/* What a node says about itself. */
+#include "node/node_impl.h"
+
+#include "base/clock.h"
+
+#include <unistd.h>
+
+static void put_roles(struct node *n, struct mp_writer *w)
+{
+    const struct config *cfg = agent_snapshot(n->agent);
+    struct authority_state st = {.member = false};
+    if (n->authority != NULL) {
+        authority_state(n->authority, &st);
+    }
+    uint32_t count = cfg == NULL ? 0 : cfg->body.roles.count;
+    bool listed = cfg != NULL && config_has_role(cfg, "authority");
+    bool add = st.member && !listed;
+    mp_put_array(w, count + add);
+    if (add) {
+        mp_put_str(w, "authority");
+    }
+    struct mp_reader r;
+    mp_reader_init(&r, cfg == NULL ? blob_of(NULL, 0) : cfg->body.roles.raw);
+    for (uint32_t i = 0; i < count; i++) {
+        struct snapshot_role role;
+        if (msg_decode(&snapshot_role_desc, MSG_LENIENT, mp_get_bin(&r, 4096), &role) == 0) {
+            mp_put_strn(w, (const char *)role.role.data, role.role.len);
+        } else {
+            mp_put_nil(w);
+        }
+    }
+}
+
+static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *doc,
+                          const struct authority_state *st)
+{
+    if (n->authority == NULL) {
+        mp_doc_str(w, doc, "authority_state", "none");
+        mp_doc_key(w, doc, "quorum");
+        mp_put_nil(w);
+        mp_doc_uuid(w, doc, "leader", &UUID_NIL);
+        const struct config *cfg = agent_snapshot(n->agent);
+        mp_doc_int(w, doc, "epoch", cfg == NULL ? 0 : (int64_t)cfg->body.epoch);
+        mp_doc_key(w, doc, "term");
+        mp_put_nil(w);
+        mp_doc_key(w, doc, "index");
+        mp_put_nil(w);
+        return;
+    }
+    mp_doc_str(w, doc, "authority_state", st->state);
+    mp_doc_bool(w, doc, "quorum", st->quorum);
+    mp_doc_uuid(w, doc, "leader", &st->leader);
+    mp_doc_int(w, doc, "epoch", (int64_t)st->epoch);
+    mp_doc_int(w, doc, "term", (int64_t)st->term);
+    mp_doc_int(w, doc, "index", (int64_t)st->index);
+    mp_doc_int(w, doc, "commit_index", (int64_t)st->commit_index);
+    mp_doc_str(w, doc, "raft_role", st->raft_role);
+    mp_doc_int(w, doc, "voters", st->voters);
+    mp_doc_int(w, doc, "seen", st->seen);
+    mp_doc_int(w, doc, "needed", st->needed);
+    mp_doc_hex(w, doc, "state_digest", blob_of(st->digest, sizeof st->digest));
+}
+
+static void status_doc(struct node *n, struct mp_writer *w)
+{
+    struct agent_status as;
+    struct authority_state st = {.state = "none"};
+    struct mp_doc doc;
+    const struct config *cfg = agent_snapshot(n->agent);
+    agent_status(n->agent, &as);
+    if (n->authority != NULL) {
+        authority_state(n->authority, &st);
+    }
+    bool ready = st.member ? st.quorum : as.connected && cfg != NULL && !as.degraded;
+    mp_doc_begin(w, &doc);
+    mp_doc_uuid(w, &doc, "node_id", &n->member->node_id);
+    mp_doc_str(w, &doc, "node_name", n->member->node_name);
+    mp_doc_uuid(w, &doc, "cluster_id", &n->member->cluster_id);
+    mp_doc_str(w, &doc, "cluster_name", n->member->cluster_name);
+    mp_doc_key(w, &doc, "roles");
+    put_roles(n, w);
+    put_authority(n, w, &doc, &st);
+    mp_doc_bool(w, &doc, "ready", ready);
+    mp_doc_str(w, &doc, "health", st.member && st.quorum ? "healthy" : as.health);
+    mp_doc_bool(w, &doc, "degraded", !ready);
+    mp_doc_bool(w, &doc, "connected", st.member ? st.quorum : as.connected);
+    mp_doc_uuid(w, &doc, "connected_to", st.member ? &st.leader : &as.authority);
+    mp_doc_time(w, &doc, "last_contact_at", as.last_contact_ms);
+    mp_doc_int(w, &doc, "config_version", cfg == NULL ? 0 : (int64_t)cfg->body.config_version);
+    mp_doc_time(w, &doc, "config_expires_at", cfg == NULL ? 0 : cfg->body.expires_at_ms);
+    mp_doc_time(w, &doc, "certificate_expires_at", as.certificate_expires_ms);
+    mp_doc_str(w, &doc, "listen", n->member->listen);
+    mp_doc_str(w, &doc, "advertise", n->member->advertise);
+    mp_doc_str(w, &doc, "version", RAP_VERSION);
+    mp_doc_int(w, &doc, "pid", (int64_t)getpid());
+    mp_doc_end(w, &doc);
+}
+
+static void put_snapshot_rows(struct mp_writer *w, struct mp_doc *doc,
+                              const struct snapshot_body *b)
+{
+    struct mp_reader r;
+    mp_doc_key(w, doc, "authorities");
+    mp_put_array(w, b->authorities.count);
+    mp_reader_init(&r, b->authorities.raw);
+    for (uint32_t i = 0; i < b->authorities.count; i++) {
+        struct snapshot_authority row;
+        struct mp_doc item;
+        char name[NAME_MAX_BYTES + 1];
+        char address[ADDRESS_MAX_BYTES + 1];
+        (void)msg_decode(&snapshot_authority_desc, MSG_LENIENT, mp_get_bin(&r, 4096), &row);
+        (void)snprintf(name, sizeof name, "%.*s", (int)row.name.len, (const char *)row.name.data);
+        (void)snprintf(address, sizeof address, "%.*s", (int)row.address.len,
+                       (const char *)row.address.data);
+        mp_doc_begin(w, &item);
+        mp_doc_uuid(w, &item, "node_id", &row.node_id);
+        mp_doc_str(w, &item, "name", name);
+        mp_doc_str(w, &item, "address", address);
+        mp_doc_hex(w, &item, "issuer_fingerprint", row.issuer_fingerprint);
+        mp_doc_end(w, &item);
+    }
+    mp_doc_key(w, doc, "revocations");
+    mp_put_u64(w, b->revocations.count);
+}
+
+static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
+{
+    const struct config *cfg = agent_snapshot(n->agent);
+    if (cfg == NULL) {
+        return errmsg_set(em, -ERR_NOT_FOUND, "no signed configuration has been received yet");
+    }
+    const struct snapshot_body *b = &cfg->body;
+    struct mp_doc doc;
+    mp_doc_begin(w, &doc);
+    mp_doc_uuid(w, &doc, "cluster_id", &b->cluster_id);
+    mp_doc_uuid(w, &doc, "node_id", &b->node_id);
+    mp_doc_int(w, &doc, "epoch", (int64_t)b->epoch);
+    mp_doc_int(w, &doc, "config_version", (int64_t)b->config_version);
+    mp_doc_time(w, &doc, "issued_at", b->issued_at_ms);
+    mp_doc_time(w, &doc, "expires_at", b->expires_at_ms);
+    mp_doc_uuid(w, &doc, "signed_by", &cfg->signer.node_id);
+    mp_doc_int(w, &doc, "audit_seq", (int64_t)b->audit_seq);
+    mp_doc_hex(w, &doc, "audit_head", b->audit_head);
+    mp_doc_key(w, &doc, "roles");
+    put_roles(n, w);
+    put_snapshot_rows(w, &doc, b);
+    mp_doc_end(w, &doc);
+    return 0;
+}
+
+/* Reads the stored bytes again and checks them as if they had just arrived. */
+static int config_verify_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
+{
+    struct buf bytes;
+    uint64_t epoch;
+    uint64_t version;
+    struct config *cfg = NULL;
+    buf_init(&bytes, 2 * SNAPSHOT_MAX_BYTES);
+    int rc = member_load_snapshot(n->member, &bytes, &epoch, &version);
+    if (rc != 0) {
+        (void)errmsg_set(em, rc, "no signed configuration is stored");
+        goto out;
+    }
+    struct config_expect expect = {
+        .trust = n->trust,
+        .cluster_id = n->member->cluster_id,
+        .node_id = n->member->node_id,
+        .epoch = epoch,
+        .version = version,
+        .again = true,
+        .now_ms = clock_wall_ms(),
+    };
+    rc = config_verify(buf_blob(&bytes), &expect, &cfg, em);
+    if (rc == 0) {
+        struct mp_doc doc;
+        mp_doc_begin(w, &doc);
+        mp_doc_bool(w, &doc, "ok", true);
+        mp_doc_int(w, &doc, "epoch", (int64_t)cfg->body.epoch);
+        mp_doc_int(w, &doc, "config_version", (int64_t)cfg->body.config_version);
+        mp_doc_uuid(w, &doc, "signed_by", &cfg->signer.node_id);
+        mp_doc_time(w, &doc, "expires_at", cfg->body.expires_at_ms);
+        mp_doc_end(w, &doc);
+    }
+    config_free(cfg);
+out:
+    buf_fini(&bytes);
+    return rc;
+}
+
+struct session_rows {
+    struct mp_writer *w;
+    uint32_t count;
+};
+
+static void put_session(void *data, const struct fabric_session_info *info)
+{
+    struct session_rows *rows = data;
+    char address[ADDR_TEXT_MAX];
+    struct mp_doc doc;
+    addr_format(&info->peer.address, address);
+    mp_doc_begin(rows->w, &doc);
+    mp_doc_uuid(rows->w, &doc, "node_id", &info->peer.identity.node_id);
+    mp_doc_str(rows->w, &doc, "address", address);
+    mp_doc_bool(rows->w, &doc, "authenticated", info->peer.authenticated);
+    mp_doc_bool(rows->w, &doc, "authority", info->peer.identity.authority);
+    mp_doc_bool(rows->w, &doc, "dialled", info->dialled);
+    mp_doc_bool(rows->w, &doc, "bulk", info->bulk);
+    mp_doc_int(rows->w, &doc, "rtt_us", info->rtt_us);
+    mp_doc_int(rows->w, &doc, "bytes_in", (int64_t)info->bytes_in);
+    mp_doc_int(rows->w, &doc, "bytes_out", (int64_t)info->bytes_out);
+    mp_doc_int(rows->w, &doc, "packets_lost", (int64_t)info->packets_lost);
+    mp_doc_time(rows->w, &doc, "up_since_at", info->up_since_ms);
+    mp_doc_end(rows->w, &doc);
+    rows->count++;
+}
+
+static void sessions_doc(struct node *n, struct mp_writer *w)
+{
+    struct mp_doc doc;
+    struct fabric_counters c;
+    fabric_counters(n->fabric, &c);
+    mp_doc_begin(w, &doc);
+    mp_doc_key(w, &doc, "items");
+    size_t at = mp_list_begin(w);
+    struct session_rows rows = {.w = w};
+    fabric_sessions(n->fabric, put_session, &rows);
+    mp_list_end(w, at, rows.count);
+    mp_doc_str(w, &doc, "next_cursor", NULL);
+    mp_doc_key(w, &doc, "counters");
+    struct mp_doc inner;
+    mp_doc_begin(w, &inner);
+    mp_doc_int(w, &inner, "sessions", (int64_t)c.sessions);
+    mp_doc_int(w, &inner, "sessions_opened", (int64_t)c.sessions_opened);
+    mp_doc_int(w, &inner, "handshakes_failed", (int64_t)c.handshakes_failed);
+    mp_doc_int(w, &inner, "half_open", (int64_t)c.half_open);
+    mp_doc_int(w, &inner, "retries_sent", (int64_t)c.retries_sent);
+    mp_doc_int(w, &inner, "resets_sent", (int64_t)c.resets_sent);
+    mp_doc_int(w, &inner, "auth_refused", (int64_t)c.auth_refused);
+    mp_doc_int(w, &inner, "dropped_limit", (int64_t)c.dropped_limit);
+    mp_doc_int(w, &inner, "packets_in", (int64_t)c.packets_in);
+    mp_doc_int(w, &inner, "packets_out", (int64_t)c.packets_out);
+    mp_doc_int(w, &inner, "bytes_in", (int64_t)c.bytes_in);
+    mp_doc_int(w, &inner, "bytes_out", (int64_t)c.bytes_out);
+    mp_doc_int(w, &inner, "rpcs_served", (int64_t)c.rpcs_served);
+    mp_doc_int(w, &inner, "rpcs_made", (int64_t)c.rpcs_made);
+    mp_doc_end(w, &inner);
+    mp_doc_end(w, &doc);
+}
+
+bool node_document(struct node *n, const char *method, struct mp_writer *w, int *ret_rc,
+                   struct errmsg *em)
+{
+    *ret_rc = 0;
+    if (strcmp(method, "status") == 0) {
+        status_doc(n, w);
+    } else if (strcmp(method, "config.show") == 0) {
+        *ret_rc = config_doc(n, w, em);
+    } else if (strcmp(method, "config.verify") == 0) {
+        *ret_rc = config_verify_doc(n, w, em);
+    } else if (strcmp(method, "fabric.sessions") == 0) {
+        sessions_doc(n, w);
+    } else {
+        return false;
+    }
+    return true;
+}

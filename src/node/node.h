@@ -1,0 +1,14 @@
+/* The node as a whole: puts together what the modules do not know of each other - membership, fabric,
+ * agent, the authority when this node is one, and the local API. */
+#ifndef RAP_NODE_NODE_H
+#define RAP_NODE_NODE_H
+
+#include "admin/cli.h"
+
+/* `rap agent run`. Returns when the node has stopped cleanly after SIGINT or SIGTERM (0), or could not start. */
+int node_run(const struct cli_run *o, struct errmsg *em);
+
+/* `rap init`: root key, first authority, the first two log entries. Offline. */
+int node_init(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
+
+#endif

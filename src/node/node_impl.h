@@ -1,0 +1,30 @@
+/* What the files of this module share. */
+#ifndef RAP_NODE_NODE_IMPL_H
+#define RAP_NODE_NODE_IMPL_H
+
+#include "admin/admin.h"
+#include "agent/agent.h"
+#include "authority/authority.h"
+#include "node/node.h"
+
+struct node {
+    const struct cli_run *options;
+    uv_loop_t loop;
+    struct member *member;
+    struct pki_key *key;
+    struct pki_trust *trust;
+    struct buf chain[3];
+    struct fabric *fabric;
+    struct agent *agent;
+    struct authority *authority; /* NULL on ordinary nodes */
+    struct admin *admin;
+    uv_signal_t sigint, sigterm;
+    bool stopping;
+};
+
+/* What a node says about itself, without asking the group: status, config.show, config.verify,
+ * fabric.sessions. False when the method is none of these. */
+bool node_document(struct node *n, const char *method, struct mp_writer *w, int *ret_rc,
+                   struct errmsg *em);
+
+#endif
