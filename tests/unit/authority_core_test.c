@@ -469,15 +469,15 @@ static void test_member_that_missed_a_change_can_lead_and_change_again(void **st
     core_cluster_isolate(&c, away, true);
     assert_int_equal(propose(&c, leader, &a, 1), 0);
     core_cluster_run(&c, 100);
-    change_ok(&c, &ch, core_add(c.nodes[leader].core, &ch.ch, c.nodes[3].raft_id, "n3",
-                                was_changed));
+    change_ok(&c, &ch,
+              core_add(c.nodes[leader].core, &ch.ch, c.nodes[3].raft_id, "n3", was_changed));
     assert_int_equal(propose(&c, leader, &a, 2), 0);
     core_cluster_run(&c, 100);
     core_cluster_isolate(&c, away, false);
     core_cluster_run(&c, 1000);
     a = (struct asked){.rc = UNSET};
-    assert_int_equal(
-        core_transfer(c.nodes[leader].core, c.nodes[away].raft_id, transferred, &a), 0);
+    assert_int_equal(core_transfer(c.nodes[leader].core, c.nodes[away].raft_id, transferred, &a),
+                     0);
     core_cluster_run(&c, 1000);
     assert_int_equal(a.rc, 0);
     assert_int_equal(core_cluster_elect(&c), away);
@@ -629,8 +629,13 @@ static void test_short_trailing_is_refused_outside_of_tests(void **state)
     struct core *core = NULL;
     core_cluster_init(&c, 1, 1);
     struct cluster_node *n = &c.nodes[0];
-    struct core_config config = {.id = 1, .node_id = n->id, .io = &n->io, .fsm = n->fsm,
-                                 .env = &n->core_env, .heartbeat_ms = 50, .election_ms = 500,
+    struct core_config config = {.id = 1,
+                                 .node_id = n->id,
+                                 .io = &n->io,
+                                 .fsm = n->fsm,
+                                 .env = &n->core_env,
+                                 .heartbeat_ms = 50,
+                                 .election_ms = 500,
                                  .snapshot_trailing = 2047};
     assert_int_equal(core_new(&config, &core, &em), -ERR_INVALID);
     config.snapshot_trailing = 0;

@@ -343,8 +343,12 @@ static void test_install_snapshot_is_dropped_while_our_own_is_stored(void **stat
     setup(&f);
     struct raft_message m = install(5, 50, 4, &conf);
     struct raft_buffer image = {.base = bytes, .len = 16};
-    struct raft_snapshot snap = {.index = 9, .term = 3, .configuration = conf,
-                                 .configuration_index = 1, .bufs = &image, .n_bufs = 1};
+    struct raft_snapshot snap = {.index = 9,
+                                 .term = 3,
+                                 .configuration = conf,
+                                 .configuration_index = 1,
+                                 .bufs = &image,
+                                 .n_bufs = 1};
     struct raft_io_snapshot_put put = {.data = &f};
     assert_int_equal(f.io.snapshot_put(&f.io, 2048, &put, &snap, put_done), 0);
     assert_int_equal(receive(&f, &m), 0);
@@ -572,11 +576,10 @@ static void answer_stale(struct raft_io *io, struct raft_message *m)
 {
     /* What libraft 0.22.1 answers to an old leader: last_log_index is whatever was on the stack. */
     struct raft_message r = {.type = RAFT_APPEND_ENTRIES_RESULT,
-                             .append_entries_result = {
-                                 .version = 2,
-                                 .term = 6,
-                                 .rejected = m->append_entries.prev_log_index,
-                                 .last_log_index = 123456}};
+                             .append_entries_result = {.version = 2,
+                                                       .term = 6,
+                                                       .rejected = m->append_entries.prev_log_index,
+                                                       .last_log_index = 123456}};
     (void)io;
     raft_msg_release(m);
     send(answering, &r);
