@@ -11,6 +11,9 @@
 /* Of entries sent and not yet acknowledged. libraft's 32 would make a catching-up member wait for
  * an answer every 32 entries; a message is bounded by bytes anyway. */
 #define MAX_INFLIGHT_ENTRIES 4096
+/* After which a snapshot is sent again to a member that answers but did not install it, because it
+ * was busy with its own (G4). One still on its way is not sent twice (G7). */
+#define INSTALL_SNAPSHOT_TIMEOUT_MS 10000
 
 raft_id core_raft_id(const struct uuid *node_id)
 {
@@ -180,6 +183,7 @@ int core_new(const struct core_config *config, struct core **ret, struct errmsg 
     raft_set_election_timeout(&c->raft, config->election_ms);
     raft_set_pre_vote(&c->raft, true);
     raft_set_max_inflight_entries(&c->raft, MAX_INFLIGHT_ENTRIES);
+    raft_set_install_snapshot_timeout(&c->raft, INSTALL_SNAPSHOT_TIMEOUT_MS);
     raft_set_capacity_threshold(&c->raft, 0);
     raft_set_snapshot_threshold(
         &c->raft, config->snapshot_threshold == 0 ? 8192 : config->snapshot_threshold);

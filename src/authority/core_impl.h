@@ -7,6 +7,7 @@
 
 #define CORE_INFLIGHT_MAX 2
 #define CORE_PENDING_MAX (4 * CMD_BATCH_MAX)
+#define CORE_PENDING_BYTES_MAX (4 * (size_t)ENTRY_MAX_BYTES)
 #define CORE_COMMAND_MAX (CMD_BODY_MAX + 512)
 
 /* Singly linked, in order of arrival. */
@@ -14,6 +15,7 @@ struct proposal_list {
     struct core_proposal *first;
     struct core_proposal *last;
     size_t count;
+    size_t bytes; /* of the commands */
 };
 struct read_list {
     struct core_read *first;

@@ -16,6 +16,7 @@ static void list_push(struct proposal_list *l, struct core_proposal *p)
     }
     l->last = p;
     l->count++;
+    l->bytes += p->cmd.len;
 }
 
 static struct core_proposal *list_pop(struct proposal_list *l)
@@ -27,6 +28,7 @@ static struct core_proposal *list_pop(struct proposal_list *l)
             l->last = NULL;
         }
         l->count--;
+        l->bytes -= p->cmd.len;
         p->next = NULL;
     }
     return p;
@@ -67,7 +69,7 @@ int core_propose(struct core *c, struct core_proposal *p, struct blob cmd, core_
     if (cmd.len == 0 || cmd.len > CORE_COMMAND_MAX) {
         return -ERR_TOO_LARGE;
     }
-    if (c->pending.count >= CORE_PENDING_MAX) {
+    if (c->pending.count >= CORE_PENDING_MAX || c->pending.bytes >= CORE_PENDING_BYTES_MAX) {
         return -ERR_BUSY;
     }
     p->cb = cb;

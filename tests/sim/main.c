@@ -238,7 +238,9 @@ static uint64_t number(const char *text, const char **ret_end)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.first = 1, .last = 20, .seconds = 300, .max_bug_seeds = 200, .jobs = 1};
+    struct options o = {.first = 1, .last = 1000, .seconds = 300, .max_bug_seeds = 200};
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    o.jobs = cores < 1 ? 1 : cores > 64 ? 64 : (int)cores;
     log_set_level(LOG_ERROR);
     /* Images come and go all the time: not each one from the kernel. */
     (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);

@@ -131,6 +131,28 @@ static void test_too_much_is_refused_not_queued(void **state)
     free(a);
 }
 
+static void test_pending_bytes_have_a_bound(void **state)
+{
+    (void)state;
+    struct core_cluster c = {0};
+    uint8_t *large = xcalloc(1, CMD_BODY_MAX);
+    struct asked *a = xcalloc(1024, sizeof *a);
+    size_t n = 0;
+    core_cluster_init(&c, 1, 1);
+    core_cluster_run(&c, 50);
+    while (n < 1024 &&
+           core_propose(c.nodes[0].core, &a[n].p, blob_of(large, CMD_BODY_MAX), proposed) == 0) {
+        n++;
+    }
+    assert_in_range(n * CMD_BODY_MAX, 4 * ENTRY_MAX_BYTES, 4 * ENTRY_MAX_BYTES + CMD_BODY_MAX);
+    core_cluster_fini(&c);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(a[i].rc, -ERR_CANCELED);
+    }
+    free(a);
+    free(large);
+}
+
 /* --- quorum --- */
 
 static void test_leader_without_a_majority_refuses_and_says_how_many_it_sees(void **state)
@@ -361,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_commands_of_one_turn_share_an_entry_and_each_gets_its_own_result),
         cmocka_unit_test(test_at_most_two_entries_are_in_flight),
         cmocka_unit_test(test_too_much_is_refused_not_queued),
+        cmocka_unit_test(test_pending_bytes_have_a_bound),
         cmocka_unit_test(test_leader_without_a_majority_refuses_and_says_how_many_it_sees),
         cmocka_unit_test(test_follower_knows_whether_its_leader_is_there),
         cmocka_unit_test(test_lost_leadership_ends_in_flight_unknown_and_pending_untouched),
