@@ -175,7 +175,6 @@ int core_new(const struct core_config *config, struct core **ret, struct errmsg 
         free(c);
         return rc;
     }
-    c->initialised = true;
     c->raft.data = c;
     c->raft.tracer = NULL; /* it formats each line before it drops it */
     c->raft.legacy.step_cb = on_step;

@@ -51,10 +51,6 @@ struct core_config {
     bool short_trailing;         /* simulation only: allows less */
 };
 
-/* The Raft id of a node: the first 8 bytes of the SHA-256 of its id, top bit clear, never 0. A
- * member's Raft address is its node id as text. */
-raft_id core_raft_id(const struct uuid *node_id);
-
 /* -ERR_INVALID: timeouts or trailing out of range. The io must have been through raft_io_init;
  * io, fsm and env must outlive the core. */
 int core_new(const struct core_config *config, struct core **ret, struct errmsg *em);

@@ -6,7 +6,7 @@
 #include "authority/raft_peek.h"
 
 #define CORE_INFLIGHT_MAX 2
-#define CORE_PENDING_MAX (4 * CMD_BATCH_MAX)
+#define CORE_PENDING_MAX ((size_t)4 * CMD_BATCH_MAX)
 #define CORE_PENDING_BYTES_MAX (4 * (size_t)ENTRY_MAX_BYTES)
 #define CORE_COMMAND_MAX (CMD_BODY_MAX + 512)
 
@@ -47,23 +47,13 @@ struct core {
     struct fsm *fsm;
     struct raft raft;
     struct raft_fsm raft_fsm;
-    bool initialised; /* raft_init went well */
-    bool started;
-    bool closing;
-    bool closed;
-    bool failed;
-    bool flush_wanted;
-    bool flushing;
     void (*close_cb)(void *data);
     void *close_data;
 
-    /* As last seen by core_update_role. */
-    unsigned role;
+    /* As last seen by update_role. */
     raft_id leader;
     uint64_t leader_term; /* 0: not the leader */
-    bool term_started;    /* this term's TERM_START is applied */
     struct core_proposal term_start;
-    bool term_start_active;
 
     struct proposal_list pending;
     struct core_batch batches[CORE_INFLIGHT_MAX];
@@ -73,11 +63,9 @@ struct core {
     struct read_list reads_ready;   /* cb at the next flush */
     struct read_list waiters;       /* core_wait_applied */
     struct raft_barrier barrier;
-    bool barrier_active;
 
     struct core_change *change;
     struct raft_transfer transfer;
-    bool transfer_active;
     void (*transfer_cb)(void *data, int rc);
     void *transfer_data;
 
@@ -85,6 +73,18 @@ struct core {
     size_t peers_count;
     uint64_t agreed_index;
     uint8_t agreed[32];
+
+    unsigned role; /* as `leader` */
+    bool started;
+    bool closing;
+    bool closed;
+    bool failed;
+    bool flush_wanted;
+    bool flushing;
+    bool term_started; /* this term's TERM_START is applied */
+    bool term_start_active;
+    bool barrier_active;
+    bool transfer_active;
 };
 
 void core_want_flush(struct core *c);

@@ -15,7 +15,7 @@
 #define RAFT_MSG_NUMBER_MAX (1ull << 62)
 #define RAFT_MSG_ENTRIES_MAX 4096
 #define RAFT_MSG_SERVERS_MAX 16
-#define RAFT_MSG_CONF_MAX (RAFT_MSG_SERVERS_MAX * (ADDRESS_MAX_BYTES + 32))
+#define RAFT_MSG_CONF_MAX ((size_t)RAFT_MSG_SERVERS_MAX * (ADDRESS_MAX_BYTES + 32))
 /* Entry data: ENTRY_MAX_BYTES and padding to the 8 bytes that libraft wants. */
 #define RAFT_MSG_DATA_MAX (ENTRY_MAX_BYTES + 8)
 /* A sender starts another message when entries come to this. */

@@ -371,7 +371,7 @@ void cluster_init_encode(struct world *w, struct buf *out)
     uint8_t root[48];
     uint8_t root_fingerprint[32];
     uint8_t issuer_fingerprint[32];
-    struct uuid cluster;
+    struct uuid cluster = UUID_NIL;
     struct buf cert;
     struct buf raw;
     struct buf body;
