@@ -11,6 +11,7 @@
  * check before they write, so almost no refusal has anything to undo: an entry runs without
  * savepoints first, and once more with them when it turns out that one was needed. */
 #include "authority/fsm_impl.h"
+#include "base/clock.h"
 
 #define DOCS_MAX ((size_t)256 << 20)
 #define PRUNE_PER_COMMAND 2
@@ -464,6 +465,9 @@ static int run_command(struct fsm *f, struct run *run, size_t i)
         .actor_id = cmd->actor_id,
         .savepoints = run->savepoints,
     };
+    if (PLANTED("fsm_uses_clock")) {
+        x.now_ms = x.now_ms + clock_wall_ms() % 1000;
+    }
     mp_writer_init(&x.doc, docs);
     *ret = (struct fsm_result){.request_id = cmd->request_id, .kind = cmd->kind};
     c->doc_at = docs->len;

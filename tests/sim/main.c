@@ -1,0 +1,285 @@
+/*   sim --seeds A-B --seconds 300 [--nodes N] [--jobs J]    many runs
+ *   sim --seed S [--nodes N]                                one run, and its hash
+ *   sim --twice S                                           one run twice: the same hash
+ *   sim --bugs [K]                                          each planted bug, caught within K seeds
+ * Prints its seeds first. Exit code 1 when anything failed. */
+#include "sim.h"
+
+#include "base/log.h"
+
+#include <malloc.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What --bugs demands: the name in PLANTED() and what it would do to us. */
+static const struct {
+    const char *name;
+    const char *what;
+} bugs[] = {
+    {"ack_before_commit", "answers before a majority has it"},
+    {"lost_leadership_acked", "calls an unknown outcome a success"},
+    {"batch_result_off_by_one", "gives a request its neighbour's answer"},
+    {"read_without_barrier", "a deposed leader reads"},
+    {"vote_not_saved", "votes twice after a crash"},
+    {"ack_before_fsync", "calls written what is not"},
+    {"ack_after_store_error", "goes on after a failed append"},
+    {"checksum_not_checked", "starts from a damaged log"},
+    {"token_overused", "admits more than max_uses"},
+    {"decided_twice", "approves what was decided"},
+    {"request_id_forgotten", "applies a retry again"},
+    {"fsm_uses_clock", "asks the clock while applying"},
+    {"audit_row_missing", "leaves a role change out of the audit"},
+    {"snapshot_drops_a_table", "forgets tokens in an image"},
+};
+
+struct options {
+    uint64_t first, last, seconds, max_bug_seeds;
+    int nodes, jobs;
+    bool one, twice, bugs;
+};
+
+struct total {
+    uint64_t seeds, failed, virtual_s, commits, elections, crashes, acks, reads, unknown;
+    uint64_t messages, taken, installed, disk_errors, corruptions, refusals;
+};
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Of this process and those it waited for: what a busy machine does not change. */
+static double cpu_seconds(void)
+{
+    double sum = 0;
+    static const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    for (size_t i = 0; i < ARRAY_SIZE(whose); i++) {
+        struct rusage u;
+        (void)getrusage(whose[i], &u);
+        sum += (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+               (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    }
+    return sum;
+}
+
+static bool run_one(const struct options *o, uint64_t seed, struct total *t, uint64_t *ret_hash,
+                    char *what, size_t what_size)
+{
+    struct world *w = xmalloc(sizeof *w);
+    world_run(w, seed, o->nodes, o->seconds);
+    bool ok = !w->violated;
+    t->seeds++;
+    t->failed += !ok;
+    t->virtual_s += w->now_us / SEC;
+    t->commits += w->stats.commits;
+    t->elections += w->stats.elections;
+    t->crashes += w->stats.crashes;
+    t->acks += w->stats.acks;
+    t->refusals += w->stats.refusals;
+    t->reads += w->stats.reads;
+    t->unknown += w->stats.unknown;
+    t->messages += w->stats.messages;
+    t->taken += w->stats.snapshots_taken;
+    t->installed += w->stats.snapshots_installed;
+    t->disk_errors += w->stats.disk_errors;
+    t->corruptions += w->stats.corruptions;
+    *ret_hash = w->hash;
+    (void)snprintf(what, what_size, "%s", w->what);
+    world_fini(w);
+    free(w);
+    return ok;
+}
+
+static void add(struct total *to, const struct total *from)
+{
+    const uint64_t *f = (const uint64_t *)from;
+    uint64_t *t = (uint64_t *)to;
+    for (size_t i = 0; i < sizeof *to / sizeof *t; i++) {
+        t[i] += f[i];
+    }
+}
+
+static void run_share(const struct options *o, int share, struct total *t)
+{
+    for (uint64_t s = o->first + (uint64_t)share; s <= o->last; s += (uint64_t)o->jobs) {
+        uint64_t hash;
+        char what[400];
+        if (!run_one(o, s, t, &hash, what, sizeof what)) {
+            (void)printf("FAIL seed=%llu %s\n  replay: sim --seed %llu --seconds %llu%s%d\n",
+                         (unsigned long long)s, what, (unsigned long long)s,
+                         (unsigned long long)o->seconds, o->nodes != 0 ? " --nodes " : " # nodes ",
+                         o->nodes);
+            (void)fflush(stdout);
+        }
+    }
+}
+
+/* Shares of the seeds in processes of their own; each sends its totals back. */
+static struct total run_all(const struct options *o)
+{
+    struct total sum = {0};
+    int pipes[64][2];
+    if (o->jobs == 1) {
+        run_share(o, 0, &sum);
+        return sum;
+    }
+    (void)fflush(stdout);
+    for (int j = 0; j < o->jobs; j++) {
+        CHECK(pipe(pipes[j]) == 0);
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0) {
+            struct total t = {0};
+            run_share(o, j, &t);
+            CHECK(write(pipes[j][1], &t, sizeof t) == (ssize_t)sizeof t);
+            _exit(0);
+        }
+        (void)close(pipes[j][1]);
+    }
+    for (int j = 0; j < o->jobs; j++) {
+        struct total t = {0};
+        if (read(pipes[j][0], &t, sizeof t) != (ssize_t)sizeof t) {
+            (void)printf("FAIL a process of seeds died\n");
+            t = (struct total){.failed = 1};
+        }
+        (void)close(pipes[j][0]);
+        add(&sum, &t);
+    }
+    while (wait(NULL) > 0) {
+    }
+    return sum;
+}
+
+static int seeds(const struct options *o)
+{
+    (void)printf("sim: seeds %llu-%llu, %llu s each, nodes %d (0: 3 or 5), jobs %d\n",
+                 (unsigned long long)o->first, (unsigned long long)o->last,
+                 (unsigned long long)o->seconds, o->nodes, o->jobs);
+    double start = seconds_now();
+    struct total t = run_all(o);
+    double real = seconds_now() - start;
+    double cpu = cpu_seconds();
+    (void)printf("sim: acks=%llu refusals=%llu reads=%llu unknown=%llu messages=%llu taken=%llu "
+                 "installed=%llu disk_errors=%llu corruptions=%llu cpu_s=%.1f per_core=%.0fx\n",
+                 (unsigned long long)t.acks, (unsigned long long)t.refusals,
+                 (unsigned long long)t.reads, (unsigned long long)t.unknown,
+                 (unsigned long long)t.messages, (unsigned long long)t.taken,
+                 (unsigned long long)t.installed, (unsigned long long)t.disk_errors,
+                 (unsigned long long)t.corruptions);
+    (void)printf("sim: seeds=%llu virtual_s=%llu real_s=%.1f speed=%.0fx commits=%llu "
+                 "elections=%llu crashes=%llu\n",
+                 (unsigned long long)t.seeds, (unsigned long long)t.virtual_s, real,
+                 (double)t.virtual_s / real, (unsigned long long)t.commits,
+                 (unsigned long long)t.elections, (unsigned long long)t.crashes);
+    (void)printf("%llu passed, %llu failed\n", (unsigned long long)(t.seeds - t.failed),
+                 (unsigned long long)t.failed);
+    return t.failed == 0 ? 0 : 1;
+}
+
+static int one(const struct options *o)
+{
+    struct total t = {0};
+    uint64_t hash[2] = {0};
+    char what[400];
+    (void)printf("sim: seed %llu\n", (unsigned long long)o->first);
+    bool ok = run_one(o, o->first, &t, &hash[0], what, sizeof what);
+    (void)printf("hash=%016llx %s\n", (unsigned long long)hash[0], ok ? "ok" : what);
+    if (o->twice) {
+        ok = run_one(o, o->first, &t, &hash[1], what, sizeof what) && hash[0] == hash[1] && ok;
+        (void)printf("hash=%016llx %s\n", (unsigned long long)hash[1],
+                     hash[0] == hash[1] ? "the same" : "NOT THE SAME");
+    }
+    (void)printf("%d passed, %d failed\n", ok, !ok);
+    return ok ? 0 : 1;
+}
+
+static int planted(const struct options *o)
+{
+    unsigned caught = 0;
+    (void)printf("sim: %zu planted bugs, seeds %llu-%llu each\n", ARRAY_SIZE(bugs),
+                 (unsigned long long)o->first,
+                 (unsigned long long)(o->first + o->max_bug_seeds - 1));
+    for (size_t i = 0; i < ARRAY_SIZE(bugs); i++) {
+        struct total t = {0};
+        uint64_t hash;
+        char what[400] = "";
+        bool found = false;
+        uint64_t n = 0;
+        double start = seconds_now();
+        planted_bug = bugs[i].name;
+        while (!found && n < o->max_bug_seeds) {
+            found = !run_one(o, o->first + n, &t, &hash, what, sizeof what);
+            n++;
+        }
+        planted_bug = NULL;
+        caught += found;
+        (void)printf("%-8s %-24s seeds=%llu real_s=%.1f  %s -> %s\n", found ? "caught" : "MISSED",
+                     bugs[i].name, (unsigned long long)n, seconds_now() - start, bugs[i].what,
+                     found ? what : "nobody noticed");
+        (void)fflush(stdout);
+    }
+    (void)printf("%u passed, %zu failed\n", caught, ARRAY_SIZE(bugs) - caught);
+    return caught == ARRAY_SIZE(bugs) ? 0 : 1;
+}
+
+static uint64_t number(const char *text, const char **ret_end)
+{
+    char *end;
+    uint64_t v = strtoull(text, &end, 10);
+    if (ret_end != NULL) {
+        *ret_end = end;
+    }
+    return v;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {
+        .first = 1, .last = 20, .seconds = 300, .max_bug_seeds = 200, .jobs = 1};
+    log_set_level(LOG_ERROR);
+    /* Images come and go all the time: not each one from the kernel. */
+    (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    for (int i = 1; i < argc; i++) {
+        const char *v = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--seeds") == 0) {
+            const char *end;
+            o.first = number(v, &end);
+            o.last = *end == '-' ? number(end + 1, NULL) : o.first;
+        } else if (strcmp(argv[i], "--seconds") == 0) {
+            o.seconds = number(v, NULL);
+        } else if (strcmp(argv[i], "--nodes") == 0) {
+            o.nodes = (int)number(v, NULL);
+        } else if (strcmp(argv[i], "--jobs") == 0) {
+            o.jobs = (int)number(v, NULL);
+        } else if (strcmp(argv[i], "--seed") == 0 || strcmp(argv[i], "--twice") == 0) {
+            o.one = true;
+            o.twice = strcmp(argv[i], "--twice") == 0;
+            o.first = number(v, NULL);
+        } else if (strcmp(argv[i], "--bugs") == 0) {
+            o.bugs = true;
+            if (v[0] >= '0' && v[0] <= '9') {
+                o.max_bug_seeds = number(v, NULL);
+            } else {
+                continue;
+            }
+        } else {
+            (void)fprintf(stderr, "sim: what is %s?\n", argv[i]);
+            return 2;
+        }
+        i++;
+    }
+    if (o.seconds < 60 || o.nodes > SIM_NODES_MAX || o.jobs < 1 || o.jobs > 64) {
+        (void)fprintf(stderr, "sim: at least 60 seconds, at most %d nodes and 64 jobs\n",
+                      SIM_NODES_MAX);
+        return 2;
+    }
+    if (o.bugs) {
+        return planted(&o);
+    }
+    return o.one ? one(&o) : seeds(&o);
+}

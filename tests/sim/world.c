@@ -1,0 +1,439 @@
+/* Time, events, and nodes that come and go. */
+#include "sim.h"
+
+#define WALL_START_MS 1767225600000ll
+#define SETTLE_MAX 10000
+
+bool chance(struct world *w, uint32_t per_mille)
+{
+    return per_mille > 0 && prng_below(&w->rng, 1000) < per_mille;
+}
+
+uint64_t between(struct world *w, uint64_t low, uint64_t high)
+{
+    return low + prng_below(&w->rng, high - low + 1);
+}
+
+uint64_t hash_bytes(const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    uint64_t h = 0x9e3779b97f4a7c15u ^ len;
+    while (len > 0) {
+        uint64_t v = 0;
+        size_t n = len < 8 ? len : 8;
+        memcpy(&v, p, n);
+        h = (h ^ v) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+        p += n;
+        len -= n;
+    }
+    return h;
+}
+
+void world_trace(struct world *w, uint64_t v)
+{
+    w->hash = (w->hash ^ v) * 0xff51afd7ed558ccdu;
+    w->hash ^= w->hash >> 29;
+}
+
+/* --- events: a binary heap by time, then by order of scheduling --- */
+
+static bool before(const struct event *a, const struct event *b)
+{
+    return a->at_us < b->at_us || (a->at_us == b->at_us && a->seq < b->seq);
+}
+
+static size_t sift_up(struct world *w, size_t i)
+{
+    while (i > 0 && before(&w->heap[i], &w->heap[(i - 1) / 2])) {
+        struct event t = w->heap[i];
+        w->heap[i] = w->heap[(i - 1) / 2];
+        w->heap[(i - 1) / 2] = t;
+        i = (i - 1) / 2;
+    }
+    return i;
+}
+
+static struct event *push_event(struct world *w, const struct event *e)
+{
+    if (w->heap_count == w->heap_cap) {
+        w->heap_cap = w->heap_cap == 0 ? 256 : 2 * w->heap_cap;
+        w->heap = xrealloc(w->heap, w->heap_cap * sizeof *w->heap);
+    }
+    w->heap[w->heap_count] = *e;
+    return &w->heap[sift_up(w, w->heap_count++)];
+}
+
+struct event *world_schedule(struct world *w, uint64_t delay_us, enum event_kind kind, int node)
+{
+    struct event e = {
+        .at_us = w->now_us + delay_us, .seq = ++w->seq, .kind = (uint8_t)kind, .node = (int8_t)node};
+    return push_event(w, &e);
+}
+
+static struct event pop_event(struct world *w)
+{
+    struct event top = w->heap[0];
+    w->heap[0] = w->heap[--w->heap_count];
+    size_t i = 0;
+    for (;;) {
+        size_t least = i;
+        for (size_t k = 2 * i + 1; k <= 2 * i + 2 && k < w->heap_count; k++) {
+            if (before(&w->heap[k], &w->heap[least])) {
+                least = k;
+            }
+        }
+        if (least == i) {
+            return top;
+        }
+        struct event t = w->heap[i];
+        w->heap[i] = w->heap[least];
+        w->heap[least] = t;
+        i = least;
+    }
+}
+
+/* --- what a node's core and io ask of the world --- */
+
+uint64_t node_mono_ms(const struct node *n)
+{
+    return 1000 + n->w->now_us / MS;
+}
+
+int64_t node_wall_ms(const struct node *n)
+{
+    return WALL_START_MS + (int64_t)(n->w->now_us / MS) + n->wall_offset_ms;
+}
+
+static uint64_t env_mono(void *data)
+{
+    return node_mono_ms(data);
+}
+
+static int64_t env_wall(void *data)
+{
+    return node_wall_ms(data);
+}
+
+static uint64_t env_random_u64(void *data)
+{
+    struct node *n = data;
+    return prng_u64(&n->rng);
+}
+
+static void env_random(void *data, void *out, size_t len)
+{
+    struct node *n = data;
+    prng_bytes(&n->rng, out, len);
+}
+
+static void env_want_flush(void *data)
+{
+    ((struct node *)data)->flush_wanted = true;
+}
+
+static void env_fatal(void *data, const char *why)
+{
+    struct node *n = data;
+    n->failed = true;
+    (void)snprintf(n->why, sizeof n->why, "%s", why);
+}
+
+static void env_defer(void *data, void (*cb)(void *arg), void *arg)
+{
+    struct node *n = data;
+    CHECK(n->deferred_count < ARRAY_SIZE(n->deferred));
+    n->deferred[n->deferred_count++] = (struct deferred){cb, arg};
+}
+
+static void env_role_changed(void *data)
+{
+    check_role(data);
+}
+
+static void env_applied(void *data, uint64_t index)
+{
+    check_applied(data, index);
+}
+
+static void run_deferred(struct node *n)
+{
+    struct deferred mine[ARRAY_SIZE(n->deferred)];
+    size_t count = n->deferred_count;
+    memcpy(mine, n->deferred, count * sizeof mine[0]);
+    n->deferred_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        mine[i].cb(mine[i].arg);
+    }
+}
+
+/* --- life of a node --- */
+
+static void core_gone(void *data)
+{
+    ((struct node *)data)->closed = true;
+}
+
+static void take_down(struct node *n)
+{
+    n->closed = false;
+    core_close(n->core, core_gone, n);
+    disk_crash(&n->disk);
+    run_deferred(n);
+    CHECK(n->closed);
+    core_free(n->core);
+    raft_io_fini(&n->io);
+    fsm_free(n->fsm);
+    n->core = NULL;
+    n->fsm = NULL;
+    n->up = false;
+    n->flush_wanted = false;
+    n->generation++;
+}
+
+void node_start(struct node *n)
+{
+    struct world *w = n->w;
+    if (n->up) {
+        return;
+    }
+    struct errmsg em = ERRMSG_INIT;
+    n->failed = false;
+    n->why[0] = '\0';
+    n->generation++;
+    n->last_time_ms = 0;
+    n->paused_until_us = 0;
+    disk_boot(&n->disk);
+    CHECK(fsm_new(&n->fsm, &em) == 0);
+    CHECK(raft_io_init(&n->io, &n->disk.store, &n->port.net, &n->io_env) == 0);
+    struct core_config config = {
+        .id = n->raft_id,
+        .node_id = n->id,
+        .io = &n->io,
+        .fsm = n->fsm,
+        .env = &n->core_env,
+        .heartbeat_ms = HEARTBEAT_MS,
+        .election_ms = ELECTION_MS,
+        .snapshot_threshold = w->snapshot_threshold,
+        .snapshot_trailing = w->snapshot_trailing,
+        .short_trailing = true,
+    };
+    CHECK(core_new(&config, &n->core, &em) == 0);
+    n->up = true;
+    w->stats.starts++;
+    int rc = core_start(n->core, &em);
+    check_started(n, rc, &em);
+    if (rc != 0) {
+        take_down(n);
+        n->broken = true;
+        return;
+    }
+    check_restored(n);
+    struct event *e = world_schedule(w, between(w, 0, HEARTBEAT_MS * MS), EV_TICK, n->i);
+    e->generation = n->generation;
+}
+
+void node_crash(struct node *n)
+{
+    if (n->up) {
+        n->w->stats.crashes++;
+        take_down(n);
+    }
+}
+
+/* Until no node has anything more to do at this instant. */
+static void settle(struct world *w)
+{
+    bool again = true;
+    for (int turns = 0; again && !w->violated; turns++) {
+        again = false;
+        for (int i = 0; i < w->n; i++) {
+            struct node *n = &w->nodes[i];
+            if (n->up && n->failed) {
+                bool disk = n->disk.failed;
+                if (!disk) {
+                    violate(w, "node %d stopped itself: %s", i, n->why);
+                    return;
+                }
+                node_crash(n);
+                (void)world_schedule(w, between(w, 1 * SEC, 4 * SEC), EV_START, i);
+            }
+            if (n->up && n->deferred_count > 0) {
+                run_deferred(n);
+                again = true;
+            }
+            if (n->up && n->flush_wanted) {
+                n->flush_wanted = false;
+                core_flush(n->core);
+                again = true;
+            }
+        }
+        if (turns > SETTLE_MAX) {
+            violate(w, "L1: a node never comes to rest");
+        }
+    }
+}
+
+static void dispatch(struct world *w, struct event *e)
+{
+    struct node *n = e->node >= 0 && e->node < w->n ? &w->nodes[e->node] : NULL;
+    switch ((enum event_kind)e->kind) {
+        case EV_TICK:
+            if (n->up && e->generation == n->generation) {
+                core_tick(n->core);
+                struct event *next = world_schedule(w, HEARTBEAT_MS * MS, EV_TICK, n->i);
+                next->generation = n->generation;
+            }
+            break;
+        case EV_MSG:
+            w->stats.messages++;
+            world_trace(w, hash_bytes(e->bytes, e->len));
+            if (n->up) {
+                int rc = raft_io_receive(&n->io, w->nodes[(int)e->from].raft_id,
+                                         blob_of(e->bytes, e->len));
+                if (rc != 0) {
+                    violate(w, "node %d refuses a message of node %d: %s", n->i, e->from,
+                            err_text(rc));
+                }
+            }
+            free(e->bytes);
+            break;
+        case EV_DISK:
+            disk_event(&n->disk, e->generation);
+            break;
+        case EV_CLIENT:
+            clients_event(w, e->from, e->generation);
+            break;
+        case EV_FAULT:
+            faults_event(w);
+            break;
+        case EV_START:
+            n->broken = false;
+            disk_repair(&n->disk);
+            node_start(n);
+            break;
+    }
+}
+
+/* A paused process sees everything that happened when it goes on. */
+static bool held_back(struct world *w, struct event *e)
+{
+    bool of_node = e->kind == EV_TICK || e->kind == EV_MSG || e->kind == EV_DISK;
+    if (!of_node || w->nodes[(int)e->node].paused_until_us <= w->now_us) {
+        return false;
+    }
+    e->at_us = w->nodes[(int)e->node].paused_until_us;
+    e->seq = ++w->seq;
+    (void)push_event(w, e);
+    return true;
+}
+
+static void make_node(struct world *w, int i)
+{
+    struct node *n = &w->nodes[i];
+    *n = (struct node){.w = w, .i = i};
+    uint8_t random[10];
+    prng_bytes(&w->rng, random, sizeof random);
+    n->id = uuid_make(WALL_START_MS - 1000 + i, random);
+    n->raft_id = core_raft_id(&n->id);
+    prng_seed(&n->rng, prng_u64(&w->rng));
+    disk_init(&n->disk, w, i);
+    net_port_init(&n->port, w, i);
+    n->io_env = (struct raft_io_env){
+        .data = n, .mono_ms = env_mono, .random = env_random_u64, .fatal = env_fatal,
+        .defer = env_defer};
+    n->core_env = (struct core_env){
+        .data = n,
+        .wall_ms = env_wall,
+        .mono_ms = env_mono,
+        .random = env_random,
+        .want_flush = env_want_flush,
+        .role_changed = env_role_changed,
+        .applied = env_applied,
+        .fatal = env_fatal,
+    };
+}
+
+/* Entry 1: who votes. Entry 2: the cluster. Both durable everywhere before anybody starts. */
+static void write_first_log(struct world *w)
+{
+    struct raft_configuration conf;
+    raft_configuration_init(&conf);
+    for (int i = 0; i < w->n; i++) {
+        char address[UUID_TEXT_MAX];
+        uuid_format(&w->nodes[i].id, address);
+        CHECK(raft_configuration_add(&conf, w->nodes[i].raft_id, address, RAFT_VOTER) == 0);
+    }
+    struct raft_buffer change;
+    CHECK(raft_configuration_encode(&conf, &change) == 0);
+    raft_configuration_close(&conf);
+    struct buf init;
+    buf_init(&init, ENTRY_MAX_BYTES);
+    cluster_init_encode(w, &init);
+    for (int i = 0; i < w->n; i++) {
+        struct disk *d = &w->nodes[i].disk;
+        d->term = 1;
+        rec_list_push(&d->durable, rec_new(1, 1, RAFT_CHANGE, blob_of(change.base, change.len)));
+        rec_list_push(&d->durable, rec_new(2, 1, RAFT_COMMAND, buf_blob(&init)));
+    }
+    raft_free(change.base);
+    buf_fini(&init);
+}
+
+void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
+{
+    static const uint32_t thresholds[] = {40, 120, 400};
+    static const uint32_t trailings[] = {8, 64, 2048};
+    *w = (struct world){.seed = seed};
+    prng_seed(&w->rng, seed * 2 + 1);
+    w->n = nodes != 0 ? nodes : (chance(w, 300) ? 5 : 3);
+    w->end_us = seconds * SEC;
+    w->calm_us = w->end_us > CALM_US ? w->end_us - CALM_US : 0;
+    w->snapshot_threshold = thresholds[between(w, 0, 2)];
+    w->snapshot_trailing = trailings[between(w, 0, 2)];
+    for (int i = 0; i < w->n; i++) {
+        make_node(w, i);
+    }
+    write_first_log(w);
+    check_boot(w);
+    for (int i = 0; i < w->n && !w->violated; i++) {
+        node_start(&w->nodes[i]);
+    }
+    clients_new(w);
+    faults_schedule(w);
+    while (w->heap_count > 0 && !w->violated) {
+        struct event e = pop_event(w);
+        if (e.at_us > w->end_us) {
+            free(e.bytes);
+            break;
+        }
+        w->now_us = e.at_us;
+        if (held_back(w, &e)) {
+            continue;
+        }
+        world_trace(w, e.at_us << 16 ^ (uint64_t)e.kind << 8 ^ (uint8_t)e.node);
+        dispatch(w, &e);
+        settle(w);
+    }
+    if (!w->violated) {
+        w->now_us = w->end_us;
+        check_end(w);
+    }
+}
+
+void world_fini(struct world *w)
+{
+    for (int i = 0; i < w->n; i++) {
+        struct node *n = &w->nodes[i];
+        if (n->up) {
+            take_down(n);
+        }
+        disk_fini(&n->disk);
+    }
+    for (size_t i = 0; i < w->heap_count; i++) {
+        free(w->heap[i].bytes);
+    }
+    free(w->heap);
+    clients_free(w);
+    check_fini(w);
+}
