@@ -2,8 +2,6 @@
 
 #include "wire/token.h"
 
-#include <ctype.h>
-
 struct join_say {
     struct cli *c;
     char fingerprint[65];
@@ -16,15 +14,16 @@ static void on_progress(void *data, int event, const char *fingerprint, const ch
 {
     struct join_say *s = data;
     struct cli *c = s->c;
-    if (fingerprint != NULL) {
+    if (fingerprint != NULL && fingerprint[0] != '\0') {
         (void)snprintf(s->fingerprint, sizeof s->fingerprint, "%s", fingerprint);
     }
-    if (join_id != NULL) {
+    if (join_id != NULL && join_id[0] != '\0') {
         (void)snprintf(s->join_id, sizeof s->join_id, "%s", join_id);
     }
     switch ((enum cli_join_event)event) {
     case CLI_JOIN_CONNECTING:
-        cli_note(c, "connecting%s%s", detail == NULL ? "" : " to ", detail == NULL ? "" : detail);
+        cli_note(c, "connecting%s%s", detail == NULL || detail[0] == '\0' ? "" : " to ",
+                 detail == NULL ? "" : detail);
         break;
     case CLI_JOIN_SUBMITTED:
         cli_note(c, "request %s submitted", s->join_id);

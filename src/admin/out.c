@@ -318,6 +318,7 @@ int out_list(struct cli *c, const struct out_list *list)
                    cli_get(c, "cursor") == NULL ? "" : cli_get(c, "cursor"));
     struct buf all, doc, path;
     uint32_t count = 0;
+    size_t pages = 0;
     int rc;
     buf_init(&all, ROWS_MAX_BYTES);
     buf_init(&doc, CLIENT_DOC_MAX);
@@ -338,8 +339,13 @@ int out_list(struct cli *c, const struct out_list *list)
             rc = cli_fail(c, -ERR_MALFORMED, NULL, "the daemon's list does not make sense");
             goto out;
         }
+        pages++;
     } while (!one_page && cursor[0] != '\0');
-    show_list(c, list, &all, count, cursor);
+    if (c->json && pages == 1) {
+        out_json(c, buf_blob(&doc)); /* as it is: it may say more than its items */
+    } else {
+        show_list(c, list, &all, count, cursor);
+    }
 out:
     buf_fini(&all);
     buf_fini(&doc);
