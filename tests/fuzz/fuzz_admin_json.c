@@ -3,7 +3,7 @@
 #include "admin/json.h"
 #include "wire/mp.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz/fuzz.h"
 
 static void from_json(struct blob in)
 {

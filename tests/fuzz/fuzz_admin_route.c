@@ -4,7 +4,7 @@
 #include "admin/json.h"
 #include "wire/mp.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz/fuzz.h"
 
 static char *take_line(const uint8_t **p, size_t *left)
 {
