@@ -325,7 +325,7 @@ int cli_run_authority_remove(struct cli *c)
     mp_find_str(item, "status", status, sizeof status);
     if (item.len > 0) {
         show_effect(c, item, voters, voters - (strcmp(status, "voter") == 0));
-        cli_note(c, "its issuing key is refused from now on and its node key is banned");
+        cli_note(c, "its issuing key makes no certificates that count any more; nodes it enrolled stay");
     }
     buf_fini(&list);
     rc = cli_confirm(c, "Remove this authority?");

@@ -36,7 +36,7 @@ enum cli_flags {
     CLI_LISTS = 4,    /* --limit, --cursor */
     CLI_OFFLINE = 8,  /* does not talk to the daemon */
     CLI_NO_WAIT = 16, /* --no-wait */
-    CLI_HIDDEN = 32,
+    CLI_ROLES = 32,   /* help lists the roles there are */
 };
 
 #define CLI_OPTS_MAX 10
