@@ -329,7 +329,7 @@ static int query_value(struct parse *p, const char *name, const char *value, uin
         if (i == 0 && kind == API_READ) {
             return parse_flag(p, pointer, value, &p->req->stale);
         }
-        if (i == 1 && (kind == API_MUTATION || kind == API_ACTION)) {
+        if (i == 1 && kind == API_MUTATION) {
             return parse_flag(p, pointer, value, &p->req->dry_run);
         }
         if (i == 2) {

@@ -126,8 +126,7 @@ int cli_run_join(struct cli *c)
     };
     err = c->ops->join(&o, &pending, &node_id, &em);
     if (err != 0) {
-        rc = cli_fail(c, err, after_failure(err), "join: %s",
-                      em.text[0] == '\0' ? err_text(err) : em.text);
+        rc = cli_fail_here(c, err, after_failure(err), "join", &em);
         goto out;
     }
     show(c, &say, &parsed, pending, &node_id);

@@ -218,6 +218,9 @@ static void test_init_prints_the_promised_json(void **state)
     op_rc = -ERR_EXISTS;
     assert_int_equal(rap("init --cluster c --listen 1.2.3.4:5"), CLI_CONFLICT);
     contains(o.err, "told why");
+    op_rc = -ERR_BUSY; /* a daemon holds the data directory */
+    assert_int_equal(rap("init --cluster c --listen 1.2.3.4:5"), CLI_CONFLICT);
+    contains(o.err, "told why");
 }
 
 static void test_passphrase_comes_from_a_file(void **state)
