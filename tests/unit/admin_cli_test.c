@@ -82,6 +82,14 @@ static void test_status_table_and_json(void **state)
     contains(o.err, "rap agent run");
 }
 
+static void test_documents_within_documents_are_flattened(void **state)
+{
+    (void)state;
+    fake_admin_rule(fake, "node.show", 0, "{\"id\":\"a\",\"node\":{\"b\":1,\"c\":{\"d\":2}}}", 0);
+    assert_int_equal(rap("node show a"), 0);
+    assert_string_equal(o.out, "id      a\nnode.b  1\nnode.c  {\"d\":2}\n");
+}
+
 static void test_status_check_says_degraded(void **state)
 {
     (void)state;
@@ -327,6 +335,7 @@ static void test_dangerous_acts_show_their_effect_and_ask(void **state)
     assert_int_equal(rap("node remove web-1 --yes"), 0);
     call_is(4, "node.remove {\"id\":\"" NODE_ID "\"}");
     assert_int_equal(rap("authority transfer"), CLI_USAGE);
+    assert_int_equal(rap("authority transfer --dry-run"), 0);
     assert_int_equal(fake_admin_calls(fake), 5);
 }
 
@@ -434,6 +443,24 @@ static void test_authority_add_certifies_with_the_root(void **state)
     pki_key_public(node, public_key);
     assert_memory_equal(cert.public_key, public_key, sizeof public_key);
     assert_true(cert.not_before_ms < clock_wall_ms());
+    pki_key_free(root);
+    pki_key_free(node);
+    remove_owner();
+}
+
+static void test_authority_add_dry_run_only_prepares(void **state)
+{
+    struct uuid cluster_id;
+    char words[256];
+    (void)state;
+    assert_int_equal(uuid_parse(CLUSTER_ID, &cluster_id), 0);
+    struct pki_key *root = make_owner(&cluster_id, NULL);
+    struct pki_key *node = pki_key_generate();
+    rule_prepare(node);
+    (void)snprintf(words, sizeof words, "authority add a2 --owner-dir %s --dry-run", owner);
+    assert_int_equal(rap(words), 0);
+    contains(o.err, "voters 2 -> 3");
+    assert_int_equal(fake_admin_calls(fake), 1);
     pki_key_free(root);
     pki_key_free(node);
     remove_owner();
@@ -552,6 +579,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         END_TO_END(test_status_table_and_json),
+        END_TO_END(test_documents_within_documents_are_flattened),
         END_TO_END(test_status_check_says_degraded),
         END_TO_END(test_list_renders_a_table),
         END_TO_END(test_list_follows_its_pages),
@@ -568,6 +596,7 @@ int main(void)
         END_TO_END(test_dangerous_acts_show_their_effect_and_ask),
         END_TO_END(test_authority_remove_counts_voters),
         END_TO_END(test_authority_add_certifies_with_the_root),
+        END_TO_END(test_authority_add_dry_run_only_prepares),
         END_TO_END(test_authority_add_needs_the_right_root),
         END_TO_END(test_authority_add_refuses_a_bad_request),
         END_TO_END(test_audit_export_writes_every_page_as_lines),
