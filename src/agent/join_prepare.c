@@ -300,3 +300,34 @@ int join_request(const struct join_options *o, struct member *m, const struct jo
     buf_fini(&stored);
     return rc;
 }
+
+/* --- giving up --- */
+
+bool join_is_stranger(int rc)
+{
+    static const int all[] = {
+        -ERR_BAD_CERT,   -ERR_BAD_SIGNATURE, -ERR_CERT_EXPIRED, -ERR_WRONG_CLUSTER,
+        -ERR_WRONG_NODE, -ERR_NOT_AUTHORITY, -ERR_REVOKED,      -ERR_CRYPTO,
+        -ERR_MALFORMED,  -ERR_EXPIRED,       -ERR_SCHEMA,       -ERR_SCOPE,
+        -ERR_NO_SERVICE,
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        if (rc == all[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int join_verdict(const int *last_rc, size_t count, bool acked, uint64_t waited_ms)
+{
+    size_t strangers = 0;
+    int rc = -ERR_UNREACHABLE;
+    for (size_t i = 0; i < count; i++) {
+        if (join_is_stranger(last_rc[i])) {
+            strangers++;
+            rc = last_rc[i];
+        }
+    }
+    return strangers == count || (!acked && waited_ms >= JOIN_GIVE_UP_MS) ? rc : 0;
+}
