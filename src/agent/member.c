@@ -274,6 +274,9 @@ int member_create(const char *data_dir, const struct member_settings *s, struct 
     }
     if (rc == 0) {
         rc = member_lock(m, em);
+        if (rc == -ERR_BUSY && member_has(m, "node.crt")) { /* a running member's */
+            rc = errmsg_set(em, -ERR_EXISTS, "%s already holds a membership", data_dir);
+        }
     }
     if (rc != 0) {
         goto out;

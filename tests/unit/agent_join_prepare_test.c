@@ -227,6 +227,14 @@ static void test_same_token_with_newer_addresses_resumes(void **state)
     member_free(m);
 }
 
+static void test_two_joins_at_once_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct member *m = prepare(f);
+    assert_int_equal(prepare_rc(f), -ERR_BUSY);
+    member_free(m);
+}
+
 static void test_bad_starts_refused(void **state)
 {
     struct fixture *f = *state;
@@ -308,6 +316,7 @@ static void test_good_approval_completes_the_membership(void **state)
     assert_false(file_exists(path));
     free(path);
     assert_false(join_is_acked(m));
+    assert_int_equal(prepare_rc(f), -ERR_EXISTS); /* also while it runs */
     member_free(m);
     assert_int_equal(prepare_rc(f), -ERR_EXISTS);
     approval_fini(&a);
@@ -416,6 +425,7 @@ int main(void)
         T(test_changed_name_makes_another_request_until_acknowledged),
         T(test_other_token_replaces_an_unacknowledged_join_only),
         T(test_same_token_with_newer_addresses_resumes),
+        T(test_two_joins_at_once_refused),
         T(test_bad_starts_refused),
         T(test_good_approval_completes_the_membership),
         T(test_forged_approvals_refused_and_join_stays_pending),
