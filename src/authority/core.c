@@ -181,9 +181,8 @@ int core_new(const struct core_config *config, struct core **ret, struct errmsg 
     raft_set_pre_vote(&c->raft, true);
     raft_set_max_inflight_entries(&c->raft, MAX_INFLIGHT_ENTRIES);
     raft_set_capacity_threshold(&c->raft, 0);
-    raft_set_snapshot_threshold(&c->raft, config->snapshot_threshold == 0
-                                              ? 8192
-                                              : config->snapshot_threshold);
+    raft_set_snapshot_threshold(
+        &c->raft, config->snapshot_threshold == 0 ? 8192 : config->snapshot_threshold);
     raft_set_snapshot_trailing(&c->raft, trailing);
     raft_io_on_digest(config->io, &core_digest_ops, c);
     *ret = c;
@@ -360,8 +359,7 @@ void core_status(const struct core *c, struct core_status *ret)
     s.applied_index = raft_last_applied(r);
     s.last_index = raft_last_index(r);
     bool leads = r->state == RAFT_LEADER;
-    uint64_t window =
-        leads ? core_contact_window_ms(c) : 2ull * c->config.election_ms;
+    uint64_t window = leads ? core_contact_window_ms(c) : 2ull * c->config.election_ms;
     if (leads) {
         s.role = CORE_LEADER;
     } else if (r->state == RAFT_CANDIDATE) {

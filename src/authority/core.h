@@ -44,8 +44,8 @@ struct core_config {
     struct raft_io *io;
     struct fsm *fsm;
     const struct core_env *env;
-    uint32_t heartbeat_ms; /* 50 */
-    uint32_t election_ms;  /* 500 */
+    uint32_t heartbeat_ms;       /* 50 */
+    uint32_t election_ms;        /* 500 */
     uint32_t snapshot_threshold; /* entries; 0 = 8192 */
     uint32_t snapshot_trailing;  /* 0 = 4096; at least 2048 (reference: raft.md) */
     bool short_trailing;         /* simulation only: allows less */
@@ -74,7 +74,7 @@ typedef void (*core_proposal_cb)(struct core_proposal *p, int rc, const struct f
 struct core_proposal {
     void *data;
     core_proposal_cb cb;
-    struct blob cmd;  /* core's copy */
+    struct blob cmd; /* core's copy */
     void *impl;
     struct core_proposal *next;
 };
@@ -143,8 +143,8 @@ struct core_status {
     /* Voters, those in contact (this one included), and how many make a majority. On a follower,
      * which hears only its leader and candidates, in contact means within two election timeouts. */
     unsigned voters, seen, needed;
-    bool quorum;                   /* as leader: majority in contact; as follower: leader in contact */
-    uint64_t leader_contact_ms;    /* since the leader was last heard; 0 as leader */
+    bool quorum;                /* as leader: majority in contact; as follower: leader in contact */
+    uint64_t leader_contact_ms; /* since the leader was last heard; 0 as leader */
     size_t members_count;
     struct core_member members[16];
 };

@@ -61,10 +61,11 @@ static void check_agreed(struct core *c, raft_id from, const struct raft_digest 
         memcmp(ours, d->agreed, sizeof ours) == 0) {
         return;
     }
-    core_fail(c,
-              "THIS REPLICA DIFFERS from the majority at index %llu: its state is not to be trusted. "
-              "Remove this authority and add it again.",
-              (unsigned long long)d->agreed_index);
+    core_fail(
+        c,
+        "THIS REPLICA DIFFERS from the majority at index %llu: its state is not to be trusted. "
+        "Remove this authority and add it again.",
+        (unsigned long long)d->agreed_index);
 }
 
 /* The highest index that a majority of voters, this one among them, agreed on. */

@@ -58,8 +58,8 @@ struct core {
     /* As last seen by core_update_role. */
     unsigned role;
     raft_id leader;
-    uint64_t leader_term;   /* 0: not the leader */
-    bool term_started;      /* this term's TERM_START is applied */
+    uint64_t leader_term; /* 0: not the leader */
+    bool term_started;    /* this term's TERM_START is applied */
     struct core_proposal term_start;
     bool term_start_active;
 

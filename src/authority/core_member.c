@@ -31,8 +31,7 @@ static int may_change(const struct core *c)
         return rc;
     }
     if (!c->term_started || c->change != NULL || c->raft.legacy.change != NULL ||
-        c->raft.configuration_uncommitted_index != 0 ||
-        c->raft.leader_state.promotee_id != 0) {
+        c->raft.configuration_uncommitted_index != 0 || c->raft.leader_state.promotee_id != 0) {
         return -ERR_BUSY;
     }
     return 0;

@@ -75,8 +75,7 @@ static int check_loaded(const struct raft_store_loaded *l, struct errmsg *em)
         uint64_t oldest = l->has_snapshot ? l->snapshot_index + 1 : 1;
         if (first == 0 || first > oldest ||
             (!l->has_snapshot && l->entries[0].type != RAFT_CHANGE)) {
-            return errmsg_set(em, -ERR_CORRUPT, "log starts at %llu",
-                              (unsigned long long)first);
+            return errmsg_set(em, -ERR_CORRUPT, "log starts at %llu", (unsigned long long)first);
         }
     }
     return 0;

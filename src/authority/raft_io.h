@@ -32,8 +32,8 @@ struct raft_store_loaded {
     uint64_t vote;
     bool has_snapshot;
     uint64_t snapshot_index, snapshot_term, snapshot_conf_index;
-    struct buf snapshot_conf;  /* raft_msg-encoded configuration */
-    struct buf snapshot_image; /* decompressed */
+    struct buf snapshot_conf;         /* raft_msg-encoded configuration */
+    struct buf snapshot_image;        /* decompressed */
     struct raft_store_entry *entries; /* data owned by this struct */
     size_t entries_count;
 };

@@ -28,8 +28,8 @@ struct raft_io_impl {
     uint64_t term; /* as stored */
     uint64_t vote;
     uint64_t last_index; /* of the stored log, writes on their way included */
-    bool taking;     /* our own snapshot is being stored */
-    bool installing; /* the leader's is */
+    bool taking;         /* our own snapshot is being stored */
+    bool installing;     /* the leader's is */
     /* What get_snapshot last read: libraft corrects the index it announces but not the term. */
     uint64_t got_index;
     uint64_t got_term;

@@ -50,8 +50,10 @@ static int op_load(struct raft_store *s, struct raft_store_loaded *ret, struct e
         const struct cluster_entry *e = &n->log[i];
         uint8_t *copy = xmalloc(e->data.len);
         memcpy(copy, e->data.data, e->data.len);
-        ret->entries[i] = (struct raft_store_entry){
-            .index = e->index, .term = e->term, .type = e->type, .data = blob_of(copy, e->data.len)};
+        ret->entries[i] = (struct raft_store_entry){.index = e->index,
+                                                    .term = e->term,
+                                                    .type = e->type,
+                                                    .data = blob_of(copy, e->data.len)};
     }
     return 0;
 }
@@ -330,8 +332,8 @@ void core_cluster_init(struct core_cluster *c, int nodes, int voters)
     raft_configuration_init(&conf);
     for (int i = 0; i < nodes; i++) {
         struct cluster_node *n = &c->nodes[i];
-        *n = (struct cluster_node){.c = c, .i = i, .store = {.ops = &store_ops},
-                                   .net = {.ops = &net_ops}};
+        *n = (struct cluster_node){
+            .c = c, .i = i, .store = {.ops = &store_ops}, .net = {.ops = &net_ops}};
         n->ops_end = &n->ops;
         n->id.b[0] = 1;
         n->id.b[15] = (uint8_t)i;
@@ -339,11 +341,15 @@ void core_cluster_init(struct core_cluster *c, int nodes, int voters)
         prng_seed(&n->rng, (uint64_t)i + 1);
         buf_init(&n->snapshot_conf, SIZE_MAX);
         buf_init(&n->snapshot_image, SIZE_MAX);
-        n->io_env = (struct raft_io_env){.data = n, .mono_ms = mono_ms, .random = random_u64,
-                                         .fatal = on_fatal, .defer = defer};
-        n->core_env = (struct core_env){.data = n, .wall_ms = wall_ms, .mono_ms = mono_ms,
-                                        .random = random_bytes, .want_flush = want_flush,
-                                        .role_changed = role_changed, .fatal = on_fatal};
+        n->io_env = (struct raft_io_env){
+            .data = n, .mono_ms = mono_ms, .random = random_u64, .fatal = on_fatal, .defer = defer};
+        n->core_env = (struct core_env){.data = n,
+                                        .wall_ms = wall_ms,
+                                        .mono_ms = mono_ms,
+                                        .random = random_bytes,
+                                        .want_flush = want_flush,
+                                        .role_changed = role_changed,
+                                        .fatal = on_fatal};
         if (i < voters) {
             char address[UUID_TEXT_MAX];
             uuid_format(&n->id, address);

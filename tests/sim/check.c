@@ -239,8 +239,8 @@ void check_role(struct node *n)
     w->stats.elections++;
     world_trace(w, s.term << 8 | (uint64_t)n->i);
     const struct rec_list *view = &n->disk.view;
-    for (uint64_t i = view->count == 0 ? s.last_index + 1 : view->first;
-         i < w->oracle.log_count; i++) {
+    for (uint64_t i = view->count == 0 ? s.last_index + 1 : view->first; i < w->oracle.log_count;
+         i++) {
         const struct committed *c = &w->oracle.log[i];
         const struct rec *rec = rec_list_at(view, i);
         if (c->sum != 0 && (rec == NULL || rec->sum != c->sum)) {

@@ -7,12 +7,12 @@
 struct client {
     struct world *w;
     int i;
-    uint32_t token;   /* of the one event it waits for */
-    uint64_t op;      /* rises with each thing asked */
+    uint32_t token; /* of the one event it waits for */
+    uint64_t op;    /* rises with each thing asked */
     bool busy, reading;
-    bool waiting;     /* for the callback of an attempt */
+    bool waiting; /* for the callback of an attempt */
     int attempts;
-    int node;         /* that answered last */
+    int node; /* that answered last */
     struct request q;
     uint64_t floor;
     struct uuid seen_id;

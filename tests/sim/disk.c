@@ -129,8 +129,8 @@ static uint64_t latency(struct disk *d, size_t bytes)
     return us + bytes / 200;
 }
 
-static struct disk_op *queue(struct disk *d, enum op_kind kind, uint64_t takes_us,
-                             raft_store_cb cb, void *data)
+static struct disk_op *queue(struct disk *d, enum op_kind kind, uint64_t takes_us, raft_store_cb cb,
+                             void *data)
 {
     struct disk_op *op = xcalloc(1, sizeof *op);
     op->kind = kind;

@@ -169,7 +169,7 @@ static int seeds(const struct options *o)
                  (unsigned long long)t.reads, (unsigned long long)t.unknown,
                  (unsigned long long)t.messages, (unsigned long long)t.taken,
                  (unsigned long long)t.installed, (unsigned long long)t.disk_errors,
-                 (unsigned long long)t.corruptions);
+                 (unsigned long long)t.corruptions, cpu, (double)t.virtual_s / cpu);
     (void)printf("sim: seeds=%llu virtual_s=%llu real_s=%.1f speed=%.0fx commits=%llu "
                  "elections=%llu crashes=%llu\n",
                  (unsigned long long)t.seeds, (unsigned long long)t.virtual_s, real,
@@ -238,8 +238,7 @@ static uint64_t number(const char *text, const char **ret_end)
 
 int main(int argc, char **argv)
 {
-    struct options o = {
-        .first = 1, .last = 20, .seconds = 300, .max_bug_seeds = 200, .jobs = 1};
+    struct options o = {.first = 1, .last = 20, .seconds = 300, .max_bug_seeds = 200, .jobs = 1};
     log_set_level(LOG_ERROR);
     /* Images come and go all the time: not each one from the kernel. */
     (void)mallopt(M_MMAP_THRESHOLD, 64 << 20);

@@ -91,8 +91,8 @@ void request_new(struct world *w, struct request *q)
 
 static struct made *make(struct world *w, struct request *q)
 {
-    struct made *m = &q->made[q->made_count < ARRAY_SIZE(q->made) - 1 ? q->made_count++
-                                                                      : q->made_count];
+    struct made
+        *m = &q->made[q->made_count < ARRAY_SIZE(q->made) - 1 ? q->made_count++ : q->made_count];
     prng_bytes(&w->rng, m->id.b, sizeof m->id.b);
     prng_bytes(&w->rng, m->hash, sizeof m->hash);
     return m;
@@ -159,9 +159,10 @@ void request_encode(struct node *n, struct request *q, struct buf *out)
     switch (q->ask) {
         case ASK_TOKEN: {
             const struct made *m = make(w, q);
-            struct token_create b = {
-                .token_id = m->id, .token_hash = blob_of(m->hash, 32),
-                .expires_at_ms = now + q->ttl_ms, .max_uses = q->max_uses};
+            struct token_create b = {.token_id = m->id,
+                                     .token_hash = blob_of(m->hash, 32),
+                                     .expires_at_ms = now + q->ttl_ms,
+                                     .max_uses = q->max_uses};
             c.kind = CMD_TOKEN_CREATE;
             encode(&c, &b, out);
             break;
@@ -334,11 +335,10 @@ void request_answered(struct world *w, struct node *n, struct request *q,
 
 static int exists(struct node *n, enum ask ask, const struct uuid *id)
 {
-    const char *sql = ask == ASK_TOKEN  ? "SELECT 1 FROM node_join_tokens WHERE id = ?"
-                      : ask == ASK_JOIN ? "SELECT 1 FROM node_join_requests WHERE id = ?"
-                      : ask == ASK_APPROVE
-                          ? "SELECT 1 FROM nodes WHERE id = ?"
-                          : "SELECT 1 FROM node_role_assignments WHERE id = ?";
+    const char *sql = ask == ASK_TOKEN     ? "SELECT 1 FROM node_join_tokens WHERE id = ?"
+                      : ask == ASK_JOIN    ? "SELECT 1 FROM node_join_requests WHERE id = ?"
+                      : ask == ASK_APPROVE ? "SELECT 1 FROM nodes WHERE id = ?"
+                                           : "SELECT 1 FROM node_role_assignments WHERE id = ?";
     char text[UUID_TEXT_MAX];
     uuid_format(id, text);
     struct db_stmt *st = db_prepare(fsm_db(n->fsm), sql);

@@ -66,8 +66,10 @@ static struct event *push_event(struct world *w, const struct event *e)
 
 struct event *world_schedule(struct world *w, uint64_t delay_us, enum event_kind kind, int node)
 {
-    struct event e = {
-        .at_us = w->now_us + delay_us, .seq = ++w->seq, .kind = (uint8_t)kind, .node = (int8_t)node};
+    struct event e = {.at_us = w->now_us + delay_us,
+                      .seq = ++w->seq,
+                      .kind = (uint8_t)kind,
+                      .node = (int8_t)node};
     return push_event(w, &e);
 }
 
@@ -339,9 +341,11 @@ static void make_node(struct world *w, int i)
     prng_seed(&n->rng, prng_u64(&w->rng));
     disk_init(&n->disk, w, i);
     net_port_init(&n->port, w, i);
-    n->io_env = (struct raft_io_env){
-        .data = n, .mono_ms = env_mono, .random = env_random_u64, .fatal = env_fatal,
-        .defer = env_defer};
+    n->io_env = (struct raft_io_env){.data = n,
+                                     .mono_ms = env_mono,
+                                     .random = env_random_u64,
+                                     .fatal = env_fatal,
+                                     .defer = env_defer};
     n->core_env = (struct core_env){
         .data = n,
         .wall_ms = env_wall,

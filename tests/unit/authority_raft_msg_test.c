@@ -68,8 +68,8 @@ static struct raft_message sample(enum raft_message_type type, struct raft_entry
                                                                 .data = image};
             break;
         case RAFT_TIMEOUT_NOW:
-            m.timeout_now =
-                (struct raft_timeout_now){.term = 5, .last_log_index = 12, .last_log_term = 5};
+            m.timeout_now = (struct raft_timeout_now){
+                .term = 5, .last_log_index = 12, .last_log_term = 5};
             break;
     }
     return m;
@@ -95,8 +95,8 @@ static void encode_sample(enum raft_message_type type, struct buf *out)
     memset(image, 'i', sizeof image);
     entries_of(entries);
     conf_of(&conf, 3);
-    struct raft_message m =
-        sample(type, entries, &conf, (struct raft_buffer){.base = image, .len = sizeof image});
+    struct raft_message m = sample(type, entries, &conf,
+                                   (struct raft_buffer){.base = image, .len = sizeof image});
     assert_int_equal(raft_msg_encode(&m, &d, out), 0);
     raft_configuration_close(&conf);
 }
@@ -234,8 +234,18 @@ static int decode_pairs(const struct pair *pairs, size_t n)
     decode_pairs((const struct pair[]){__VA_ARGS__}, \
                  sizeof((const struct pair[]){__VA_ARGS__}) / sizeof(struct pair))
 
-enum { TYPE = 1, TERM, INDEX, INDEX_TERM, COMMIT, REJECTED = 7, CANDIDATE, CONF_INDEX = 13,
-       APPLIED = 15, AGREED = 17 };
+enum {
+    TYPE = 1,
+    TERM,
+    INDEX,
+    INDEX_TERM,
+    COMMIT,
+    REJECTED = 7,
+    CANDIDATE,
+    CONF_INDEX = 13,
+    APPLIED = 15,
+    AGREED = 17
+};
 #define BIG (RAFT_MSG_NUMBER_MAX + 1)
 
 static void test_every_number_is_checked_at_zero_and_at_its_end(void **state)
@@ -440,8 +450,8 @@ static void test_snapshot_bomb_is_refused_before_memory_is_taken(void **state)
 {
     (void)state;
     static const uint8_t bomb[] = {0x28, 0xb5, 0x2f, 0xfd, 0xe0, /* 8-byte content size */
-                                   0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00,
-                                   0x01, 0x00, 0x00};
+                                   0xff, 0xff, 0xff, 0xff, 0xff, 0x00,
+                                   0x00, 0x00, 0x01, 0x00, 0x00};
     struct raft_configuration conf;
     struct buf conf_bytes;
     struct buf out;
@@ -454,8 +464,8 @@ static void test_snapshot_bomb_is_refused_before_memory_is_taken(void **state)
     buf_init(&out, RAFT_FRAME_MAX);
     mp_writer_init(&w, &out);
     mp_put_map(&w, 7);
-    const struct pair numbers[] = {{TYPE, RAFT_INSTALL_SNAPSHOT}, {TERM, 5}, {INDEX, 4},
-                                   {INDEX_TERM, 2}};
+    const struct pair numbers[] = {
+        {TYPE, RAFT_INSTALL_SNAPSHOT}, {TERM, 5}, {INDEX, 4}, {INDEX_TERM, 2}};
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
         mp_put_u64(&w, numbers[i].key);
         mp_put_u64(&w, numbers[i].value);
