@@ -57,7 +57,7 @@ static void put_in_force(struct agent *a, struct config *cfg)
     agent_wake(a);
 }
 
-int apply_snapshot(struct agent *a, struct blob bytes, struct errmsg *em)
+int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
 {
     struct config *cfg;
     const struct config_expect expect = {
@@ -70,12 +70,12 @@ int apply_snapshot(struct agent *a, struct blob bytes, struct errmsg *em)
         .again = a->snapshot == NULL, /* the stored one was damaged: the same is welcome */
         .now_ms = clock_wall_ms(),
     };
-    int rc = config_verify(bytes, &expect, &cfg, em);
+    int rc = config_verify(signed_snapshot, &expect, &cfg, em);
     if (rc != 0) {
         return rc;
     }
-    rc = member_save_snapshot(a->member, bytes, cfg->body.epoch, cfg->body.config_version,
-                              expect.now_ms, em);
+    rc = member_save_snapshot(a->member, signed_snapshot, cfg->body.epoch,
+                              cfg->body.config_version, expect.now_ms, em);
     if (rc != 0) {
         /* A full disk must not keep a revoked node's sessions alive (S9). */
         ban_revoked(a, cfg);

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 
 #define HEARTBEAT_DEADLINE_MS 5000
-#define PROBE_EVERY_MS (600 * 1000)
+#define PROBE_EVERY_MS 600000u
 
 static void probe_host(struct agent *a)
 {

@@ -411,7 +411,7 @@ int member_key(const struct member *m, struct pki_key **ret, struct errmsg *em)
 int member_save_chain(struct member *m, const struct blob chain[3], struct errmsg *em)
 {
     struct buf pem;
-    buf_init(&pem, 3 * 2 * CERT_DER_MAX);
+    buf_init(&pem, (size_t)6 * CERT_DER_MAX);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < 3; i++) {
         rc = pki_pem_add(chain[i], &pem);
@@ -435,7 +435,7 @@ int member_load_chain(const struct member *m, struct buf ret_chain[3], struct er
 {
     char *path = member_path(m, "node.crt");
     struct buf pem;
-    buf_init(&pem, 3 * 2 * CERT_DER_MAX);
+    buf_init(&pem, (size_t)6 * CERT_DER_MAX);
     size_t count = 0;
     int rc = file_read(path, &pem, em);
     if (rc == 0) {
