@@ -29,7 +29,7 @@ struct api_param {
 enum api_kind {
     API_READ,     /* takes ?stale */
     API_MUTATION, /* has a request id; takes ?dry_run */
-    API_ACTION,   /* changes something, but not through a replicated command: no request id */
+    API_ACTION,   /* does something, but not by a replicated command: no request id, no dry run */
     API_LIVE,     /* answered without the core loop */
     API_READY,    /* 200 or 503 by the answer of `call` */
 };

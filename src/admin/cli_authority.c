@@ -42,10 +42,8 @@ static int prepare(struct cli *c, struct addition *a)
     util_body_begin(&body);
     mp_doc_str(&body.w, &body.d, "node", c->operands[0]);
     buf_init(&csr, CSR_DER_MAX);
-    bool dry_run = c->dry_run;
-    c->dry_run = false; /* preparing changes nothing that counts, and its answer is what we show */
+    /* In a dry run too: preparing changes nothing that counts, and its answer is what we show. */
     int rc = client_act(c, "POST", &path, util_body_end(&body), &a->doc);
-    c->dry_run = dry_run;
     if (rc != CLI_OK) {
         goto out;
     }
@@ -325,7 +323,7 @@ int cli_run_authority_remove(struct cli *c)
     mp_find_str(item, "status", status, sizeof status);
     if (item.len > 0) {
         show_effect(c, item, voters, voters - (strcmp(status, "voter") == 0));
-        cli_note(c, "its issuing key is refused from now on and its node key is banned");
+        cli_note(c, "its issuing key makes no certificates that count any more; nodes it enrolled stay");
     }
     buf_fini(&list);
     rc = cli_confirm(c, "Remove this authority?");
@@ -347,6 +345,10 @@ int cli_run_authority_transfer(struct cli *c)
     int rc = cli_confirm(c, "Hand leadership over?");
     if (rc != CLI_OK) {
         return rc;
+    }
+    if (c->dry_run) {
+        cli_note(c, "dry run: nothing was changed");
+        return CLI_OK;
     }
     buf_init(&doc, CLIENT_DOC_MAX);
     util_path(&path, "/v1/authorities/transfer", NULL, "");

@@ -1,5 +1,6 @@
 /* Help, completions and the man page, all from the command table. */
 #include "admin/cli_priv.h"
+#include "wire/cmd.h"
 
 static const char exit_codes[] =
     "0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 no quorum or unreachable, "
@@ -19,6 +20,13 @@ static void print_name(FILE *out, const struct cli_cmd *cmd)
             cmd->verb == NULL ? "" : cmd->verb, cmd->operands[0] == '\0' ? "" : " ", cmd->operands);
 }
 
+static void print_roles(FILE *out, const char *lead, const char *between)
+{
+    for (size_t i = 0; role_names[i] != NULL; i++) {
+        fprintf(out, "%s%s", i == 0 ? lead : between, role_names[i]);
+    }
+}
+
 void cli_help_command(FILE *out, const struct cli_cmd *cmd)
 {
     print_name(out, cmd);
@@ -30,6 +38,10 @@ void cli_help_command(FILE *out, const struct cli_cmd *cmd)
     fprintf(out, "\n\n  %s\n", cmd->summary);
     if (cmd->details != NULL) {
         fprintf(out, "\n%s\n", cmd->details);
+    }
+    if ((cmd->flags & CLI_ROLES) != 0) {
+        print_roles(out, "\nRoles:\n  ", "\n  ");
+        fputc('\n', out);
     }
     fputs("\nOptions:\n", out);
     for (size_t i = 0; i < CLI_OPTS_MAX && cmd->opts[i].name != NULL; i++) {
@@ -183,6 +195,11 @@ static void generate_bash(FILE *out)
           "    cmd=\"$noun\"; [ -n \"$verbs\" ] && cmd=\"$noun ${COMP_WORDS[2]}\"\n",
           out);
     bash_words(out);
+    fputs("    [ \"$noun\" = role ] && opts=\"$opts", out);
+    print_roles(out, " ", " ");
+    fputs("\"\n    [ \"$prev\" = --role ] && opts='", out);
+    print_roles(out, "", " ");
+    fputs("'\n", out);
     fputs("    COMPREPLY=($(compgen -W \"$opts\" -- \"$cur\"))\n}\ncomplete -F _rap rap\n", out);
 }
 
@@ -311,6 +328,10 @@ static void generate_man(FILE *out)
             fputs(".PP\n", out);
             roff(out, cmd->details);
             fputc('\n', out);
+        }
+        if ((cmd->flags & CLI_ROLES) != 0) {
+            print_roles(out, ".PP\nRoles: ", ", ");
+            fputs(".\n", out);
         }
         for (size_t i = 0; i < CLI_OPTS_MAX && cmd->opts[i].name != NULL; i++) {
             roff_opt(out, &cmd->opts[i]);

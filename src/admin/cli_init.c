@@ -64,11 +64,11 @@ int cli_run_init(struct cli *c)
     int err = c->ops->init(&o, &r, &em);
     buf_wipe(&passphrase);
     if (err != 0) {
-        return cli_fail(c, err,
-                        err == -ERR_EXISTS ? "use another --data-dir, or `rap agent run` to start "
-                                             "what is there"
-                                           : NULL,
-                        "init: %s", em.text[0] == '\0' ? err_text(err) : em.text);
+        return cli_fail_here(c, err,
+                             err == -ERR_EXISTS ? "use another --data-dir, or `rap agent run` to "
+                                                  "start what is there"
+                                                : NULL,
+                             "init", &em);
     }
     show_init(c, &r);
     return CLI_OK;
@@ -123,9 +123,9 @@ int cli_run_agent(struct cli *c)
     if (err == 0) {
         return CLI_OK;
     }
-    return cli_fail(c, err,
-                    err == -ERR_NOT_FOUND
-                        ? "make a cluster with `rap init`, or join one with `rap join`"
-                        : NULL,
-                    "agent: %s", em.text[0] == '\0' ? err_text(err) : em.text);
+    return cli_fail_here(c, err,
+                         err == -ERR_NOT_FOUND
+                             ? "make a cluster with `rap init`, or join one with `rap join`"
+                             : NULL,
+                         "agent", &em);
 }

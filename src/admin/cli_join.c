@@ -2,8 +2,6 @@
 
 #include "wire/token.h"
 
-#include <ctype.h>
-
 struct join_say {
     struct cli *c;
     char fingerprint[65];
@@ -16,15 +14,16 @@ static void on_progress(void *data, int event, const char *fingerprint, const ch
 {
     struct join_say *s = data;
     struct cli *c = s->c;
-    if (fingerprint != NULL) {
+    if (fingerprint != NULL && fingerprint[0] != '\0') {
         (void)snprintf(s->fingerprint, sizeof s->fingerprint, "%s", fingerprint);
     }
-    if (join_id != NULL) {
+    if (join_id != NULL && join_id[0] != '\0') {
         (void)snprintf(s->join_id, sizeof s->join_id, "%s", join_id);
     }
     switch ((enum cli_join_event)event) {
     case CLI_JOIN_CONNECTING:
-        cli_note(c, "connecting%s%s", detail == NULL ? "" : " to ", detail == NULL ? "" : detail);
+        cli_note(c, "connecting%s%s", detail == NULL || detail[0] == '\0' ? "" : " to ",
+                 detail == NULL ? "" : detail);
         break;
     case CLI_JOIN_SUBMITTED:
         cli_note(c, "request %s submitted", s->join_id);
@@ -127,8 +126,7 @@ int cli_run_join(struct cli *c)
     };
     err = c->ops->join(&o, &pending, &node_id, &em);
     if (err != 0) {
-        rc = cli_fail(c, err, after_failure(err), "join: %s",
-                      em.text[0] == '\0' ? err_text(err) : em.text);
+        rc = cli_fail_here(c, err, after_failure(err), "join", &em);
         goto out;
     }
     show(c, &say, &parsed, pending, &node_id);

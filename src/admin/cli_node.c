@@ -10,7 +10,7 @@ int cli_run_node_list(struct cli *c)
         {"ROLES", "roles", OUT_TEXT},
         {"ADDRESS", "address", OUT_TEXT},
         {"VERSION", "agent_version", OUT_TEXT},
-        {"SEEN", "last_seen_at", OUT_AGE},
+        {"SEEN", "last_heartbeat_at", OUT_AGE},
     };
     struct out_list list = {"/v1/nodes", cols, ARRAY_SIZE(cols), false, "no nodes"};
     return out_list(c, &list);

@@ -36,7 +36,7 @@ enum cli_flags {
     CLI_LISTS = 4,    /* --limit, --cursor */
     CLI_OFFLINE = 8,  /* does not talk to the daemon */
     CLI_NO_WAIT = 16, /* --no-wait */
-    CLI_HIDDEN = 32,
+    CLI_ROLES = 32,   /* help lists the roles there are */
 };
 
 #define CLI_OPTS_MAX 10
@@ -90,6 +90,9 @@ int cli_exit_of(int rc);
 /* Each prints and returns the exit code. next: what to do now; NULL: a text by code. */
 int cli_usage(struct cli *c, const char *next, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int cli_fail(struct cli *c, int rc, const char *next, const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* As cli_fail, for what went wrong on this host (cli_ops). */
+int cli_fail_here(struct cli *c, int rc, const char *next, const char *what,
+                  const struct errmsg *em);
 /* An answer of the API that is not a success: doc is the problem (or empty). */
 int cli_problem(struct cli *c, int rc, struct blob doc);
 void cli_note(struct cli *c, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -158,6 +158,17 @@ int cli_fail(struct cli *c, int rc, const char *next, const char *fmt, ...)
     return cli_exit_of(rc);
 }
 
+int cli_fail_here(struct cli *c, int rc, const char *next, const char *what, const struct errmsg *em)
+{
+    /* The lock of the data directory, not a busy server: waiting does not help. */
+    if (rc == -ERR_BUSY) {
+        return cli_fail(c, -ERR_CONFLICT,
+                        "stop the daemon that runs there, or name another --data-dir", "%s: %s",
+                        what, em->text);
+    }
+    return cli_fail(c, rc, next, "%s: %s", what, em->text[0] == '\0' ? err_text(rc) : em->text);
+}
+
 static void print_members(struct cli *c, struct blob doc)
 {
     static const char *const keys[] = {"seen", "needed", "epoch", "term", "outcome"};

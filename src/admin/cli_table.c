@@ -60,7 +60,8 @@ const struct cli_cmd cli_commands[] = {
      cli_run_status, {{"check", NULL, "exit code says whether the node is ready", false, false}}},
 
     {"token", "create", "", "make a join token; it is shown once",
-     "The secret is made here and never leaves: the cluster stores its SHA-256.", CLI_MUTATES,
+     "The secret is made here and never leaves: the cluster stores its SHA-256.",
+     CLI_MUTATES | CLI_ROLES,
      cli_run_token_create,
      {{"ttl", "T", "how long it is valid (default 1h)", false, false},
       {"uses", "N", "how many hosts may use it (default 1)", false, false},
@@ -74,7 +75,7 @@ const struct cli_cmd cli_commands[] = {
     {"join", NULL, "", "make this host a node of a cluster, with a token",
      "Prints this host's key fingerprint for the person who approves it, then waits for the decision "
      "(with --timeout: that long). Run again to resume.",
-     CLI_OFFLINE | CLI_NO_WAIT, cli_run_join,
+     CLI_OFFLINE | CLI_NO_WAIT | CLI_ROLES, cli_run_join,
      {{"token-file", "F|-", "file with the token, - for stdin", true, false}, LISTEN, ADVERTISE, NAME,
       {"role", "R", "a role to ask for (repeat)", false, true}}},
 
@@ -114,9 +115,9 @@ const struct cli_cmd cli_commands[] = {
     {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
      CLI_MUTATES, cli_run_authority_transfer, {{0}}},
 
-    {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES, cli_run_role_assign,
+    {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES | CLI_ROLES, cli_run_role_assign,
      {{"org", "O", "only for this organization", false, false}}},
-    {"role", "unassign", "N ROLE", "take a role away", NULL, CLI_MUTATES, cli_run_role_unassign,
+    {"role", "unassign", "N ROLE", "take a role away", NULL, CLI_MUTATES | CLI_ROLES, cli_run_role_unassign,
      {{"org", "O", "only for this organization", false, false}}},
     {"role", "list", "", "role assignments", NULL, CLI_READS | CLI_LISTS, cli_run_role_list,
      {{"node", "N", "of one node", false, false}}},

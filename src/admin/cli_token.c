@@ -13,7 +13,8 @@ int cli_run_token_list(struct cli *c)
         {"MAX", "max_uses", OUT_TEXT},
         {"EXPIRES", "expires_at", OUT_AGE},
         {"REVOKED", "revoked_at", OUT_AGE},
-        {"SCOPE", "scope", OUT_TEXT},
+        {"ROLES", "scope_roles", OUT_TEXT},
+        {"FOR", "scope_name", OUT_TEXT},
         {"CREATED", "created_at", OUT_AGE},
     };
     struct out_list list = {"/v1/tokens", cols, ARRAY_SIZE(cols), false,

@@ -239,6 +239,5 @@ int client_send(struct cli *c, const char *method, struct buf *path, struct blob
 int client_act(struct cli *c, const char *method, struct buf *path, struct blob body,
                struct buf *doc)
 {
-    client_query(path, "dry_run", c->dry_run ? "true" : NULL);
     return exchange_until(c, method, path, body, NULL, false, doc);
 }

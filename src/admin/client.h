@@ -25,7 +25,7 @@ int client_get(struct cli *c, struct buf *path, struct buf *doc);
 int client_send(struct cli *c, const char *method, struct buf *path, struct blob body,
                 struct buf *doc);
 /* As client_send for what the API does not make exactly-once: repeated only when the answer says that
- * nothing was begun. */
+ * nothing was begun, and without a dry run, which the API does not have for them. */
 int client_act(struct cli *c, const char *method, struct buf *path, struct blob body,
                struct buf *doc);
 

@@ -212,38 +212,65 @@ out:
     free(widths);
 }
 
-void out_fields(struct cli *c, struct blob doc)
-{
-    size_t widest = 0;
-    int64_t now = clock_wall_ms();
+/* Rows of "key value"; a document inside a document gives rows "key.inner value". */
+struct fields {
+    struct cli *c;
+    int64_t now;
+    size_t widest;
+    bool print; /* the first pass only measures */
     struct buf cell;
-    buf_init(&cell, CELL_MAX);
-    for (int pass = 0; pass < 2; pass++) {
-        struct mp_reader r;
-        mp_reader_init(&r, doc);
-        uint32_t n = mp_get_map(&r, UINT32_MAX);
-        for (uint32_t i = 0; i < n && r.err == 0; i++) {
-            struct blob key = mp_get_str(&r, SIZE_MAX);
-            struct blob value = mp_skip(&r);
-            widest = key.len > widest ? key.len : widest;
-            if (pass == 0) {
-                continue;
-            }
-            buf_clear(&cell);
-            add_clean(&cell, key);
-            fprintf(c->out, "%-*s  ", (int)widest, buf_cstr(&cell));
-            buf_clear(&cell);
-            out_cell(value, OUT_TEXT, now, &cell);
-            print_cell(c, &cell, OUT_STATE, 0);
-            if (key.len > 3 && memcmp(key.data + key.len - 3, "_at", 3) == 0 && cell.len > 1) {
-                buf_clear(&cell);
-                out_cell(value, OUT_AGE, now, &cell);
-                fprintf(c->out, " (%s)", buf_cstr(&cell));
-            }
-            fputc('\n', c->out);
+};
+
+static void field_row(struct fields *f, const char *name, struct blob value)
+{
+    size_t len = strlen(name);
+    if (!f->print) {
+        f->widest = len > f->widest ? len : f->widest;
+        return;
+    }
+    fprintf(f->c->out, "%-*s  ", (int)f->widest, name);
+    buf_clear(&f->cell);
+    out_cell(value, OUT_TEXT, f->now, &f->cell);
+    print_cell(f->c, &f->cell, OUT_STATE, 0);
+    if (len > 3 && strcmp(name + len - 3, "_at") == 0 && f->cell.len > 1) {
+        buf_clear(&f->cell);
+        out_cell(value, OUT_AGE, f->now, &f->cell);
+        fprintf(f->c->out, " (%s)", buf_cstr(&f->cell));
+    }
+    fputc('\n', f->c->out);
+}
+
+static void field_rows(struct fields *f, const char *prefix, struct blob doc)
+{
+    struct mp_reader r;
+    struct buf name;
+    buf_init(&name, CELL_MAX);
+    mp_reader_init(&r, doc);
+    uint32_t n = mp_get_map(&r, UINT32_MAX);
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        buf_clear(&name);
+        buf_add_str(&name, prefix);
+        add_clean(&name, mp_get_str(&r, SIZE_MAX));
+        enum mp_type type = mp_peek(&r);
+        struct blob value = mp_skip(&r);
+        if (type == MP_MAP && prefix[0] == '\0') {
+            buf_add_str(&name, ".");
+            field_rows(f, buf_cstr(&name), value);
+        } else {
+            field_row(f, buf_cstr(&name), value);
         }
     }
-    buf_fini(&cell);
+    buf_fini(&name);
+}
+
+void out_fields(struct cli *c, struct blob doc)
+{
+    struct fields f = {.c = c, .now = clock_wall_ms()};
+    buf_init(&f.cell, CELL_MAX);
+    field_rows(&f, "", doc);
+    f.print = true;
+    field_rows(&f, "", doc);
+    buf_fini(&f.cell);
 }
 
 void out_json(struct cli *c, struct blob doc)
@@ -318,6 +345,7 @@ int out_list(struct cli *c, const struct out_list *list)
                    cli_get(c, "cursor") == NULL ? "" : cli_get(c, "cursor"));
     struct buf all, doc, path;
     uint32_t count = 0;
+    size_t pages = 0;
     int rc;
     buf_init(&all, ROWS_MAX_BYTES);
     buf_init(&doc, CLIENT_DOC_MAX);
@@ -338,8 +366,13 @@ int out_list(struct cli *c, const struct out_list *list)
             rc = cli_fail(c, -ERR_MALFORMED, NULL, "the daemon's list does not make sense");
             goto out;
         }
+        pages++;
     } while (!one_page && cursor[0] != '\0');
-    show_list(c, list, &all, count, cursor);
+    if (c->json && pages == 1) {
+        out_json(c, buf_blob(&doc)); /* as it is: it may say more than its items */
+    } else {
+        show_list(c, list, &all, count, cursor);
+    }
 out:
     buf_fini(&all);
     buf_fini(&doc);

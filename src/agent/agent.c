@@ -71,12 +71,15 @@ void agent_rpc_drop(struct agent_rpc **slot)
 /* --- identity --- */
 
 static int read_leaf(struct agent *a, struct buf chain[3], struct pki_cert *ret_leaf,
-                     struct errmsg *em)
+                     struct pki_cert *ret_issuer, struct errmsg *em)
 {
     uint8_t public_key[PKI_KEY_BYTES];
     int rc = member_load_chain(a->member, chain, em);
     if (rc == 0) {
         rc = pki_cert_parse(buf_blob(&chain[0]), ret_leaf, em);
+    }
+    if (rc == 0) {
+        rc = pki_cert_parse(buf_blob(&chain[1]), ret_issuer, em);
     }
     pki_key_public(a->key, public_key);
     if (rc == 0 && memcmp(ret_leaf->public_key, public_key, PKI_KEY_BYTES) != 0) {
@@ -89,10 +92,11 @@ int agent_load_identity(struct agent *a, struct errmsg *em)
 {
     struct buf chain[3];
     struct pki_cert leaf;
+    struct pki_cert issuer;
     for (size_t i = 0; i < 3; i++) {
         buf_init(&chain[i], CERT_DER_MAX);
     }
-    int rc = read_leaf(a, chain, &leaf, em);
+    int rc = read_leaf(a, chain, &leaf, &issuer, em);
     const struct blob views[3] = {buf_blob(&chain[0]), buf_blob(&chain[1]), buf_blob(&chain[2])};
     if (rc == 0) {
         rc = fabric_set_identity(a->fabric, views, 3, a->key, em);
@@ -107,6 +111,7 @@ int agent_load_identity(struct agent *a, struct errmsg *em)
     }
     if (rc == 0) {
         a->leaf = leaf;
+        memcpy(a->issuer_fingerprint, issuer.fingerprint, PKI_HASH_BYTES);
         renew_schedule(a);
     }
     return rc;
@@ -134,164 +139,15 @@ void agent_contact(struct agent *a)
     }
 }
 
-/* --- snapshots --- */
-
-/* The body may revoke issuing CAs as well as nodes; ours among them, when we were an authority. */
-static bool revokes_us(const struct agent *a, const struct config *cfg)
+const struct config *agent_snapshot(const struct agent *a)
 {
-    return config_revokes(cfg, a->leaf.fingerprint);
-}
-
-static void ban_revoked(struct agent *a, const struct config *cfg)
-{
-    struct config_iter it;
-    const uint8_t *fingerprint;
-    config_iter_init(&it, cfg->body.revocations);
-    while (config_next_revocation(&it, &fingerprint) == 1) {
-        pki_trust_ban(a->cfg.trust, fingerprint);
-    }
-}
-
-/* CAs of removed authorities make no authority any more; a node that has its leaf from one gets a new
- * one from another now. */
-static void follow_retired(struct agent *a, const struct config *cfg)
-{
-    struct config_iter it;
-    const uint8_t *fingerprint;
-    struct pki_cert issuer;
-    config_iter_init(&it, cfg->body.retired_issuers);
-    while (config_next_revocation(&it, &fingerprint) == 1) {
-        pki_trust_retire(a->cfg.trust, fingerprint);
-    }
-    if (!a->uplink.local && pki_cert_parse(buf_blob(&a->chain[1]), &issuer, NULL) == 0 &&
-        pki_trust_is_retired(a->cfg.trust, issuer.fingerprint)) {
-        a->renew_at_ms = clock_wall_ms();
-    }
-}
-
-static void run_todo(struct agent *a, const struct uplink_todo *todo);
-
-static void set_authorities(struct agent *a)
-{
-    struct uuid ids[AUTHORITIES_MAX];
-    size_t n = 0;
-    struct config_iter it;
-    struct snapshot_authority authority;
-    config_iter_init(&it, a->snapshot->body.authorities);
-    while (n < AUTHORITIES_MAX && config_next_authority(&it, &authority) == 1) {
-        if (!uuid_equal(&authority.node_id, &a->member->node_id)) {
-            ids[n++] = authority.node_id;
-        }
-    }
-    struct uplink_todo todo;
-    uplink_set_authorities(&a->uplink, ids, n, agent_mono_ms(), rng_u64(), &todo);
-    run_todo(a, &todo);
-}
-
-/* Takes cfg over. */
-static void put_in_force(struct agent *a, struct config *cfg)
-{
-    struct config *old = a->snapshot;
-    a->snapshot = cfg;
-    a->held_epoch = cfg->body.epoch;
-    a->held_version = cfg->body.config_version;
-    pki_trust_clear_bans(a->cfg.trust);
-    ban_revoked(a, cfg);
-    follow_retired(a, cfg);
-    (void)fabric_recheck(a->fabric);
-    directory_apply(a, old);
-    set_authorities(a);
-    config_free(old);
-    if (revokes_us(a, cfg)) {
-        agent_bar(a, "the signed configuration revokes our key");
-        agent_uplink_event(a, UPLINK_EV_BARRED, 0, 0);
-    }
-    agent_wake(a);
-}
-
-static int take_snapshot(struct agent *a, struct blob bytes, struct errmsg *em)
-{
-    struct config *cfg;
-    const struct config_expect expect = {
-        .trust = a->cfg.trust,
-        .cluster_id = a->member->cluster_id,
-        .node_id = a->member->node_id,
-        .epoch = a->held_epoch,
-        .version = a->held_version,
-        .held = a->snapshot,
-        .again = a->snapshot == NULL, /* the stored one was damaged: the same is welcome */
-        .now_ms = clock_wall_ms(),
-    };
-    int rc = config_verify(bytes, &expect, &cfg, em);
-    if (rc != 0) {
-        return rc;
-    }
-    rc = member_save_snapshot(a->member, bytes, cfg->body.epoch, cfg->body.config_version,
-                              expect.now_ms, em);
-    if (rc != 0) {
-        /* A full disk must not keep a revoked node's sessions alive (S9). */
-        ban_revoked(a, cfg);
-        (void)fabric_recheck(a->fabric);
-        config_free(cfg);
-        return errmsg_wrap(em, -ERR_IO, "snapshot not stored");
-    }
-    log_info(LOG_AGENT, "configuration in force", "epoch=%llu version=%llu",
-             (unsigned long long)cfg->body.epoch, (unsigned long long)cfg->body.config_version);
-    put_in_force(a, cfg);
-    if (a->cfg.config_changed != NULL) {
-        a->cfg.config_changed(a->cfg.data, a->snapshot);
-    }
-    return 0;
+    return a->snapshot;
 }
 
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
 {
     return a->closing ? errmsg_set(em, -ERR_CANCELED, "the agent is closing")
-                      : take_snapshot(a, signed_snapshot, em);
-}
-
-/* Used even when it has expired: a degraded node keeps what it had. */
-static int load_stored(struct agent *a, struct errmsg *em)
-{
-    struct buf bytes;
-    buf_init(&bytes, CONFIG_SIGNED_MAX);
-    int rc = member_load_snapshot(a->member, &bytes, &a->held_epoch, &a->held_version);
-    if (rc == -ERR_NOT_FOUND) {
-        log_info(LOG_AGENT, "no stored configuration", "%s", "");
-        buf_fini(&bytes);
-        return 0;
-    }
-    if (rc != 0) {
-        buf_fini(&bytes);
-        return errmsg_set(em, rc, "stored snapshot: %s", err_text(rc));
-    }
-    struct errmsg why = ERRMSG_INIT;
-    struct config *cfg;
-    const struct config_expect expect = {
-        .trust = a->cfg.trust,
-        .cluster_id = a->member->cluster_id,
-        .node_id = a->member->node_id,
-        .epoch = a->held_epoch,
-        .version = a->held_version,
-        .again = true,
-        .allow_expired = true,
-        .now_ms = clock_wall_ms(),
-    };
-    rc = config_verify(buf_blob(&bytes), &expect, &cfg, &why);
-    if (rc == 0) {
-        put_in_force(a, cfg);
-    } else {
-        log_error(LOG_AGENT, "stored configuration not usable",
-                  "error=%s why=\"%s\" next=\"waiting for one from an authority\"", err_slug(rc),
-                  why.text);
-    }
-    buf_fini(&bytes);
-    return 0;
-}
-
-const struct config *agent_snapshot(const struct agent *a)
-{
-    return a->snapshot;
+                      : apply_snapshot(a, signed_snapshot, em);
 }
 
 /* --- the subscription --- */
@@ -303,7 +159,7 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
     if (a->closing || s != a->stream) {
         return;
     }
-    int rc = take_snapshot(a, frame, &em);
+    int rc = apply_snapshot(a, frame, &em);
     if (rc == 0) {
         a->last_contact_ms = clock_wall_ms();
     } else if (rc == -ERR_ROLLBACK) {
@@ -340,12 +196,22 @@ static void on_closed(struct fabric_stream *s, void *data, int rc)
 
 static const struct fabric_stream_vtab stream_vtab = {.frame = on_frame, .closed = on_closed};
 
+/* Without a usable snapshot, or with one past half of its life, the current one is wanted whatever
+ * its version: reconnecting must not put a refresh off for ever. */
+static bool wants_any(const struct agent *a)
+{
+    if (a->snapshot == NULL) {
+        return true;
+    }
+    const struct snapshot_body *b = &a->snapshot->body;
+    return clock_wall_ms() >= b->issued_at_ms + (b->expires_at_ms - b->issued_at_ms) / 2;
+}
+
 static int subscribe(struct agent *a, const struct uuid *to)
 {
     const struct config_subscribe msg = {
         .epoch = a->held_epoch,
-        /* Without a usable snapshot the current one is wanted, whatever its version. */
-        .config_version = a->snapshot == NULL ? 0 : a->held_version,
+        .config_version = wants_any(a) ? 0 : a->held_version,
     };
     const struct fabric_stream_to target = {.node_id = *to, .service = "config"};
     struct buf frame;
@@ -393,7 +259,7 @@ static void note_good_authority(struct agent *a)
     }
 }
 
-static void run_todo(struct agent *a, const struct uplink_todo *todo)
+void agent_run_todo(struct agent *a, const struct uplink_todo *todo)
 {
     int rc = 0;
     if (todo->close) {
@@ -448,7 +314,7 @@ void agent_uplink_event(struct agent *a, enum uplink_event_kind kind, int rc, ui
     } else if (before == UPLINK_UP && a->uplink.state == UPLINK_WAIT) {
         log_info(LOG_AGENT, "authority lost", "error=%s", err_slug(rc));
     }
-    run_todo(a, &todo);
+    agent_run_todo(a, &todo);
     log_health(a);
     agent_wake(a);
 }
@@ -583,7 +449,7 @@ int agent_open(const struct agent_config *config, struct agent **ret, struct err
         uplink_init(&a->uplink, config->heartbeat_ms != 0 ? config->heartbeat_ms
                                                           : HEARTBEAT_DEFAULT_MS,
                     &good, agent_mono_ms());
-        rc = load_stored(a, em);
+        rc = apply_stored(a, em);
     }
     if (rc != 0) {
         agent_free(a);

@@ -1,6 +1,7 @@
 /* The parts of the agent, for its own files only.
  *
- *   agent.c      open, close, the one timer, the uplink's todo, putting snapshots in force
+ *   agent.c      open, close, the one timer, the subscription, the uplink's todo
+ *   apply.c      snapshots: verified, stored, in force
  *   heartbeat.c  the heartbeat's content and answer
  *   renew.c      renewal of our certificate
  *   directory.c  addresses from the snapshot into the fabric, look-ups of names
@@ -28,6 +29,7 @@ struct agent {
     struct pki_key *key;
     struct buf chain[3]; /* leaf, issuing CA, root: what the fabric shows */
     struct pki_cert leaf;
+    uint8_t issuer_fingerprint[PKI_HASH_BYTES]; /* of the CA above it */
 
     struct config *snapshot;
     uint64_t held_epoch, held_version; /* nothing older is accepted, even without a snapshot */
@@ -63,6 +65,7 @@ struct agent {
 uint64_t agent_mono_ms(void);
 /* Runs the uplink with this event and does what it says. */
 void agent_uplink_event(struct agent *a, enum uplink_event_kind kind, int rc, uint64_t interval_ms);
+void agent_run_todo(struct agent *a, const struct uplink_todo *todo);
 /* Looks at the clocks on the next turn. */
 void agent_wake(struct agent *a);
 /* Our identity is refused: why is for the log. */
@@ -80,8 +83,17 @@ int agent_rpc_start(struct agent *a, struct agent_rpc **slot, const struct uuid 
 /* Nobody waits for it any more. */
 void agent_rpc_drop(struct agent_rpc **slot);
 
+/* Verifies, stores, puts in force. On an error what was in force stays; after -ERR_IO (not stored) its
+ * revocations count all the same. */
+int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em);
+/* The stored one, at start: used even when it has expired, for a degraded node keeps what it had. One
+ * that does not verify is logged and left alone. */
+int apply_stored(struct agent *a, struct errmsg *em);
+
 int heartbeat_send(struct agent *a, const struct uuid *to);
 void renew_schedule(struct agent *a);
+/* The CA above our leaf belongs to a removed authority: renew under another one, soon. */
+void renew_if_issuer_retired(struct agent *a);
 void renew_tick(struct agent *a, int64_t now_ms);
 
 /* Makes the fabric's directory that of the snapshot; old is what it was made from, or NULL. */

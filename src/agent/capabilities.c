@@ -42,21 +42,51 @@ static const char *next_line(const char *p)
     return p == NULL ? NULL : p + 1;
 }
 
+/* The nth word (from 0) of the line at p; false when there is none or it does not fit. */
+static bool word(const char *p, unsigned n, char *out, size_t size)
+{
+    static const char blank[] = " \t";
+    p += strspn(p, blank);
+    while (n-- > 0) {
+        p += strcspn(p, " \t\n");
+        p += strspn(p, blank);
+    }
+    size_t len = strcspn(p, " \t\n");
+    if (len == 0 || len >= size) {
+        return false;
+    }
+    memcpy(out, p, len);
+    out[len] = '\0';
+    return true;
+}
+
+/* The nth word as a number of this base. */
+static bool number(const char *p, unsigned n, int base, unsigned long long *ret)
+{
+    char text[32];
+    char *end;
+    if (!word(p, n, text, sizeof text)) {
+        return false;
+    }
+    *ret = strtoull(text, &end, base);
+    return *end == '\0';
+}
+
 void host_scan_routes(const char *text, struct host *h)
 {
     for (const char *p = next_line(text); p != NULL && *p != '\0'; p = next_line(p)) {
         char iface[32];
-        unsigned dest_raw;
-        unsigned mask_raw;
-        unsigned flags;
-        /* The kernel prints addresses as it holds them, in network order. */
-        if (sscanf(p, "%31s %8x %*8x %8x %*d %*d %*d %8x", iface, &dest_raw, &flags, &mask_raw) !=
-                4 ||
-            !usable(iface, flags)) {
+        unsigned long long dest_raw;
+        unsigned long long mask_raw;
+        unsigned long long flags;
+        if (!word(p, 0, iface, sizeof iface) || !number(p, 1, 16, &dest_raw) ||
+            !number(p, 3, 16, &flags) || !number(p, 7, 16, &mask_raw) ||
+            !usable(iface, (unsigned)flags)) {
             continue;
         }
-        uint32_t dest = ntohl(dest_raw);
-        uint32_t mask = ntohl(mask_raw);
+        /* The kernel prints addresses as it holds them, in network order. */
+        uint32_t dest = ntohl((uint32_t)dest_raw);
+        uint32_t mask = ntohl((uint32_t)mask_raw);
         if (dest == 0 && mask == 0) {
             h->default_route = true;
         } else if (((dest & 0xff000000u) == 0x0a000000u && mask >= 0xff000000u) ||
@@ -72,11 +102,11 @@ void host_scan_routes6(const char *text, struct host *h)
     for (const char *p = text; p != NULL && *p != '\0'; p = next_line(p)) {
         char iface[32];
         char dest[33];
-        unsigned prefix;
-        unsigned flags;
-        if (sscanf(p, "%32s %2x %*32s %*2x %*32s %*8x %*8x %*8x %8x %31s", dest, &prefix, &flags,
-                   iface) != 4 ||
-            !usable(iface, flags)) {
+        unsigned long long prefix;
+        unsigned long long flags;
+        if (!word(p, 0, dest, sizeof dest) || !number(p, 1, 16, &prefix) ||
+            !number(p, 8, 16, &flags) || !word(p, 9, iface, sizeof iface) ||
+            !usable(iface, (unsigned)flags)) {
             continue;
         }
         if (prefix == 0 && strspn(dest, "0") == 32) {
@@ -91,9 +121,10 @@ void host_scan_routes6(const char *text, struct host *h)
 
 bool host_has_cap(const char *status_text, unsigned bit)
 {
-    const char *p = strstr(status_text, "\nCapEff:");
+    static const char key[] = "\nCapEff:";
+    const char *p = strstr(status_text, key);
     unsigned long long effective;
-    return p != NULL && bit < 64 && sscanf(p, "\nCapEff: %16llx", &effective) == 1 &&
+    return p != NULL && bit < 64 && number(p + sizeof key - 1, 0, 16, &effective) &&
            (effective >> bit & 1) != 0;
 }
 
@@ -106,9 +137,9 @@ static void read_text(const char *path, struct buf *out)
 
 static bool low_ports_free(struct buf *text)
 {
-    unsigned first;
+    unsigned long long first;
     read_text("/proc/sys/net/ipv4/ip_unprivileged_port_start", text);
-    return sscanf(buf_cstr(text), "%9u", &first) == 1 && first <= 80;
+    return number(buf_cstr(text), 0, 10, &first) && first <= 80;
 }
 
 static bool can_bind_udp(int family)

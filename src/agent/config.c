@@ -49,7 +49,7 @@ int config_next_peer(struct config_iter *it, struct snapshot_peer *ret)
     return next_msg(it, &snapshot_peer_desc, ret);
 }
 
-int config_next_revocation(struct config_iter *it, const uint8_t **ret)
+int config_next_fingerprint(struct config_iter *it, const uint8_t **ret)
 {
     struct blob item;
     int rc = next_bin(it, &item);
@@ -85,12 +85,12 @@ static int check_lists(const struct snapshot_body *b)
     }
     if (rc == 0) {
         config_iter_init(&it, b->revocations);
-        while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
+        while ((rc = config_next_fingerprint(&it, &fingerprint)) == 1) {
         }
     }
     if (rc == 0) {
         config_iter_init(&it, b->retired_issuers);
-        while ((rc = config_next_revocation(&it, &fingerprint)) == 1) {
+        while ((rc = config_next_fingerprint(&it, &fingerprint)) == 1) {
         }
     }
     return rc;
@@ -122,13 +122,13 @@ static bool has_role(const struct snapshot_body *b, struct blob name)
     return false;
 }
 
-static bool revokes(const struct snapshot_body *b, const uint8_t fingerprint[PKI_HASH_BYTES])
+static bool lists_fingerprint(struct mp_list list, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
     struct config_iter it;
-    const uint8_t *banned;
-    config_iter_init(&it, b->revocations);
-    while (config_next_revocation(&it, &banned) == 1) {
-        if (memcmp(banned, fingerprint, PKI_HASH_BYTES) == 0) {
+    const uint8_t *listed;
+    config_iter_init(&it, list);
+    while (config_next_fingerprint(&it, &listed) == 1) {
+        if (memcmp(listed, fingerprint, PKI_HASH_BYTES) == 0) {
             return true;
         }
     }
@@ -171,7 +171,9 @@ static int check_signer(const struct snapshot_body *body, const struct pki_ident
         return errmsg_set(em, -ERR_NOT_AUTHORITY,
                           "snapshot is signed by an authority that it does not list");
     }
-    if (revokes(body, signer->fingerprint) || revokes(body, signer->issuer_fingerprint)) {
+    if (lists_fingerprint(body->revocations, signer->fingerprint) ||
+        lists_fingerprint(body->revocations, signer->issuer_fingerprint) ||
+        lists_fingerprint(body->retired_issuers, signer->issuer_fingerprint)) {
         return errmsg_set(em, -ERR_REVOKED, "snapshot revokes its own signer");
     }
     return 0;
@@ -347,5 +349,10 @@ bool config_has_role(const struct config *c, const char *role)
 
 bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
-    return revokes(&c->body, fingerprint);
+    return lists_fingerprint(c->body.revocations, fingerprint);
+}
+
+bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI_HASH_BYTES])
+{
+    return lists_fingerprint(c->body.retired_issuers, issuer_fingerprint);
 }

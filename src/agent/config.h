@@ -49,6 +49,8 @@ int config_verify(struct blob signed_snapshot, const struct config_expect *expec
 void config_free(struct config *c);
 bool config_has_role(const struct config *c, const char *role);
 bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* Whether this is the CA of a removed authority. */
+bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI_HASH_BYTES]);
 
 /* Walks a list of the body: 1 an item, 0 the end. */
 struct config_iter {
@@ -59,6 +61,7 @@ void config_iter_init(struct config_iter *it, struct mp_list list);
 int config_next_authority(struct config_iter *it, struct snapshot_authority *ret);
 int config_next_role(struct config_iter *it, struct snapshot_role *ret);
 int config_next_peer(struct config_iter *it, struct snapshot_peer *ret);
-int config_next_revocation(struct config_iter *it, const uint8_t **ret);
+/* Of revocations or retired_issuers. */
+int config_next_fingerprint(struct config_iter *it, const uint8_t **ret);
 
 #endif

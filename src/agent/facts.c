@@ -11,16 +11,17 @@
 static void read_os(char *out, size_t size)
 {
     struct buf text;
-    buf_init(&text, 64 * 1024);
+    buf_init(&text, 64u << 10);
     (void)snprintf(out, size, "unknown");
     if (file_read("/etc/os-release", &text, NULL) == 0) {
         static const char key[] = "PRETTY_NAME=";
-        const char *p = buf_cstr(&text);
-        const char *line = strncmp(p, key, sizeof key - 1) == 0 ? p : strstr(p, "\nPRETTY_NAME=");
-        if (line != NULL) {
-            line = strchr(line, '=') + 1;
-            line += *line == '"';
-            (void)snprintf(out, size, "%.*s", (int)strcspn(line, "\"\n"), line);
+        for (const char *p = buf_cstr(&text); *p != '\0'; p += strcspn(p, "\n"), p += *p == '\n') {
+            if (strncmp(p, key, sizeof key - 1) == 0) {
+                p += sizeof key - 1;
+                p += *p == '"';
+                (void)snprintf(out, size, "%.*s", (int)strcspn(p, "\"\n"), p);
+                break;
+            }
         }
     }
     buf_fini(&text);

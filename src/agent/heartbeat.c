@@ -3,7 +3,7 @@
 #include "base/clock.h"
 
 #define HEARTBEAT_DEADLINE_MS 5000
-#define PROBE_EVERY_MS (600 * 1000)
+#define PROBE_EVERY_MS 600000u
 
 static void probe_host(struct agent *a)
 {
@@ -33,6 +33,11 @@ static void on_answer(struct agent *a, int rc, struct blob body)
     }
     if (rc == -ERR_REVOKED || rc == -ERR_KEY_REVOKED) {
         agent_bar(a, "an authority refuses our heartbeat");
+    }
+    static struct log_limit limit;
+    if (rc == -ERR_DENIED && log_allow(&limit, 2)) {
+        log_warn(LOG_AGENT, "authority does not know this node",
+                 "next=\"asking the others; if none does, the node was removed or revoked\"%s", "");
     }
     log_debug(LOG_AGENT, "heartbeat failed", "error=%s", err_slug(rc));
     agent_uplink_event(a, UPLINK_EV_FAILED, rc, 0);

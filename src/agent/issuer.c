@@ -112,7 +112,7 @@ static int check_issuer(const struct member *m, struct blob der, const struct pk
 static int save_issuer(struct member *m, struct blob der, struct errmsg *em)
 {
     struct buf pem;
-    buf_init(&pem, 2 * CERT_DER_MAX);
+    buf_init(&pem, (size_t)2 * CERT_DER_MAX);
     int rc = pki_pem_add(der, &pem);
     if (rc == 0) {
         char *path = member_path(m, "issuer.crt");

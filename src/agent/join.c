@@ -88,29 +88,6 @@ static void drop_stream(struct join *j)
 
 /* --- attempts --- */
 
-/* It answered, but not as an authority of our cluster. */
-static bool is_stranger(int rc)
-{
-    return rc == -ERR_BAD_CERT || rc == -ERR_BAD_SIGNATURE || rc == -ERR_CERT_EXPIRED ||
-           rc == -ERR_WRONG_CLUSTER || rc == -ERR_WRONG_NODE || rc == -ERR_NOT_AUTHORITY ||
-           rc == -ERR_REVOKED || rc == -ERR_CRYPTO || rc == -ERR_MALFORMED ||
-           rc == -ERR_EXPIRED || rc == -ERR_SCHEMA || rc == -ERR_SCOPE || rc == -ERR_NO_SERVICE;
-}
-
-static int verdict_of_round(const struct join *j)
-{
-    size_t strangers = 0;
-    int rc = -ERR_UNREACHABLE;
-    for (size_t i = 0; i < j->count; i++) {
-        if (is_stranger(j->last_rc[i])) {
-            strangers++;
-            rc = j->last_rc[i];
-        }
-    }
-    bool waited = !j->acked && now_ms() - j->started_ms >= JOIN_GIVE_UP_MS;
-    return strangers == j->count || waited ? rc : 0;
-}
-
 /* em, if the attempt set it, says why. */
 static void attempt_failed(struct join *j, int rc)
 {
@@ -121,7 +98,7 @@ static void attempt_failed(struct join *j, int rc)
         wake(j, 0);
         return;
     }
-    int verdict = verdict_of_round(j);
+    int verdict = join_verdict(j->last_rc, j->count, j->acked, now_ms() - j->started_ms);
     if (verdict == -ERR_UNREACHABLE) {
         end(j, errmsg_set(j->em, verdict, "no authority of the token answers (%s)",
                           j->token.addresses));
@@ -166,7 +143,7 @@ static void on_approved(struct join *j, const struct enroll_status *st)
     if (rc == -ERR_IO || rc == -ERR_CORRUPT) { /* our disk, not their answer */
         end(j, errmsg_set(j->em, rc, "approved, but not stored: %s", why.text));
     } else if (rc != 0) {
-        rc = is_stranger(rc) ? rc : -ERR_MALFORMED;
+        rc = join_is_stranger(rc) ? rc : -ERR_MALFORMED;
         attempt_failed(j, errmsg_set(j->em, rc, "approval refused: %s", why.text));
     } else {
         fabric_stream_close(j->stream);
@@ -349,7 +326,7 @@ static int show_fingerprint(struct join *j)
 int join_run(const struct join_options *o, bool *ret_pending, struct uuid *ret_node_id,
              struct errmsg *em)
 {
-    struct errmsg unused;
+    struct errmsg unused = ERRMSG_INIT;
     struct join *j = xcalloc(1, sizeof *j);
     *j = (struct join){.o = o, .em = em != NULL ? em : &unused};
     j->em->text[0] = '\0';

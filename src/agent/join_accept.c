@@ -77,8 +77,10 @@ int join_accept(struct member *m, const struct join_token *token, const struct e
     if (rc != 0) {
         goto out;
     }
-    (void)snprintf(cluster_name, sizeof cluster_name, "%.*s", (int)st->cluster_name.len,
-                   st->cluster_name.len > 0 ? (const char *)st->cluster_name.data : "");
+    /* What was signed goes before what was only said. */
+    struct blob name = cfg->body.cluster_name.len > 0 ? cfg->body.cluster_name : st->cluster_name;
+    (void)snprintf(cluster_name, sizeof cluster_name, "%.*s", (int)name.len,
+                   name.len > 0 ? (const char *)name.data : "");
     const struct member_approval approval = {
         .node_id = st->node_id,
         .cluster_name = cluster_name,

@@ -21,4 +21,10 @@ int join_request(const struct join_options *o, struct member *m, const struct jo
 int join_accept(struct member *m, const struct join_token *token, const struct enroll_status *st,
                 int64_t now_ms, struct errmsg *em);
 
+/* Whether an attempt that ended like this found somebody who is no authority of the token's cluster. */
+bool join_is_stranger(int rc);
+/* After every address was tried once more: 0 go on, or the error to end with. last_rc: how the last
+ * attempt at each ended. acked: an authority acknowledged the request once, so it is worth waiting. */
+int join_verdict(const int *last_rc, size_t count, bool acked, uint64_t waited_ms);
+
 #endif

@@ -143,6 +143,15 @@ static int resume_without_token(const struct join_options *o, struct member *m,
     return rc == 0 ? update(o, m, em) : errmsg_wrap(em, rc, "no join to resume");
 }
 
+/* The lock is held: by the daemon of a member, or by another join? */
+static bool looks_complete(const char *data_dir)
+{
+    char *path = xasprintf("%s/member/node.crt", data_dir);
+    bool complete = file_exists(path);
+    free(path);
+    return complete;
+}
+
 int join_prepare(const struct join_options *o, struct member **ret, struct join_token *ret_token,
                  struct errmsg *em)
 {
@@ -155,7 +164,8 @@ int join_prepare(const struct join_options *o, struct member **ret, struct join_
     if (rc == -ERR_NOT_FOUND && o->token != NULL) {
         rc = o->listen == NULL ? errmsg_set(em, -ERR_INVALID, "an address to listen on is needed")
                                : create(o, &token, ret, em);
-    } else if (rc == 0 && !member_is_pending(m)) {
+    } else if ((rc == 0 && !member_is_pending(m)) ||
+               (rc == -ERR_BUSY && looks_complete(o->data_dir))) {
         member_free(m);
         rc = errmsg_set(em, -ERR_EXISTS, "%s is a member of a cluster already", o->data_dir);
     } else if (rc == 0 && o->token == NULL) {
@@ -299,4 +309,35 @@ int join_request(const struct join_options *o, struct member *m, const struct jo
     }
     buf_fini(&stored);
     return rc;
+}
+
+/* --- giving up --- */
+
+bool join_is_stranger(int rc)
+{
+    static const int all[] = {
+        -ERR_BAD_CERT,   -ERR_BAD_SIGNATURE, -ERR_CERT_EXPIRED, -ERR_WRONG_CLUSTER,
+        -ERR_WRONG_NODE, -ERR_NOT_AUTHORITY, -ERR_REVOKED,      -ERR_CRYPTO,
+        -ERR_MALFORMED,  -ERR_EXPIRED,       -ERR_SCHEMA,       -ERR_SCOPE,
+        -ERR_NO_SERVICE,
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        if (rc == all[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int join_verdict(const int *last_rc, size_t count, bool acked, uint64_t waited_ms)
+{
+    size_t strangers = 0;
+    int rc = -ERR_UNREACHABLE;
+    for (size_t i = 0; i < count; i++) {
+        if (join_is_stranger(last_rc[i])) {
+            strangers++;
+            rc = last_rc[i];
+        }
+    }
+    return strangers == count || (!acked && waited_ms >= JOIN_GIVE_UP_MS) ? rc : 0;
 }

@@ -93,38 +93,6 @@ static int open_db(struct member *m, struct errmsg *em)
 
 /* --- settings --- */
 
-int member_get(struct member *m, const char *key, struct buf *ret)
-{
-    struct db_stmt *st = db_prepare(m->db, "SELECT value FROM settings WHERE key = ?");
-    db_bind_text(st, key);
-    int rc = db_step(st);
-    if (rc == 1) {
-        struct blob v = db_col_blob(st, "value");
-        buf_add(ret, v.data, v.len);
-        rc = ret->err;
-    } else if (rc == 0) {
-        rc = -ERR_NOT_FOUND;
-    }
-    db_done(st);
-    return rc;
-}
-
-int member_put(struct member *m, const char *key, struct blob value, struct errmsg *em)
-{
-    struct db_stmt *st = db_prepare(m->db, "INSERT INTO settings (key, value) VALUES (?, ?) "
-                                           "ON CONFLICT (key) DO UPDATE SET value = excluded.value");
-    db_bind_text(st, key);
-    db_bind_blob(st, value);
-    return db_error(m, db_run(st), em);
-}
-
-int member_drop(struct member *m, const char *key, struct errmsg *em)
-{
-    struct db_stmt *st = db_prepare(m->db, "DELETE FROM settings WHERE key = ?");
-    db_bind_text(st, key);
-    return db_error(m, db_run(st), em);
-}
-
 static int put_str(struct member *m, const char *key, const char *value, struct errmsg *em)
 {
     return member_put(m, key, blob_str(value), em);
@@ -306,6 +274,9 @@ int member_create(const char *data_dir, const struct member_settings *s, struct 
     }
     if (rc == 0) {
         rc = member_lock(m, em);
+        if (rc == -ERR_BUSY && member_has(m, "node.crt")) { /* a running member's */
+            rc = errmsg_set(em, -ERR_EXISTS, "%s already holds a membership", data_dir);
+        }
     }
     if (rc != 0) {
         goto out;
@@ -440,7 +411,7 @@ int member_key(const struct member *m, struct pki_key **ret, struct errmsg *em)
 int member_save_chain(struct member *m, const struct blob chain[3], struct errmsg *em)
 {
     struct buf pem;
-    buf_init(&pem, 3 * 2 * CERT_DER_MAX);
+    buf_init(&pem, (size_t)6 * CERT_DER_MAX);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < 3; i++) {
         rc = pki_pem_add(chain[i], &pem);
@@ -464,7 +435,7 @@ int member_load_chain(const struct member *m, struct buf ret_chain[3], struct er
 {
     char *path = member_path(m, "node.crt");
     struct buf pem;
-    buf_init(&pem, 3 * 2 * CERT_DER_MAX);
+    buf_init(&pem, (size_t)6 * CERT_DER_MAX);
     size_t count = 0;
     int rc = file_read(path, &pem, em);
     if (rc == 0) {
@@ -556,40 +527,6 @@ int member_set_node_name(struct member *m, const char *node_name, struct errmsg 
     if (rc == 0) {
         (void)snprintf(m->node_name, sizeof m->node_name, "%s", node_name);
     }
-    return rc;
-}
-
-int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t epoch,
-                         uint64_t config_version, int64_t now_ms, struct errmsg *em)
-{
-    struct db_stmt *st =
-        db_prepare(m->db, "INSERT INTO snapshot (id, epoch, config_version, received_at, signed) "
-                          "VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                          "epoch = excluded.epoch, config_version = excluded.config_version, "
-                          "received_at = excluded.received_at, signed = excluded.signed");
-    db_bind_int(st, (int64_t)epoch);
-    db_bind_int(st, (int64_t)config_version);
-    db_bind_int(st, now_ms);
-    db_bind_blob(st, signed_snapshot);
-    return db_error(m, db_run(st), em);
-}
-
-int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
-                         uint64_t *ret_config_version)
-{
-    struct db_stmt *st =
-        db_prepare(m->db, "SELECT epoch, config_version, signed FROM snapshot WHERE id = 1");
-    int rc = db_step(st);
-    if (rc == 1) {
-        struct blob v = db_col_blob(st, "signed");
-        *ret_epoch = (uint64_t)db_col_int(st, "epoch");
-        *ret_config_version = (uint64_t)db_col_int(st, "config_version");
-        buf_add(ret_signed, v.data, v.len);
-        rc = ret_signed->err;
-    } else if (rc == 0) {
-        rc = -ERR_NOT_FOUND;
-    }
-    db_done(st);
     return rc;
 }
 

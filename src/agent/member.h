@@ -45,7 +45,8 @@ struct member {
 
 /* Makes the directory, the key pair and node.db with these settings (ids may be nil). -ERR_EXISTS
  * when the data directory has a membership already, pending ones included: nothing is touched.
- * -ERR_BUSY when another process uses the data directory. -ERR_INVALID: a name or address. */
+ * -ERR_BUSY when another process uses the data directory and it holds no complete membership.
+ * -ERR_INVALID: a name or address. */
 struct member_settings {
     const char *cluster_name, *node_name, *listen, *advertise; /* advertise NULL = listen */
     struct uuid cluster_id, node_id;

@@ -19,6 +19,16 @@ void renew_schedule(struct agent *a)
     a->renew_at_ms = renewal_due_ms(a->leaf.not_before_ms, a->leaf.not_after_ms, rng_u64());
 }
 
+/* Spread over four heartbeats: all nodes that this CA enrolled learn it at once. */
+void renew_if_issuer_retired(struct agent *a)
+{
+    int64_t soon = clock_wall_ms() + (int64_t)(rng_u64() % (4ULL * a->uplink.interval_ms));
+    if (!a->leaf.authority && config_retires(a->snapshot, a->issuer_fingerprint) &&
+        a->renew_at_ms > soon) {
+        a->renew_at_ms = soon;
+    }
+}
+
 static void failed(struct agent *a, int rc, const char *why)
 {
     static struct log_limit limit;
@@ -46,7 +56,7 @@ static void renewed(struct agent *a)
     }
 }
 
-/* Same key, same node, and worth having: it must outlive the one we hold. */
+/* Same key, same node, and no step back. */
 static int check(struct agent *a, const struct blob chain[3], struct errmsg *em)
 {
     struct pki_identity id;
@@ -60,8 +70,8 @@ static int check(struct agent *a, const struct blob chain[3], struct errmsg *em)
     if (memcmp(id.public_key, a->leaf.public_key, PKI_KEY_BYTES) != 0) {
         return errmsg_set(em, -ERR_BAD_CERT, "certificate is for another key");
     }
-    if (id.not_after_ms <= a->leaf.not_after_ms) {
-        return errmsg_set(em, -ERR_BAD_CERT, "certificate does not outlive the one held");
+    if (id.not_after_ms < a->leaf.not_after_ms) {
+        return errmsg_set(em, -ERR_BAD_CERT, "certificate ends before the one held");
     }
     return 0;
 }

@@ -3,7 +3,7 @@
 #include "agent/uplink.h"
 
 #define RETRY_MIN_MS 10000
-#define RETRY_MAX_MS (3600 * 1000)
+#define RETRY_MAX_MS 3600000u
 
 int64_t renewal_due_ms(int64_t not_before_ms, int64_t not_after_ms, uint64_t random)
 {

@@ -248,7 +248,7 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
                           "only %u of the %u remaining authorities can be reached: bring one back "
                           "first", after.live, after.voters);
     }
-    if (uuid_equal(&pc->node_id, &a->cfg.node_id)) {
+    if (uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */
         int rc = core_transfer(a->core, 0, transferred, a);
         return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,

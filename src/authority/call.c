@@ -161,6 +161,7 @@ static int forward(struct pending_call *pc, const char *method, struct blob args
         .actor_kind = blob_str(pc->actor_kind),
         .actor_id = blob_str(pc->actor_id),
         .args = args,
+        .dry_run = pc->dry_run,
     };
     struct buf body;
     buf_init(&body, RPC_FRAME_MAX);
@@ -549,6 +550,7 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
                           .request_id = op.request_id,
                           .actor_kind = kind,
                           .actor_id = id,
+                          .dry_run = op.dry_run,
                           .timeout_ms = fabric_request_left_ms(rq),
                           .cb = op_answered,
                           .data = rq,

@@ -446,6 +446,15 @@ struct run {
     bool config_changed;
 };
 
+/* S6: stamps never go back, whatever the clock of a new leader says. */
+static int64_t effective_time(const struct fsm *f, const struct cmd *cmd)
+{
+    if (PLANTED("stamp_goes_back")) {
+        return cmd->time_ms;
+    }
+    return cmd->time_ms > f->vars.time_ms ? cmd->time_ms : f->vars.time_ms;
+}
+
 static int run_command(struct fsm *f, struct run *run, size_t i)
 {
     struct command *c = &run->list[i];
@@ -457,7 +466,7 @@ static int run_command(struct fsm *f, struct run *run, size_t i)
         .db = f->db,
         .v = &f->vars,
         .cmd = cmd,
-        .now_ms = cmd->time_ms > f->vars.time_ms ? cmd->time_ms : f->vars.time_ms,
+        .now_ms = effective_time(f, cmd),
         .index = f->vars.index,
         .term = f->vars.term,
         .cluster_id = f->vars.cluster_id,

@@ -40,9 +40,6 @@ static void on_preupdate(void *data, sqlite3 *db, int op, const char *db_name, c
     if (!f->recording) {
         return;
     }
-    if (PLANTED("digest_misses_update") && op == SQLITE_UPDATE) {
-        return;
-    }
     size_t name_len = strlen(table);
     CHECK(name_len < 256);
     uint8_t head[RECORD_HEAD] = {

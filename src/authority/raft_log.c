@@ -177,8 +177,7 @@ static struct job *run_batch(struct raft_log *l, struct job *head)
         db_rollback(l->db.db);
         l->db.state = before;
         l->broken = rc;
-        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s why=\"%s\"", step,
-                  em.text);
+        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s why=\"%s\"", step, em.text);
     }
     for (struct job *j = head; j != end; j = j->next) {
         j->rc = rc;

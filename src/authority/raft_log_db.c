@@ -109,8 +109,8 @@ int raft_log_db_append(struct raft_log_db *d, const struct raft_store_entry *e, 
 
 static int delete_range(struct raft_log_db *d, uint64_t from, uint64_t below)
 {
-    struct db_stmt *st =
-        db_prepare(d->db, "DELETE FROM log_entries WHERE log_index >= ? AND log_index < ?");
+    struct db_stmt *st = db_prepare(
+        d->db, "DELETE FROM log_entries WHERE log_index >= ? AND log_index < ?");
     bind_u64(st, from);
     bind_u64(st, below);
     return db_run(st);

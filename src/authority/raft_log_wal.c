@@ -87,7 +87,7 @@ static int check_frames(struct wal *w, struct errmsg *em)
 {
     size_t len = FRAME_HEADER_BYTES + w->page_size;
     uint8_t *frame = xmalloc(len);
-    bool whole = true;      /* so far every frame continues the chain */
+    bool whole = true;        /* so far every frame continues the chain */
     bool commit_seen = false; /* behind the break */
     uint64_t number = 0;
     uint64_t broken_at = 0;

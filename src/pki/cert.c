@@ -19,8 +19,9 @@ static const uint8_t oid_subject_key_id[] = {0x55, 0x1d, 0x0e};
 static const uint8_t oid_authority_key_id[] = {0x55, 0x1d, 0x23};
 static const uint8_t oid_subject_alt_name[] = {0x55, 0x1d, 0x11};
 /* serverAuth and clientAuth, each as an OBJECT IDENTIFIER in one SEQUENCE. */
-static const uint8_t eku_value[] = {0x30, 0x14, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03,
-                                    0x01, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02};
+static const uint8_t eku_value[] = {0x30, 0x14, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05,
+                                    0x05, 0x07, 0x03, 0x01, 0x06, 0x08, 0x2b, 0x06,
+                                    0x01, 0x05, 0x05, 0x07, 0x03, 0x02};
 static const uint8_t ku_cert_sign[] = {0x03, 0x02, 0x02, 0x04};
 static const uint8_t ku_digital_signature[] = {0x03, 0x02, 0x07, 0x80};
 /* cA TRUE with pathLenConstraint 1 and 0; the empty sequence of an end entity. */
@@ -65,8 +66,7 @@ static void put_name(struct buf *out, enum pki_cert_kind kind, const struct uuid
     char common[64];
     uuid_format(cluster_id, cluster);
     uuid_format(node_id, node);
-    (void)snprintf(common, sizeof common, kind == PKI_ROOT ? "%s" : "%s %s", kind_word(kind),
-                   node);
+    (void)snprintf(common, sizeof common, kind == PKI_ROOT ? "%s" : "%s %s", kind_word(kind), node);
     size_t seq = der_begin(out, DER_SEQUENCE);
     put_attribute(out, ARRAY_BLOB(oid_organization), cluster);
     put_attribute(out, ARRAY_BLOB(oid_common_name), common);
@@ -309,8 +309,12 @@ static bool read_time(struct der_reader *r, int64_t *ret_ms)
     if (utc) {
         n[0] = n[1] < 50 ? 20 : 19;
     }
-    struct tm tm = {.tm_year = 100 * n[0] + n[1] - 1900, .tm_mon = n[2] - 1, .tm_mday = n[3],
-                    .tm_hour = n[4], .tm_min = n[5], .tm_sec = n[6]};
+    struct tm tm = {.tm_year = 100 * n[0] + n[1] - 1900,
+                    .tm_mon = n[2] - 1,
+                    .tm_mday = n[3],
+                    .tm_hour = n[4],
+                    .tm_min = n[5],
+                    .tm_sec = n[6]};
     *ret_ms = (int64_t)timegm(&tm) * 1000;
     return *ret_ms >= 0 && *ret_ms <= VALIDITY_END_MS;
 }

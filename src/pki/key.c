@@ -62,8 +62,8 @@ EVP_PKEY *pki_key_evp(const struct pki_key *k)
 
 /* AlgorithmIdentifier { id-Ed25519 } (RFC 8410 section 3). */
 static const uint8_t alg[] = {0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70};
-static const uint8_t spki_head[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70,
-                                    0x03, 0x21, 0x00};
+static const uint8_t spki_head[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                                    0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
 /* PrivateKeyInfo of RFC 8410 section 7 up to the 32 bytes of the key. */
 static const uint8_t pkcs8_head[] = {0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06,
                                      0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20};
@@ -322,8 +322,7 @@ out:
     return rc;
 }
 
-int pki_key_load(const char *path, const char *passphrase, struct pki_key **ret,
-                 struct errmsg *em)
+int pki_key_load(const char *path, const char *passphrase, struct pki_key **ret, struct errmsg *em)
 {
     struct buf pem;
     buf_init(&pem, KEY_FILE_MAX);

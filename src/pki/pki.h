@@ -51,8 +51,7 @@ int pki_key_save(const struct pki_key *k, const char *path, const char *passphra
                  struct errmsg *em);
 /* -ERR_NOT_FOUND, -ERR_DENIED (encrypted, passphrase missing or wrong; or the file is readable by
  * others), -ERR_MALFORMED, -ERR_UNSUPPORTED (not Ed25519). */
-int pki_key_load(const char *path, const char *passphrase, struct pki_key **ret,
-                 struct errmsg *em);
+int pki_key_load(const char *path, const char *passphrase, struct pki_key **ret, struct errmsg *em);
 /* Unencrypted PKCS#8 DER for the TLS library; the caller wipes it. */
 int pki_key_der(const struct pki_key *k, struct buf *out);
 
@@ -78,8 +77,8 @@ enum pki_cert_kind { PKI_ROOT, PKI_ISSUER, PKI_LEAF };
 struct pki_cert {
     enum pki_cert_kind kind;
     struct uuid cluster_id;
-    struct uuid node_id; /* issuer: the authority; root: nil */
-    bool authority;      /* leaf: carries the authority name too */
+    struct uuid node_id;              /* issuer: the authority; root: nil */
+    bool authority;                   /* leaf: carries the authority name too */
     uint8_t serial[PKI_SERIAL_BYTES]; /* first bit clear, not zero */
     int64_t not_before_ms;            /* whole seconds */
     int64_t not_after_ms;

@@ -26,9 +26,9 @@ void pki_key_id(const uint8_t public_key[PKI_KEY_BYTES], uint8_t out[PKI_KEY_ID_
 /* A certificate as it is on the wire: what pki_cert tells, and what ties it to its issuer. */
 struct pki_cert_wire {
     struct pki_cert cert;
-    struct uuid issuer_id;                /* of the authority above a leaf; nil elsewhere */
+    struct uuid issuer_id;                   /* of the authority above a leaf; nil elsewhere */
     uint8_t issuer_key_id[PKI_KEY_ID_BYTES]; /* zero on a root */
-    struct blob tbs;                      /* views into the input */
+    struct blob tbs;                         /* views into the input */
     struct blob signature;
 };
 /* TBSCertificate of c->cert, c->issuer_id, c->issuer_key_id. Writes what it is told: the rules are

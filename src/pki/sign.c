@@ -20,8 +20,7 @@ bool pki_verify_raw(const uint8_t public_key[PKI_KEY_BYTES], struct blob msg, st
     }
     bool good = false;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    EVP_PKEY *pkey =
-        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, PKI_KEY_BYTES);
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, PKI_KEY_BYTES);
     CHECK(ctx != NULL);
     if (pkey != NULL && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, pkey) == 1) {
         good = EVP_DigestVerify(ctx, sig.data, sig.len, msg.data, msg.len) == 1;

@@ -94,7 +94,8 @@ MSG_DECLARE(issuer_answer, ISSUER_ANSWER_FIELDS)
     X(T, 2, ID, request_id, 0, 0)                                            \
     X(T, 3, STR, actor_kind, 16, 0)                                          \
     X(T, 4, STR, actor_id, 128, 0)                                           \
-    X(T, 5, BIN, args, CMD_BODY_MAX, 0) /* msgpack document */
+    X(T, 5, BIN, args, CMD_BODY_MAX, 0) /* msgpack document */               \
+    X(T, 6, FLAG, dry_run, 0, 0)
 MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
 
 /* --- signed configuration (DESIGN section 6, SPEC SNAP) --- */

@@ -26,7 +26,7 @@ TOOLS = os.path.join(ROOT, "build", "tests", "bench")
 def environment():
     """An Env whose directory lies beside the build tree: the disk the build is on, not a tmpfs."""
     folder = tempfile.mkdtemp(prefix="bench-", dir=os.path.join(ROOT, "build"))
-    env = lib.Env(RAP, folder)
+    env = lib.Env(RAP, os.path.join(folder, "run"))
     try:
         yield env
     finally:

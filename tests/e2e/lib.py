@@ -33,7 +33,11 @@ class Failure(AssertionError):
 
 def expect(condition, text, *seen):
     if not condition:
-        raise Failure(text + "".join(f"\n    saw: {s!r}" for s in seen))
+        raise Failure(text + "".join(f"\n    saw: {shortened(repr(s))}" for s in seen))
+
+
+def shortened(text, limit=1200):
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def wait_until(condition, what, limit=LIMIT, every=0.05):

@@ -143,10 +143,13 @@ def key_files(c):
 
 
 def spellings(secret):
-    """How bytes could have been written down."""
-    texts = [secret.hex(), secret.hex().upper(), base64.b64encode(secret).decode().rstrip("=")[:-1],
-             base64.urlsafe_b64encode(secret).decode().rstrip("=")[:-1]]
-    return [secret, *(t.encode() for t in texts)]
+    """How bytes could have been written down: as they are, hex, base64 at any offset of a text."""
+    found = [secret, secret.hex().encode(), secret.hex().upper().encode()]
+    for before in range(3):
+        whole = slice((before * 8 + 5) // 6, (before + len(secret)) * 8 // 6)
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.append(encode(bytes(before) + secret)[whole])
+    return found
 
 
 def holders(folder, secrets):

@@ -69,8 +69,8 @@ static void pki_seeds(void)
 static void add_command(const struct msg_desc *d, uint64_t kind, const void *body,
                         struct mp_writer *w, uint32_t *count)
 {
-    struct cmd c = {.kind = kind, .request_id = {.b = {1}}, .time_ms = 1,
-                    .actor_kind = blob_str(ACTOR_SYSTEM)};
+    struct cmd c = {
+        .kind = kind, .request_id = {.b = {1}}, .time_ms = 1, .actor_kind = blob_str(ACTOR_SYSTEM)};
     struct buf one;
     buf_init(&one, CMD_BODY_MAX + 1024);
     cmd_encode(&c, body, &one);
@@ -108,8 +108,8 @@ static void message_seeds(void)
         buf_fini(&out);
         msg_arena_free(&arena);
     }
-    const struct cmd_entry entry = {.version = CMD_VERSION, .term = 1,
-                                    .commands = {.raw = buf_blob(&list), .count = commands}};
+    const struct cmd_entry entry = {
+        .version = CMD_VERSION, .term = 1, .commands = {.raw = buf_blob(&list), .count = commands}};
     struct buf out;
     buf_init(&out, 1u << 20);
     msg_encode(&cmd_entry_desc, &entry, &out);

@@ -23,7 +23,13 @@ static void issue(struct pki_cert *spec, const struct pki_key *key, struct blob 
 
 void fake_cluster_init(struct fake_cluster *c, int64_t now_ms)
 {
-    *c = (struct fake_cluster){.id = uuid_new(), .root_key = pki_key_generate()};
+    const struct uuid id = uuid_new();
+    fake_cluster_init_as(c, &id, now_ms);
+}
+
+void fake_cluster_init_as(struct fake_cluster *c, const struct uuid *id, int64_t now_ms)
+{
+    *c = (struct fake_cluster){.id = *id, .root_key = pki_key_generate()};
     struct pki_cert spec = {
         .kind = PKI_ROOT,
         .cluster_id = c->id,
@@ -81,9 +87,16 @@ void fake_issue(const struct fake_cluster *c, const struct fake_node *issuer,
 void fake_node_init(struct fake_node *n, const struct fake_cluster *c, bool authority,
                     int64_t now_ms)
 {
+    const struct uuid id = uuid_new();
+    fake_node_init_as(n, c, &id, authority, now_ms);
+}
+
+void fake_node_init_as(struct fake_node *n, const struct fake_cluster *c, const struct uuid *id,
+                       bool authority, int64_t now_ms)
+{
     uint8_t public_key[PKI_KEY_BYTES];
     *n = (struct fake_node){
-        .id = uuid_new(), .key = pki_key_generate(), .issuer_key = pki_key_generate()};
+        .id = *id, .key = pki_key_generate(), .issuer_key = pki_key_generate()};
     buf_init(&n->issuer_der, CERT_DER_MAX);
     buf_init(&n->leaf_der, CERT_DER_MAX);
     pki_key_public(n->issuer_key, public_key);
@@ -146,6 +159,7 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
     struct buf roles;
     struct buf scopes;
     struct buf revoked;
+    struct buf retired;
     struct mp_writer w;
     struct snapshot_body body = {
         .schema = s->schema,
@@ -155,7 +169,7 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
         .config_version = s->version,
         .issued_at_ms = s->issued_at_ms,
         .expires_at_ms = s->expires_at_ms,
-        .cluster_name = blob_str("test"),
+        .cluster_name = blob_str("prod"),
         .node_name = blob_str("n1"),
         .membership_status = blob_str("active"),
     };
@@ -163,6 +177,7 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
     buf_init(&roles, SNAPSHOT_MAX_BYTES);
     buf_init(&scopes, SNAPSHOT_MAX_BYTES);
     buf_init(&revoked, SNAPSHOT_MAX_BYTES);
+    buf_init(&retired, SNAPSHOT_MAX_BYTES);
     if (!s->unlisted) {
         add_authority(s->signer, s->address, &authorities, &body.authorities.count);
     }
@@ -184,16 +199,23 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
         mp_put_bin(&w, blob_of(s->revoked[i], PKI_HASH_BYTES));
         body.revocations.count++;
     }
+    mp_writer_init(&w, &retired);
+    for (size_t i = 0; i < ARRAY_SIZE(s->retired) && s->retired[i] != NULL; i++) {
+        mp_put_bin(&w, blob_of(s->retired[i], PKI_HASH_BYTES));
+        body.retired_issuers.count++;
+    }
     body.authorities.raw = buf_blob(&authorities);
     body.roles.raw = buf_blob(&roles);
     body.scopes.raw = buf_blob(&scopes);
     body.revocations.raw = buf_blob(&revoked);
+    body.retired_issuers.raw = buf_blob(&retired);
     msg_encode(&snapshot_body_desc, &body, out);
     CHECK(out->err == 0);
     buf_fini(&authorities);
     buf_fini(&roles);
     buf_fini(&scopes);
     buf_fini(&revoked);
+    buf_fini(&retired);
 }
 
 void fake_signature(const struct fake_node *signer, const char *domain, struct blob body,

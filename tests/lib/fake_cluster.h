@@ -16,6 +16,7 @@ struct fake_cluster {
     struct pki_trust *trust; /* the root, no bans */
 };
 void fake_cluster_init(struct fake_cluster *c, int64_t now_ms);
+void fake_cluster_init_as(struct fake_cluster *c, const struct uuid *id, int64_t now_ms);
 void fake_cluster_fini(struct fake_cluster *c);
 
 /* A node with its own issuing CA and a leaf under it. */
@@ -27,6 +28,8 @@ struct fake_node {
 };
 void fake_node_init(struct fake_node *n, const struct fake_cluster *c, bool authority,
                     int64_t now_ms);
+void fake_node_init_as(struct fake_node *n, const struct fake_cluster *c, const struct uuid *id,
+                       bool authority, int64_t now_ms);
 void fake_node_fini(struct fake_node *n);
 /* A leaf for somebody else, under this node's CA. */
 void fake_issue(const struct fake_cluster *c, const struct fake_node *issuer,
@@ -48,6 +51,7 @@ struct fake_snapshot {
     const char *scopes[4];
     const char *roles[4];
     const uint8_t *revoked[4];
+    const uint8_t *retired[4]; /* CAs */
 };
 /* Good defaults for this node. */
 void fake_snapshot_init(struct fake_snapshot *s, const struct fake_cluster *c,

@@ -14,27 +14,13 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
-    CMD_KINDS(STRICT_CMD)
-    LENIENT(enroll_request)
-    LENIENT(enroll_status)
-    LENIENT(heartbeat)
-    LENIENT(heartbeat_ack)
-    LENIENT(renew_request)
-    LENIENT(renew_answer)
-    LENIENT(config_subscribe)
-    LENIENT(issuer_request)
-    LENIENT(issuer_answer)
-    LENIENT(op_request)
-    LENIENT(snapshot_body)
-    LENIENT(snapshot_authority)
-    LENIENT(snapshot_role)
-    LENIENT(snapshot_peer)
-    LENIENT(signed_snapshot)
-    LENIENT(snapshot_signature)
-    LENIENT(stream_header)
-    LENIENT(raft_frame)
-    LENIENT(config_schema)
-};
+    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat)
+        LENIENT(heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer)
+            LENIENT(config_subscribe) LENIENT(issuer_request) LENIENT(issuer_answer)
+                LENIENT(op_request) LENIENT(snapshot_body) LENIENT(snapshot_authority)
+                    LENIENT(snapshot_role) LENIENT(snapshot_peer) LENIENT(signed_snapshot)
+                        LENIENT(snapshot_signature) LENIENT(stream_header) LENIENT(raft_frame)
+                            LENIENT(config_schema)};
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 
 void msg_arena_free(struct msg_arena *a)
@@ -64,8 +50,8 @@ static struct blob random_bytes(struct prng *p, struct msg_arena *a, size_t len)
 /* At most max bytes of letters, with some that take two, three and four bytes. */
 static struct blob random_text(struct prng *p, struct msg_arena *a, size_t max)
 {
-    static const char *const pieces[] = {"a", "Z", "0", "-", " ", "\"", "\\", "\xc3\xa9",
-                                         "\xe2\x82\xac", "\xf0\x9f\x94\x91"};
+    static const char *const pieces[] = {
+        "a", "Z", "0", "-", " ", "\"", "\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x94\x91"};
     struct buf *b = chunk(a);
     while (b->len < max) {
         const char *s = pieces[prng_below(p, ARRAY_SIZE(pieces))];

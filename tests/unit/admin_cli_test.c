@@ -82,6 +82,14 @@ static void test_status_table_and_json(void **state)
     contains(o.err, "rap agent run");
 }
 
+static void test_documents_within_documents_are_flattened(void **state)
+{
+    (void)state;
+    fake_admin_rule(fake, "node.show", 0, "{\"id\":\"a\",\"node\":{\"b\":1,\"c\":{\"d\":2}}}", 0);
+    assert_int_equal(rap("node show a"), 0);
+    assert_string_equal(o.out, "id      a\nnode.b  1\nnode.c  {\"d\":2}\n");
+}
+
 static void test_status_check_says_degraded(void **state)
 {
     (void)state;
@@ -327,6 +335,7 @@ static void test_dangerous_acts_show_their_effect_and_ask(void **state)
     assert_int_equal(rap("node remove web-1 --yes"), 0);
     call_is(4, "node.remove {\"id\":\"" NODE_ID "\"}");
     assert_int_equal(rap("authority transfer"), CLI_USAGE);
+    assert_int_equal(rap("authority transfer --dry-run"), 0);
     assert_int_equal(fake_admin_calls(fake), 5);
 }
 
@@ -439,6 +448,24 @@ static void test_authority_add_certifies_with_the_root(void **state)
     remove_owner();
 }
 
+static void test_authority_add_dry_run_only_prepares(void **state)
+{
+    struct uuid cluster_id;
+    char words[256];
+    (void)state;
+    assert_int_equal(uuid_parse(CLUSTER_ID, &cluster_id), 0);
+    struct pki_key *root = make_owner(&cluster_id, NULL);
+    struct pki_key *node = pki_key_generate();
+    rule_prepare(node);
+    (void)snprintf(words, sizeof words, "authority add a2 --owner-dir %s --dry-run", owner);
+    assert_int_equal(rap(words), 0);
+    contains(o.err, "voters 2 -> 3");
+    assert_int_equal(fake_admin_calls(fake), 1);
+    pki_key_free(root);
+    pki_key_free(node);
+    remove_owner();
+}
+
 static void test_authority_add_needs_the_right_root(void **state)
 {
     struct uuid other;
@@ -457,18 +484,42 @@ static void test_authority_add_needs_the_right_root(void **state)
     assert_int_equal(rap(words), CLI_DENIED);
     assert_int_equal(setenv("RAP_OWNER_PASSPHRASE", "secret", 1), 0);
     assert_int_equal(rap(words), CLI_CONFLICT);
-    contains(o.err, "another cluster");
+    contains(o.err, "root.crt is the root of another cluster");
     unsetenv("RAP_OWNER_PASSPHRASE");
     assert_int_equal(rap(words), CLI_USAGE); /* encrypted, and no terminal to ask on */
     pki_key_free(root);
     remove_owner();
-    /* A request that does not prove its key. */
     pki_key_free(node);
+    /* Nothing but the question to the node was ever sent. */
     char call[64];
     for (size_t i = 0; i < fake_admin_calls(fake); i++) {
         fake_admin_call(fake, i, call, sizeof call);
         assert_string_equal(call, "authority.prepare {\"id\":\"a2\"}");
     }
+}
+
+/* root.key and root.crt of two clusters in one directory. */
+static void test_authority_add_needs_a_matching_pair(void **state)
+{
+    struct uuid cluster_id;
+    struct errmsg em = ERRMSG_INIT;
+    char words[256], path[160];
+    (void)state;
+    assert_int_equal(uuid_parse(CLUSTER_ID, &cluster_id), 0);
+    struct pki_key *root = make_owner(&cluster_id, NULL);
+    struct pki_key *other = pki_key_generate();
+    struct pki_key *node = pki_key_generate();
+    (void)snprintf(path, sizeof path, "%s/root.key", owner);
+    assert_int_equal(pki_key_save(other, path, NULL, &em), 0);
+    rule_prepare(node);
+    (void)snprintf(words, sizeof words, "authority add a2 --owner-dir %s --yes", owner);
+    assert_int_equal(rap(words), CLI_FAILED);
+    contains(o.err, "not the certificate of root.key");
+    assert_int_equal(fake_admin_calls(fake), 1);
+    pki_key_free(root);
+    pki_key_free(other);
+    pki_key_free(node);
+    remove_owner();
 }
 
 static void test_authority_add_refuses_a_bad_request(void **state)
@@ -552,6 +603,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         END_TO_END(test_status_table_and_json),
+        END_TO_END(test_documents_within_documents_are_flattened),
         END_TO_END(test_status_check_says_degraded),
         END_TO_END(test_list_renders_a_table),
         END_TO_END(test_list_follows_its_pages),
@@ -568,7 +620,9 @@ int main(void)
         END_TO_END(test_dangerous_acts_show_their_effect_and_ask),
         END_TO_END(test_authority_remove_counts_voters),
         END_TO_END(test_authority_add_certifies_with_the_root),
+        END_TO_END(test_authority_add_dry_run_only_prepares),
         END_TO_END(test_authority_add_needs_the_right_root),
+        END_TO_END(test_authority_add_needs_a_matching_pair),
         END_TO_END(test_authority_add_refuses_a_bad_request),
         END_TO_END(test_audit_export_writes_every_page_as_lines),
         END_TO_END(test_audit_verify_fails_on_a_broken_chain),

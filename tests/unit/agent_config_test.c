@@ -80,6 +80,7 @@ static void test_good_snapshot_accepted_and_readable(void **state)
     f->s.roles[0] = "relay-node";
     f->s.scopes[1] = "relay-node";
     f->s.revoked[0] = f->plain.fingerprint;
+    f->s.retired[0] = f->other_authority.issuer_fingerprint;
     fake_sign(&f->s, &f->bytes);
     assert_int_equal(config_verify(buf_blob(&f->bytes), &f->expect, &c, NULL), 0);
     assert_int_equal(c->body.config_version, 10);
@@ -88,6 +89,8 @@ static void test_good_snapshot_accepted_and_readable(void **state)
     assert_false(config_has_role(c, "relay"));
     assert_true(config_revokes(c, f->plain.fingerprint));
     assert_false(config_revokes(c, f->authority.fingerprint));
+    assert_true(config_retires(c, f->other_authority.issuer_fingerprint));
+    assert_false(config_retires(c, f->plain.fingerprint));
     config_free(c);
 }
 
@@ -144,6 +147,14 @@ static void revokes_own_signer(struct fixture *f)
 {
     f->s.revoked[0] = f->authority.fingerprint;
 }
+static void retires_own_signers_ca(struct fixture *f)
+{
+    f->s.retired[0] = f->authority.issuer_fingerprint;
+}
+static void signers_ca_retired_before(struct fixture *f)
+{
+    pki_trust_retire(f->cluster.trust, f->authority.issuer_fingerprint);
+}
 static void expires_before_issued(struct fixture *f)
 {
     f->s.expires_at_ms = f->s.issued_at_ms;
@@ -196,6 +207,8 @@ static void test_each_refusal_has_its_own_error(void **state)
         {"signer banned", signer_banned, -ERR_REVOKED},
         {"signer's CA banned", signers_ca_banned, -ERR_REVOKED},
         {"revokes its own signer", revokes_own_signer, -ERR_REVOKED},
+        {"retires its own signer's CA", retires_own_signers_ca, -ERR_REVOKED},
+        {"signer's CA retired before", signers_ca_retired_before, -ERR_REVOKED},
         {"expires before issued", expires_before_issued, -ERR_MALFORMED},
         {"version 2^63", version_beyond_store, -ERR_MALFORMED},
         {"chain not valid yet", chain_not_yet_valid, -ERR_CERT_EXPIRED},

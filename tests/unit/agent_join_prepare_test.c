@@ -176,8 +176,13 @@ static void test_changed_name_makes_another_request_until_acknowledged(void **st
     member_free(m);
 
     f->o.name = "n3";
+    f->o.listen = "127.0.0.1:7999"; /* it may well listen elsewhere, but the request stays */
+    first = rq.request_id;
     m = prepare(f);
+    assert_string_equal(m->listen, "127.0.0.1:7999");
     request_of(f, m, &b, &rq);
+    assert_true(uuid_equal(&first, &rq.request_id));
+    assert_true(blob_equal(rq.address, blob_str("127.0.0.1:7401")));
     assert_true(blob_equal(rq.node_name, blob_str("n2")));
     buf_wipe(&b);
     member_free(m);
@@ -219,6 +224,14 @@ static void test_same_token_with_newer_addresses_resumes(void **state)
     f->o.token = NULL;
     assert_int_equal(join_prepare(&f->o, &m, &t, NULL), 0);
     assert_string_equal(t.addresses, "10.0.0.1:1,10.0.0.2:1");
+    member_free(m);
+}
+
+static void test_two_joins_at_once_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct member *m = prepare(f);
+    assert_int_equal(prepare_rc(f), -ERR_BUSY);
     member_free(m);
 }
 
@@ -303,6 +316,7 @@ static void test_good_approval_completes_the_membership(void **state)
     assert_false(file_exists(path));
     free(path);
     assert_false(join_is_acked(m));
+    assert_int_equal(prepare_rc(f), -ERR_EXISTS); /* also while it runs */
     member_free(m);
     assert_int_equal(prepare_rc(f), -ERR_EXISTS);
     approval_fini(&a);
@@ -378,6 +392,30 @@ static void test_forged_approvals_refused_and_join_stays_pending(void **state)
     member_free(m);
 }
 
+static void test_join_given_up_when_all_are_strangers_or_nobody_answers(void **state)
+{
+    (void)state;
+    const struct {
+        int rc[2];
+        bool acked;
+        uint64_t waited_ms;
+        int verdict;
+    } table[] = {
+        {{-ERR_CLOSED, -ERR_TIMEOUT}, false, 0, 0},
+        {{-ERR_CLOSED, -ERR_TIMEOUT}, false, JOIN_GIVE_UP_MS, -ERR_UNREACHABLE},
+        {{-ERR_CLOSED, -ERR_TIMEOUT}, true, JOIN_GIVE_UP_MS * 1000ULL, 0},
+        {{-ERR_BAD_CERT, -ERR_TIMEOUT}, false, 0, 0},
+        {{-ERR_BAD_CERT, -ERR_TIMEOUT}, false, JOIN_GIVE_UP_MS, -ERR_BAD_CERT},
+        {{-ERR_BAD_CERT, -ERR_NOT_AUTHORITY}, false, 0, -ERR_NOT_AUTHORITY},
+        {{-ERR_BAD_CERT, -ERR_BAD_CERT}, true, 0, -ERR_BAD_CERT},
+        {{-ERR_NO_QUORUM, -ERR_BUSY}, false, 0, 0},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        assert_int_equal(
+            join_verdict(table[i].rc, 2, table[i].acked, table[i].waited_ms), table[i].verdict);
+    }
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -387,9 +425,11 @@ int main(void)
         T(test_changed_name_makes_another_request_until_acknowledged),
         T(test_other_token_replaces_an_unacknowledged_join_only),
         T(test_same_token_with_newer_addresses_resumes),
+        T(test_two_joins_at_once_refused),
         T(test_bad_starts_refused),
         T(test_good_approval_completes_the_membership),
         T(test_forged_approvals_refused_and_join_stays_pending),
+        T(test_join_given_up_when_all_are_strangers_or_nobody_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

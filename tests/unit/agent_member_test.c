@@ -329,6 +329,9 @@ static void test_complete_membership_cannot_be_discarded(void **state)
     member_free(m);
     do_approve(*state);
     assert_int_equal(member_open(*state, &m, NULL), 0);
+    struct member_settings s = settings();
+    struct member *other = NULL;
+    assert_int_equal(member_create(*state, &s, &other, NULL), -ERR_EXISTS); /* though locked */
     assert_int_equal(member_discard(m, NULL), -ERR_CONFLICT);
     assert_int_equal(member_open(*state, &m, NULL), 0);
     assert_complete(m);

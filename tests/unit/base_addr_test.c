@@ -20,7 +20,7 @@ static void test_addresses_round_trip(void **state)
 {
     (void)state;
     static const char *const texts[] = {"10.0.0.1:7400", "0.0.0.0:0", "255.255.255.255:65535",
-                                        "[::1]:7400", "[::]:1", "[fd00::1:2]:65535"};
+                                        "[::1]:7400",    "[::]:1",    "[fd00::1:2]:65535"};
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         char text[ADDR_TEXT_MAX];
         struct addr a = must_parse(texts[i]);
@@ -33,11 +33,32 @@ static void test_other_texts_are_no_addresses(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "",         ":",           "10.0.0.1",    "10.0.0.1:",       ":7400",       "::1",
-        "::1:7400", "[::1]",       "[::1]:",      "[::1:7400",       "::1]:7400",   "10.0.0.1:65536",
-        "10.0.0.1:123456",         "10.0.0.1:-1", "10.0.0.1:+1",     "10.0.0.1: 1", "10.0.0.1:1x",
-        "10.0.0.1:http",           "localhost:1", "node.example:1",  "10.0.0:1x",   "[::g]:1",
-        "[10.0.0.1:1",             "10.0.0.1 :1", "256.0.0.1:1",     "[]:1",
+        "",
+        ":",
+        "10.0.0.1",
+        "10.0.0.1:",
+        ":7400",
+        "::1",
+        "::1:7400",
+        "[::1]",
+        "[::1]:",
+        "[::1:7400",
+        "::1]:7400",
+        "10.0.0.1:65536",
+        "10.0.0.1:123456",
+        "10.0.0.1:-1",
+        "10.0.0.1:+1",
+        "10.0.0.1: 1",
+        "10.0.0.1:1x",
+        "10.0.0.1:http",
+        "localhost:1",
+        "node.example:1",
+        "10.0.0:1x",
+        "[::g]:1",
+        "[10.0.0.1:1",
+        "10.0.0.1 :1",
+        "256.0.0.1:1",
+        "[]:1",
     };
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         struct addr a = {.len = 77};
@@ -68,8 +89,8 @@ static void test_numeric_hosts_resolve_without_asking_anybody(void **state)
 static void test_equal(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[::1]:1",
-                                        "[::1]:2", "[::2]:1"};
+    static const char *const texts[] = {"10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1",
+                                        "[::1]:1",    "[::1]:2",    "[::2]:1"};
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         for (size_t k = 0; k < ARRAY_SIZE(texts); k++) {
             struct addr a = must_parse(texts[i]);

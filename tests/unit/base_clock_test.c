@@ -111,12 +111,29 @@ static void test_durations(void **state)
     static const struct {
         const char *text;
         int64_t ms;
-    } good[] = {{"0s", 0},      {"250ms", 250},   {"30s", 30000},
-                {"15m", 900000}, {"1h", 3600000}, {"7d", 604800000},
+    } good[] = {{"0s", 0},
+                {"250ms", 250},
+                {"30s", 30000},
+                {"15m", 900000},
+                {"1h", 3600000},
+                {"7d", 604800000},
                 {"9223372036854775807ms", INT64_MAX}};
-    static const char *const bad[] = {"",    "5",   "s",    "-1s",  "+1s", " 1s", "1 s", "1s ",
-                                      "1.5s", "1S", "1w",   "1h30m", "0x1s", "106751991168d",
-                                      "9223372036854775808ms", "99999999999999999999s"};
+    static const char *const bad[] = {"",
+                                      "5",
+                                      "s",
+                                      "-1s",
+                                      "+1s",
+                                      " 1s",
+                                      "1 s",
+                                      "1s ",
+                                      "1.5s",
+                                      "1S",
+                                      "1w",
+                                      "1h30m",
+                                      "0x1s",
+                                      "106751991168d",
+                                      "9223372036854775808ms",
+                                      "99999999999999999999s"};
     for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
         int64_t ms = -1;
         assert_int_equal(clock_parse_duration(good[i].text, &ms), 0);

@@ -68,7 +68,8 @@ static void test_values_of_every_type_round_trip(void **state)
 {
     (void)state;
     struct db *db = must_open(DB_MEMORY);
-    must_exec(db, "CREATE TABLE t (id INTEGER PRIMARY KEY, i INTEGER, s TEXT, b BLOB, n TEXT) STRICT");
+    must_exec(db,
+              "CREATE TABLE t (id INTEGER PRIMARY KEY, i INTEGER, s TEXT, b BLOB, n TEXT) STRICT");
     struct db_stmt *st = db_prepare(db, "INSERT INTO t (i, s, b, n) VALUES (?, ?, ?, ?)");
     db_bind_int(st, INT64_MIN);
     db_bind_text(st, "text");

@@ -14,8 +14,7 @@ static const struct {
     int retryable;
 } rows[] = {
 #define ROW(name, num, slug, text, retry) {num, slug, text, retry},
-    ERR_TABLE(ROW)
-};
+    ERR_TABLE(ROW)};
 
 static void test_numbers_and_slugs_are_unique(void **state)
 {

@@ -75,8 +75,7 @@ static void test_logfmt_line(void **state)
     (void)state;
     (void)LOGGED(LOG_FABRIC, "peer up", "peer=%s rtt_ms=%u", "a1", 7u);
     assert_memory_equal(line, "time=20", 7);
-    assert_non_null(
-        strstr(line, "Z level=warn module=fabric msg=\"peer up\" peer=a1 rtt_ms=7\n"));
+    assert_non_null(strstr(line, "Z level=warn module=fabric msg=\"peer up\" peer=a1 rtt_ms=7\n"));
     log_set_node("n1");
     (void)LOGGED(LOG_PKI, "bare", "%s", "");
     assert_non_null(strstr(line, "module=pki node=n1 msg=\"bare\"\n"));
@@ -130,7 +129,9 @@ static void test_control_characters_do_not_get_out(void **state)
             assert_true(n > 0);
             assert_true(text_is_clean(line, n - 1));
         }
-        size_t n = LOGGED(LOG_BASE, "x", "v=%s", "\xc2\x9b" "31m\x1b[0m\r\nlevel=error");
+        size_t n = LOGGED(LOG_BASE, "x", "v=%s",
+                          "\xc2\x9b"
+                          "31m\x1b[0m\r\nlevel=error");
         assert_true(text_is_clean(line, n - 1));
     }
 }

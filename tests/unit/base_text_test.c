@@ -22,8 +22,8 @@ static void test_hex(void **state)
     assert_string_equal(text, "007f80ff");
     assert_int_equal(hex_decode("007F80fF", back, 4), 0);
     assert_memory_equal(back, bytes, 4);
-    static const char *const bad[] = {"", "007f80f", "007f80fff", "007f80fg", " 07f80ff",
-                                      "0x7f80ff", "007f80f\n"};
+    static const char *const bad[] = {"",         "007f80f",  "007f80fff", "007f80fg",
+                                      " 07f80ff", "0x7f80ff", "007f80f\n"};
     memset(back, 9, sizeof back);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         assert_int_equal(hex_decode(bad[i], back, 4), -ERR_INVALID);
@@ -38,9 +38,9 @@ static void test_base64url_known_answers(void **state)
     (void)state;
     static const struct {
         const char *plain, *coded;
-    } cases[] = {{"", ""},         {"f", "Zg"},        {"fo", "Zm8"},
-                 {"foo", "Zm9v"},  {"foob", "Zm9vYg"}, {"fooba", "Zm9vYmE"},
-                 {"foobar", "Zm9vYmFy"}, {"\xfb\xff\xfe", "-__-"}};
+    } cases[] = {
+        {"", ""},           {"f", "Zg"},          {"fo", "Zm8"},          {"foo", "Zm9v"},
+        {"foob", "Zm9vYg"}, {"fooba", "Zm9vYmE"}, {"foobar", "Zm9vYmFy"}, {"\xfb\xff\xfe", "-__-"}};
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct buf out;
         buf_init(&out, 64);
@@ -56,7 +56,7 @@ static void test_base64url_known_answers(void **state)
 static void test_base64url_has_one_spelling(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"A",  "AAAAA", "Zg==", "Zg=", "Zh",   "Zm9", "Z g",
+    static const char *const bad[] = {"A",  "AAAAA", "Zg==", "Zg=",  "Zh",    "Zm9",     "Z g",
                                       "+A", "/A",    "AA\n", "\nAA", "Zm9v*", "\xc3\xa9"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         struct buf out;
@@ -98,15 +98,41 @@ static void test_base64url_round_trip(void **state)
 static void test_clean_text(void **state)
 {
     (void)state;
-    static const char *const clean[] = {"", "plain", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x94\x91",
-                                        "\xc2\xa0", "\xed\x9f\xbf", "\xee\x80\x80",
-                                        "\xf4\x8f\xbf\xbf", "\xe0\xa0\x80", "\xf0\x90\x80\x80"};
+    static const char *const clean[] = {"",
+                                        "plain",
+                                        "\xc3\xa9",
+                                        "\xe2\x82\xac",
+                                        "\xf0\x9f\x94\x91",
+                                        "\xc2\xa0",
+                                        "\xed\x9f\xbf",
+                                        "\xee\x80\x80",
+                                        "\xf4\x8f\xbf\xbf",
+                                        "\xe0\xa0\x80",
+                                        "\xf0\x90\x80\x80"};
     static const char *const dirty[] = {
-        "\x01", "a\x1f", "\n", "\x7f", "\xc2\x80", "\xc2\x9f", /* controls */
-        "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", /* overlong */
-        "\xed\xa0\x80", "\xed\xbf\xbf",                 /* surrogates */
-        "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", /* beyond */
-        "\xc3", "\xe2\x82", "\xf0\x9f\x94", "\xc3(", "\xe2\x28\xac", "\xe2\x82(", /* cut, broken */
+        "\x01",
+        "a\x1f",
+        "\n",
+        "\x7f",
+        "\xc2\x80",
+        "\xc2\x9f", /* controls */
+        "\x80",
+        "\xbf",
+        "\xc0\x80",
+        "\xc1\xbf",
+        "\xe0\x9f\xbf",
+        "\xf0\x8f\xbf\xbf", /* overlong */
+        "\xed\xa0\x80",
+        "\xed\xbf\xbf", /* surrogates */
+        "\xf4\x90\x80\x80",
+        "\xf5\x80\x80\x80",
+        "\xff", /* beyond */
+        "\xc3",
+        "\xe2\x82",
+        "\xf0\x9f\x94",
+        "\xc3(",
+        "\xe2\x28\xac",
+        "\xe2\x82(", /* cut, broken */
     };
     for (size_t i = 0; i < ARRAY_SIZE(clean); i++) {
         assert_true(text_is_clean(clean[i], strlen(clean[i])));
@@ -125,14 +151,16 @@ static void test_names(void **state)
     static const char longest[] = "a23456789-123456789-123456789-123456789-123456789-123456789-123";
     assert_int_equal(strlen(longest), 63);
     static const char *const good[] = {"a", "0", "relay-1", "a--b", longest};
-    static const char *const bad[] = {"", "-a", "a-", "-", "A", "a_b", "a.b", "a b", "\xc3\xa9", "*"};
+    static const char *const bad[] = {"",    "-a",  "a-",  "-",        "A",
+                                      "a_b", "a.b", "a b", "\xc3\xa9", "*"};
     for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
         assert_true(text_is_name(good[i], strlen(good[i])));
     }
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         assert_false(text_is_name(bad[i], strlen(bad[i])));
     }
-    assert_false(text_is_name("a23456789-123456789-123456789-123456789-123456789-123456789-1234", 64));
+    assert_false(
+        text_is_name("a23456789-123456789-123456789-123456789-123456789-123456789-1234", 64));
     assert_false(text_is_name("a\0b", 3));
 }
 

@@ -61,10 +61,10 @@ static void test_serials_and_times_at_their_edges(void **state)
         int64_t before, after;
     } cases[] = {
         {{0x7f, 0xff}, 0, 1000},
-        {{0x00, 0x80}, 0, 253402300799000LL},          /* a leading zero that must stay */
+        {{0x00, 0x80}, 0, 253402300799000LL},             /* a leading zero that must stay */
         {{0x00, 0x7f}, 2524607999000LL, 2524608000000LL}, /* UTCTime, then GeneralizedTime */
-        {{[15] = 1}, 951782400000LL, 951868800000LL},  /* 29 February 2000 */
-        {{[14] = 0x80}, 1, 1999},                      /* rounded down: 0 and 1 s */
+        {{[15] = 1}, 951782400000LL, 951868800000LL},     /* 29 February 2000 */
+        {{[14] = 0x80}, 1, 1999},                         /* rounded down: 0 and 1 s */
     };
     struct test_ca ca;
     struct pki_cert got;
@@ -114,7 +114,7 @@ static void test_issue_refuses_what_a_reader_would(void **state)
     REFUSED(ERR_INVALID, ca.issuer_key, issuer, spec.node_id = UUID_NIL);
     REFUSED(ERR_INVALID, ca.issuer_key, issuer, memset(spec.public_key, 0, PKI_KEY_BYTES));
     REFUSED(ERR_INVALID, ca.issuer_key, issuer, pki_key_public(ca.issuer_key, spec.public_key));
-    REFUSED(ERR_INVALID, ca.issuer_key, issuer, spec.authority = true); /* node 3 under CA of 2 */
+    REFUSED(ERR_INVALID, ca.issuer_key, issuer, spec.authority = true);  /* node 3 under CA of 2 */
     REFUSED(ERR_INVALID, ca.issuer_key, issuer, spec.kind = PKI_ISSUER); /* a CA under a CA */
     REFUSED(ERR_INVALID, ca.issuer_key, issuer, spec.kind = PKI_ROOT);
     REFUSED(ERR_INVALID, ca.root_key, buf_blob(&ca.root_der), (void)0); /* a leaf under the root */
@@ -479,17 +479,47 @@ static void test_forged_leaf_is_refused(void **state)
         void (*forge)(X509 *x);
     } cases[] = {
 #define CASE(f) {#f, f}
-        CASE(ca_true), CASE(ca_true_pathlen), CASE(constraints_not_critical), CASE(no_constraints),
-        CASE(usage_cert_sign), CASE(usage_not_critical), CASE(no_usage), CASE(eku_client_only),
-        CASE(eku_server_only), CASE(eku_any), CASE(eku_third), CASE(eku_swapped), CASE(no_eku),
-        CASE(no_san), CASE(san_dns), CASE(san_wildcard), CASE(san_extra_dns), CASE(san_twice),
-        CASE(san_other_authority), CASE(san_authority), CASE(san_other_node),
-        CASE(san_other_cluster), CASE(san_upper_case), CASE(san_second_extension),
-        CASE(san_with_nul), CASE(unknown_extension), CASE(unknown_critical_extension),
-        CASE(subject_second_name), CASE(subject_printable), CASE(no_subject), CASE(version_1),
-        CASE(serial_zero), CASE(serial_negative), CASE(serial_too_long), CASE(serial_first_bit_set),
-        CASE(generalized_time_too_early), CASE(impossible_date), CASE(time_zone), CASE(rsa_key),
-        CASE(ed448_key), CASE(other_ed25519_key),
+        CASE(ca_true),
+        CASE(ca_true_pathlen),
+        CASE(constraints_not_critical),
+        CASE(no_constraints),
+        CASE(usage_cert_sign),
+        CASE(usage_not_critical),
+        CASE(no_usage),
+        CASE(eku_client_only),
+        CASE(eku_server_only),
+        CASE(eku_any),
+        CASE(eku_third),
+        CASE(eku_swapped),
+        CASE(no_eku),
+        CASE(no_san),
+        CASE(san_dns),
+        CASE(san_wildcard),
+        CASE(san_extra_dns),
+        CASE(san_twice),
+        CASE(san_other_authority),
+        CASE(san_authority),
+        CASE(san_other_node),
+        CASE(san_other_cluster),
+        CASE(san_upper_case),
+        CASE(san_second_extension),
+        CASE(san_with_nul),
+        CASE(unknown_extension),
+        CASE(unknown_critical_extension),
+        CASE(subject_second_name),
+        CASE(subject_printable),
+        CASE(no_subject),
+        CASE(version_1),
+        CASE(serial_zero),
+        CASE(serial_negative),
+        CASE(serial_too_long),
+        CASE(serial_first_bit_set),
+        CASE(generalized_time_too_early),
+        CASE(impossible_date),
+        CASE(time_zone),
+        CASE(rsa_key),
+        CASE(ed448_key),
+        CASE(other_ed25519_key),
     };
     struct test_ca ca;
     struct buf der;
@@ -548,8 +578,10 @@ static void test_forged_issuer_is_refused(void **state)
         const char *name;
         void (*forge)(X509 *x);
     } cases[] = {
-        CASE(ca_true), CASE(pathlen_1), CASE(ca_false), CASE(usage_digital_signature),
-        CASE(with_eku), CASE(issued_by_itself), CASE(no_issuer_key_id),
+        CASE(ca_true),          CASE(pathlen_1),
+        CASE(ca_false),         CASE(usage_digital_signature),
+        CASE(with_eku),         CASE(issued_by_itself),
+        CASE(no_issuer_key_id),
     };
     struct test_ca ca;
     test_ca_init(&ca, 1, 2);

@@ -181,10 +181,14 @@ static void test_request_that_asks_for_anything_is_refused(void **state)
         void (*forge)(X509_REQ *r);
         const char *why;
     } cases[] = {
-        {ask_ca, "attributes"},         {ask_key_usage, "attributes"},
-        {ask_foreign_san, "attributes"}, {ask_wildcard_san, "attributes"},
-        {ask_many_sans, "over 1024 bytes"}, {ask_challenge, "attributes"},
-        {ask_common_name, "subject"},   {ask_name_with_nul, "subject"},
+        {ask_ca, "attributes"},
+        {ask_key_usage, "attributes"},
+        {ask_foreign_san, "attributes"},
+        {ask_wildcard_san, "attributes"},
+        {ask_many_sans, "over 1024 bytes"},
+        {ask_challenge, "attributes"},
+        {ask_common_name, "subject"},
+        {ask_name_with_nul, "subject"},
         {ask_version_2, "version"},
     };
     EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");

@@ -42,13 +42,17 @@ static void test_gnutls_verifies_the_chain(void **state)
     assert_int_equal(gnutls_x509_crt_get_subject_alt_name(chain[0], 0, name, &size, NULL),
                      GNUTLS_SAN_URI);
     assert_int_equal(size, strlen("rap:///node/") + 72);
-    assert_memory_equal(name, "rap://01010101-0101-0101-0101-010101010101/node/"
-                              "02020202-0202-0202-0202-020202020202", size);
+    assert_memory_equal(name,
+                        "rap://01010101-0101-0101-0101-010101010101/node/"
+                        "02020202-0202-0202-0202-020202020202",
+                        size);
     size = sizeof name;
     assert_int_equal(gnutls_x509_crt_get_subject_alt_name(chain[0], 1, name, &size, NULL),
                      GNUTLS_SAN_URI);
-    assert_memory_equal(name, "rap://01010101-0101-0101-0101-010101010101/authority/"
-                              "02020202-0202-0202-0202-020202020202", size);
+    assert_memory_equal(name,
+                        "rap://01010101-0101-0101-0101-010101010101/authority/"
+                        "02020202-0202-0202-0202-020202020202",
+                        size);
 
     unsigned critical = 0;
     unsigned is_ca = 2;
@@ -81,9 +85,8 @@ static void test_gnutls_takes_the_key(void **state)
     assert_int_equal(pki_key_der(k, &der), 0);
     const gnutls_datum_t d = {der.data, (unsigned)der.len};
     assert_int_equal(gnutls_x509_privkey_init(&key), 0);
-    assert_int_equal(gnutls_x509_privkey_import_pkcs8(key, &d, GNUTLS_X509_FMT_DER, NULL,
-                                                      GNUTLS_PKCS_PLAIN),
-                     0);
+    assert_int_equal(
+        gnutls_x509_privkey_import_pkcs8(key, &d, GNUTLS_X509_FMT_DER, NULL, GNUTLS_PKCS_PLAIN), 0);
     assert_int_equal(gnutls_x509_privkey_export_ecc_raw(key, &curve, &x, NULL, NULL), 0);
     assert_int_equal(curve, GNUTLS_ECC_CURVE_ED25519);
     pki_key_public(k, public_key);

@@ -254,8 +254,8 @@ static void test_fingerprint_is_the_hash_of_the_spki(void **state)
     uint8_t *spki = NULL;
     pki_key_public(k, public_key);
     pki_fingerprint(public_key, fingerprint);
-    EVP_PKEY *pkey =
-        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, sizeof public_key);
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key,
+                                                 sizeof public_key);
     int len = i2d_PUBKEY(pkey, &spki);
     assert_true(len > 0);
     pki_sha256(blob_of(spki, (size_t)len), want);

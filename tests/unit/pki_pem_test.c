@@ -123,10 +123,10 @@ static void test_anything_but_clean_blocks_is_malformed(void **state)
         B " AAA\n" E,
         B "AA*A\n" E,
         B "AA-_\n" E,
-        B "AAAA\nAAAA\n" E,      /* a short line that is not the last */
+        B "AAAA\nAAAA\n" E, /* a short line that is not the last */
         B "AAA=\nAAAA\n" E,
         B LINE64 "\n" E,
-        B "AAAA" LINE64 E,       /* longer than 64 */
+        B "AAAA" LINE64 E, /* longer than 64 */
         B B "AAAA\n" E,
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",

@@ -372,7 +372,7 @@ static void test_certificates_out_of_place_are_refused(void **state)
     const struct blob issuer = buf_blob(&w->ca.issuer_der);
     const struct blob root = buf_blob(&w->ca.root_der);
     const struct blob chains[][3] = {
-        {issuer, leaf, root}, {leaf, root, root},   {leaf, leaf, root},  {issuer, issuer, root},
+        {issuer, leaf, root}, {leaf, root, root},   {leaf, leaf, root},   {issuer, issuer, root},
         {root, issuer, leaf}, {issuer, root, root}, {leaf, issuer, leaf}, {root, root, root},
     };
     for (size_t i = 0; i < ARRAY_SIZE(chains); i++) {

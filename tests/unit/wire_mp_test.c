@@ -43,13 +43,27 @@ static const struct {
     FORM("\xc2", MP_BOOL, 0, 0),
     FORM("\xc3", MP_BOOL, 1, 0),
     FORM("\xa0", MP_STR, 0, 0),
-    FORM("\xa3" "abc", MP_STR, 3, 0),
-    FORM("\xd9\x02" "ab", MP_STR, 2, 0),
-    FORM("\xda\x00\x02" "ab", MP_STR, 2, 0),
-    FORM("\xdb\x00\x00\x00\x01" "a", MP_STR, 1, 0),
-    FORM("\xc4\x02" "ab", MP_BIN, 2, 0),
-    FORM("\xc5\x00\x02" "ab", MP_BIN, 2, 0),
-    FORM("\xc6\x00\x00\x00\x02" "ab", MP_BIN, 2, 0),
+    FORM("\xa3"
+         "abc",
+         MP_STR, 3, 0),
+    FORM("\xd9\x02"
+         "ab",
+         MP_STR, 2, 0),
+    FORM("\xda\x00\x02"
+         "ab",
+         MP_STR, 2, 0),
+    FORM("\xdb\x00\x00\x00\x01"
+         "a",
+         MP_STR, 1, 0),
+    FORM("\xc4\x02"
+         "ab",
+         MP_BIN, 2, 0),
+    FORM("\xc5\x00\x02"
+         "ab",
+         MP_BIN, 2, 0),
+    FORM("\xc6\x00\x00\x00\x02"
+         "ab",
+         MP_BIN, 2, 0),
     FORM("\x92\x01\x02", MP_ARRAY, 2, 0),
     FORM("\xdc\x00\x02\x01\x02", MP_ARRAY, 2, 0),
     FORM("\xdd\x00\x00\x00\x02\x01\x02", MP_ARRAY, 2, 0),
@@ -199,10 +213,12 @@ static void test_counts_larger_than_the_input_are_refused(void **state)
     r = reader(BYTES("\xdf\x00\x00\x00\x02\x01\x02\x03")); /* one and a half pairs */
     assert_int_equal(mp_get_map(&r, UINT32_MAX), 0);
     assert_int_equal(r.err, -ERR_MALFORMED);
-    r = reader(BYTES("\xc6\xff\xff\xff\xff" "ab"));
+    r = reader(BYTES("\xc6\xff\xff\xff\xff"
+                     "ab"));
     assert_int_equal(mp_get_bin(&r, SIZE_MAX).len, 0);
     assert_int_equal(r.err, -ERR_MALFORMED);
-    r = reader(BYTES("\xdb\x00\x00\x00\x03" "ab"));
+    r = reader(BYTES("\xdb\x00\x00\x00\x03"
+                     "ab"));
     assert_int_equal(mp_get_str(&r, SIZE_MAX).len, 0);
     assert_int_equal(r.err, -ERR_MALFORMED);
     r = reader(BYTES("\xdf\xff\xff\xff\xff\x01\x02"));
@@ -213,10 +229,12 @@ static void test_counts_larger_than_the_input_are_refused(void **state)
 static void test_bounds_of_the_caller_are_kept(void **state)
 {
     (void)state;
-    struct mp_reader r = reader(BYTES("\xa3" "abc"));
+    struct mp_reader r = reader(BYTES("\xa3"
+                                      "abc"));
     (void)mp_get_str(&r, 2);
     assert_int_equal(r.err, -ERR_TOO_LARGE);
-    r = reader(BYTES("\xc4\x03" "abc"));
+    r = reader(BYTES("\xc4\x03"
+                     "abc"));
     (void)mp_get_bin(&r, 2);
     assert_int_equal(r.err, -ERR_TOO_LARGE);
     r = reader(BYTES("\x93\x01\x02\x03"));
@@ -251,7 +269,8 @@ static void test_nesting_is_bounded(void **state)
 static void test_first_error_sticks(void **state)
 {
     (void)state;
-    struct mp_reader r = reader(BYTES("\xa3" "abc\x05\x06"));
+    struct mp_reader r = reader(BYTES("\xa3"
+                                      "abc\x05\x06"));
     (void)mp_get_str(&r, 1);
     assert_int_equal(r.err, -ERR_TOO_LARGE);
     assert_int_equal(mp_peek(&r), MP_BAD);
@@ -280,11 +299,10 @@ static void test_numbers_are_written_as_short_as_they_go(void **state)
     static const struct {
         int64_t v;
         size_t len;
-    } cases[] = {{0, 1},          {127, 1},        {128, 2},          {255, 2},
-                 {256, 3},        {65535, 3},      {65536, 5},        {4294967295, 5},
-                 {4294967296, 9}, {INT64_MAX, 9},  {-1, 1},           {-32, 1},
-                 {-33, 2},        {-128, 2},       {-129, 3},         {-32768, 3},
-                 {-32769, 5},     {INT32_MIN, 5},  {INT64_MIN, 9}};
+    } cases[] = {{0, 1},      {127, 1},    {128, 2},        {255, 2},        {256, 3},
+                 {65535, 3},  {65536, 5},  {4294967295, 5}, {4294967296, 9}, {INT64_MAX, 9},
+                 {-1, 1},     {-32, 1},    {-33, 2},        {-128, 2},       {-129, 3},
+                 {-32768, 3}, {-32769, 5}, {INT32_MIN, 5},  {INT64_MIN, 9}};
     for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
         struct buf out;
         struct mp_writer w;
@@ -362,9 +380,14 @@ static void test_copied_pairs_join_the_open_document(void **state)
     mp_writer_init(&w, &out);
     mp_doc_begin(&w, &d);
     mp_doc_int(&w, &d, "a", 1);
-    mp_doc_copy(&w, &d, BYTES("\x82\xa1" "b\x02\xa1" "c\x03"));
+    mp_doc_copy(&w, &d,
+                BYTES("\x82\xa1"
+                      "b\x02\xa1"
+                      "c\x03"));
     mp_doc_copy(&w, &d, blob_of(NULL, 0));
-    mp_doc_copy(&w, &d, BYTES("\x82\xa1" "e\x05\xa1")); /* damaged: up to the damage */
+    mp_doc_copy(&w, &d,
+                BYTES("\x82\xa1"
+                      "e\x05\xa1")); /* damaged: up to the damage */
     mp_doc_int(&w, &d, "d", 4);
     mp_doc_end(&w, &d);
     struct mp_reader r = reader(buf_blob(&out));
@@ -385,8 +408,8 @@ static void test_find_survives_what_is_no_document(void **state)
         size_t len;
     } cases[] = {
 #define CASE(s) {s, sizeof(s) - 1}
-        CASE(""), CASE("\x91\x01"), CASE("\x81\x01\x02"), CASE("\x81\xa1k"), CASE("\x82\xa1k\x01"),
-        CASE("\xdf\xff\xff\xff\xff\xa1k\x01"),
+        CASE(""),          CASE("\x91\x01"),      CASE("\x81\x01\x02"),
+        CASE("\x81\xa1k"), CASE("\x82\xa1k\x01"), CASE("\xdf\xff\xff\xff\xff\xa1k\x01"),
     };
     for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
         struct blob in = blob_of(cases[k].bytes, cases[k].len);

@@ -189,8 +189,8 @@ static void test_each_bound_is_kept(void **state)
                     *(struct blob *)(void *)(msg + f->offset) = buf_blob(&large);
                     break;
                 case MSG_LIST:
-                    *(struct mp_list *)(void *)(msg + f->offset) =
-                        (struct mp_list){.raw = buf_blob(&large), .count = (uint32_t)f->max + 1};
+                    *(struct mp_list *)(void *)(msg + f->offset) = (struct mp_list){
+                        .raw = buf_blob(&large), .count = (uint32_t)f->max + 1};
                     break;
                 case MSG_U64:
                 case MSG_I64:
@@ -232,11 +232,11 @@ static void test_zero_fields_are_left_out(void **state)
     encode(&probe_desc, &m, &out);
     assert_true(blob_equal(buf_blob(&out), BYTES("\x81\x02\x01")));
     buf_fini(&out);
-    const struct probe n = {.number = 300, .text = blob_str("hi"), .flag = true,
-                            .signed_number = -1};
+    const struct probe n = {
+        .number = 300, .text = blob_str("hi"), .flag = true, .signed_number = -1};
     encode(&probe_desc, &n, &out);
-    assert_true(blob_equal(buf_blob(&out),
-                           BYTES("\x84\x02\xcd\x01\x2c\x04\xa2hi\x09\xc3\x0b\xff")));
+    assert_true(
+        blob_equal(buf_blob(&out), BYTES("\x84\x02\xcd\x01\x2c\x04\xa2hi\x09\xc3\x0b\xff")));
     buf_fini(&out);
 }
 
@@ -249,8 +249,8 @@ static void test_unknown_key_is_skipped_or_refused(void **state)
         size_t len;
     } cases[] = {
 #define CASE(s) {s, sizeof(s) - 1}
-        CASE("\x83\x01\x05\x02\x01\x04\xa1t"),         /* before */
-        CASE("\x83\x02\x01\x03\xa1x\x04\xa1t"),        /* between */
+        CASE("\x83\x01\x05\x02\x01\x04\xa1t"),                  /* before */
+        CASE("\x83\x02\x01\x03\xa1x\x04\xa1t"),                 /* between */
         CASE("\x83\x02\x01\x04\xa1t\xcc\xff\x81\xa1k\x91\xc0"), /* behind, nested */
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -270,29 +270,32 @@ static void test_bad_shapes_are_refused(void **state)
     } cases[] = {
 #define BAD(s) {s, sizeof(s) - 1, -ERR_MALFORMED}
         BAD(""),
-        BAD("\x80"),                     /* required field missing */
-        BAD("\x81\x02\x00"),             /* required field zero */
-        BAD("\x91\x02"),                 /* no map */
+        BAD("\x80"),         /* required field missing */
+        BAD("\x81\x02\x00"), /* required field zero */
+        BAD("\x91\x02"),     /* no map */
         BAD("\xc0"),
-        BAD("\x82\x02\x01\x02\x01"),     /* key twice */
-        BAD("\x82\x04\xa1t\x02\x01"),    /* keys fall */
+        BAD("\x82\x02\x01\x02\x01"),         /* key twice */
+        BAD("\x82\x04\xa1t\x02\x01"),        /* keys fall */
         BAD("\x82\x02\x01\xcd\x01\x00\x01"), /* key 256 */
-        BAD("\x82\x02\x01\xff\x01"),     /* key -1 */
-        BAD("\x82\xa1" "2\x01\x04\xa1t"), /* a string for a key */
-        BAD("\x81\x02\xff"),             /* negative for unsigned */
-        BAD("\x81\x02\xa1" "1"),         /* a string for a number */
+        BAD("\x82\x02\x01\xff\x01"),         /* key -1 */
+        BAD("\x82\xa1"
+            "2\x01\x04\xa1t"), /* a string for a key */
+        BAD("\x81\x02\xff"),   /* negative for unsigned */
+        BAD("\x81\x02\xa1"
+            "1"),                            /* a string for a number */
         BAD("\x81\x02\xca\x3f\x80\x00\x00"), /* a float */
-        BAD("\x82\x02\x01\x04\xc4\x01t"), /* bin for str */
-        BAD("\x82\x02\x01\x04\xa1\x1f"), /* control character */
-        BAD("\x82\x02\x01\x04\xa2\xc3("), /* not UTF-8 */
-        BAD("\x82\x02\x01\x06\xc4\x01x"), /* fixed, but shorter */
-        BAD("\x82\x02\x01\x06\xa2xy"),   /* str for bin */
+        BAD("\x82\x02\x01\x04\xc4\x01t"),    /* bin for str */
+        BAD("\x82\x02\x01\x04\xa1\x1f"),     /* control character */
+        BAD("\x82\x02\x01\x04\xa2\xc3("),    /* not UTF-8 */
+        BAD("\x82\x02\x01\x06\xc4\x01x"),    /* fixed, but shorter */
+        BAD("\x82\x02\x01\x06\xa2xy"),       /* str for bin */
         BAD("\x82\x02\x01\x08\x81\x01\x02"), /* map for list */
-        BAD("\x82\x02\x01\x08\x92\x01"), /* list ends early */
-        BAD("\x82\x02\x01\x09\x01"),     /* number for flag */
-        BAD("\x82\x02\x01\x0a\xc4\x04" "abcd"), /* short id */
+        BAD("\x82\x02\x01\x08\x92\x01"),     /* list ends early */
+        BAD("\x82\x02\x01\x09\x01"),         /* number for flag */
+        BAD("\x82\x02\x01\x0a\xc4\x04"
+            "abcd"),                                                 /* short id */
         BAD("\x82\x02\x01\x0b\xcf\x80\x00\x00\x00\x00\x00\x00\x00"), /* over INT64_MAX */
-        BAD("\xdf\xff\xff\xff\xff\x02\x01"), /* more pairs than bytes */
+        BAD("\xdf\xff\xff\xff\xff\x02\x01"),                         /* more pairs than bytes */
         BAD("\x82\x02\x01\x08\xdd\xff\xff\xff\xff\x01"),
         {"\x82\x02\x01\x04\xa5hello", 10, -ERR_TOO_LARGE},
         {"\x82\x02\x01\x06\xc4\x03xyz", 9, -ERR_TOO_LARGE},
@@ -310,9 +313,13 @@ static void test_bad_shapes_are_refused(void **state)
 static void test_equal_looks_at_every_field(void **state)
 {
     (void)state;
-    const struct probe base = {.number = 1, .text = blob_str("t"), .fixed = blob_str("fx"),
-                               .list = {.raw = blob_str("\x01"), .count = 1}, .flag = true,
-                               .id = {.b = {1}}, .signed_number = -4};
+    const struct probe base = {.number = 1,
+                               .text = blob_str("t"),
+                               .fixed = blob_str("fx"),
+                               .list = {.raw = blob_str("\x01"), .count = 1},
+                               .flag = true,
+                               .id = {.b = {1}},
+                               .signed_number = -4};
     struct probe other = base;
     assert_true(msg_equal(&probe_desc, &base, &other));
 #define DIFFERS(change)                                       \
@@ -369,8 +376,11 @@ static void test_command_carries_its_body(void **state)
 {
     (void)state;
     const struct node_rename body = {.node_id = {.b = {7}}, .name = blob_str("relay-7")};
-    struct cmd c = {.kind = CMD_NODE_RENAME, .request_id = {.b = {9}}, .time_ms = 5,
-                    .actor_kind = blob_str(ACTOR_ADMIN), .actor_id = blob_str("uid:0")};
+    struct cmd c = {.kind = CMD_NODE_RENAME,
+                    .request_id = {.b = {9}},
+                    .time_ms = 5,
+                    .actor_kind = blob_str(ACTOR_ADMIN),
+                    .actor_id = blob_str("uid:0")};
     struct buf out;
     struct cmd got;
     struct node_rename got_body;

@@ -90,8 +90,8 @@ static void test_damaged_token_is_malformed(void **state)
     for (size_t n = 0; n <= strlen(TOKEN_PREFIX) + 80 * 4 / 3; n++) {
         assert_int_equal(token_parse((const char *)text.data, n, &got, &em), -ERR_MALFORMED);
     }
-    static const char *const bad[] = {"", "   ", "rapj1_", "rapj2_AAAA", "RAPJ1_AAAA", "AAAA",
-                                      "rapj1_====", "rapj1_A A"};
+    static const char *const bad[] = {"",           "   ",  "rapj1_",     "rapj2_AAAA",
+                                      "RAPJ1_AAAA", "AAAA", "rapj1_====", "rapj1_A A"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         assert_int_equal(token_parse(bad[i], strlen(bad[i]), &got, &em), -ERR_MALFORMED);
         assert_true(em.text[0] != '\0');
@@ -100,8 +100,7 @@ static void test_damaged_token_is_malformed(void **state)
     for (size_t i = strlen(TOKEN_PREFIX); i < text.len; i += 7) {
         uint8_t old = text.data[i];
         text.data[i] = '+';
-        assert_int_equal(token_parse((const char *)text.data, text.len, &got, &em),
-                         -ERR_MALFORMED);
+        assert_int_equal(token_parse((const char *)text.data, text.len, &got, &em), -ERR_MALFORMED);
         /* What was pasted is a secret, damaged or not. */
         assert_null(strstr(em.text, "rapj1_A"));
         text.data[i] = old;
