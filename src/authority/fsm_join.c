@@ -452,9 +452,10 @@ int fsm_join_expire(struct fsm_ctx *x, const struct join_expire *b)
     bool more = false;
     while (rc == 0) {
         char id[UUID_TEXT_MAX];
-        struct db_stmt *st = db_prepare(x->db,
-                                        "SELECT id FROM node_join_requests WHERE status = 'pending'"
-                                        " AND expires_at <= ? ORDER BY expires_at, id LIMIT 1");
+        struct db_stmt *st = db_prepare(
+            x->db, "SELECT id FROM node_join_requests INDEXED BY node_join_requests_ending"
+                   " WHERE status = 'pending'"
+                   " AND expires_at <= ? ORDER BY expires_at, id LIMIT 1");
         db_bind_int(st, until);
         rc = db_step(st);
         (void)snprintf(id, sizeof id, "%s", rc == 1 ? db_col_text(st, "id") : "");
