@@ -110,7 +110,8 @@ static void show(struct cli *c, struct blob answer, struct buf *token)
     out_doc(c, util_body_end(&b));
     buf_wipe(&b.bytes);
     if (print_join && !c->json) {
-        fprintf(c->out, "\nOn the new host, with its own address and a free UDP port:\n\n%s\n", join);
+        fprintf(c->out, "\nOn the new host, with its own address and a free UDP port:\n\n%s\n",
+                join);
     }
     explicit_bzero(join, strlen(join));
     free(join);
