@@ -199,6 +199,32 @@ static void test_token_create_keeps_the_secret_here(void **state)
     assert_null(strstr(o.err, text));
 }
 
+/* The first answer was lost with the leader; the repeated request gets the token's row only. */
+static void test_token_create_completes_a_replayed_answer(void **state)
+{
+    struct join_token t;
+    struct errmsg em = ERRMSG_INIT;
+    struct buf doc;
+    char text[TOKEN_TEXT_MAX];
+    (void)state;
+    fake_admin_rule(fake, "token.create", -ERR_OUTCOME_UNKNOWN, "{\"detail\":\"lost\"}", 1);
+    fake_admin_rule(fake, "token.create", 0, "{\"id\":\"t1\",\"cluster_id\":\"" CLUSTER_ID "\"}",
+                    1);
+    fake_admin_rule(fake, "cluster", 0, "{\"id\":\"" CLUSTER_ID "\",\"root_id\":\"" FP "\"}", 1);
+    fake_admin_rule(fake, "authority.list", 0,
+                    "{\"items\":[{\"address\":\"a:1\",\"status\":\"voter\"},"
+                    "{\"address\":\"b:2\",\"status\":\"removed\"},"
+                    "{\"address\":\"c:3\",\"status\":\"voter\"}]}",
+                    1);
+    assert_int_equal(rap("token create -o json"), 0);
+    buf_init(&doc, 1 << 16);
+    assert_int_equal(json_to_doc(blob_str(o.out), &doc, &em), 0);
+    mp_find_str(buf_blob(&doc), "token", text, sizeof text);
+    buf_fini(&doc);
+    assert_int_equal(token_parse(text, strlen(text), &t, &em), 0);
+    assert_string_equal(t.addresses, "a:1,c:3");
+}
+
 static void test_approve_sends_the_whole_fingerprint(void **state)
 {
     (void)state;
@@ -616,6 +642,7 @@ int main(void)
         END_TO_END(test_empty_list_says_what_to_do),
         END_TO_END(test_reads_pass_stale_on),
         END_TO_END(test_token_create_keeps_the_secret_here),
+        END_TO_END(test_token_create_completes_a_replayed_answer),
         END_TO_END(test_approve_sends_the_whole_fingerprint),
         END_TO_END(test_approve_refuses_another_fingerprint),
         END_TO_END(test_retry_uses_the_same_key),
