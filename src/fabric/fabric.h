@@ -50,6 +50,10 @@ struct fabric_limits { /* 0 = default */
     uint32_t enroll_sessions_max;  /* 2048 */
     size_t queue_bytes_max;        /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
                                       frame of the service's maximum when that is more */
+    uint32_t stream_window_max;    /* flow-control window of a stream grows up to this; larger:
+                                      more speed on long paths, more delay beside a bulk stream;
+                                      2 MiB */
+    uint16_t udp_payload_max;      /* largest datagram the path is probed for; 8952 */
 };
 
 struct fabric_config {

@@ -38,6 +38,7 @@
 #define TX_BYTES (512 * 1024)
 #define TX_GROUPS 64
 #define TX_PACKET_MAX 9000
+#define STREAM_WINDOW_START (512u << 10)
 #define HEADER_FRAME_MAX 128
 #define ENROLL_FRAME_MAX (64u << 10) /* what a host without a certificate may send at once */
 #define ENROLL_STREAMS_MAX 2
@@ -97,6 +98,7 @@ struct event {
 struct timer {
     uint64_t at_ns;
     size_t pos; /* 1-based place in the heap; 0: not armed */
+    bool precise; /* the loop's milliseconds are too coarse */
     void (*run)(struct timer *t);
 };
 
@@ -429,6 +431,8 @@ struct fabric {
     uv_prepare_t prepare;
     uv_idle_t idle;
     uv_timer_t timer;
+    uv_poll_t fine;  /* a timerfd, for what cannot wait for the loop's next millisecond */
+    int fine_fd;
     unsigned open_handles;
     bool closing, mute;
     uint32_t drop_permille; /* tests: of incoming datagrams */

@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 
-#define STREAM_WINDOW_START (512u << 10)
 #define CONN_WINDOW_START (1u << 20)
 #define CONN_WINDOW_MAX (16u << 20)
 #define ENROLL_WINDOW (128u << 10)
@@ -21,9 +20,17 @@ static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t time
     st->initial_ts = ss->f->now_ns;
     st->initial_rtt = INITIAL_RTT_NS;
     st->handshake_timeout = timeout_ms * NS_PER_MS;
-    st->max_tx_udp_payload_size = probes[ARRAY_SIZE(probes) - 1];
-    st->pmtud_probes = probes;
-    st->pmtud_probeslen = ARRAY_SIZE(probes);
+    size_t largest = ss->f->cfg.limits.udp_payload_max;
+    size_t count = 0;
+    while (count < ARRAY_SIZE(probes) && probes[count] <= largest) {
+        count++;
+    }
+    st->max_tx_udp_payload_size = largest;
+    st->no_pmtud = count == 0;
+    if (count > 0) {
+        st->pmtud_probes = probes;
+        st->pmtud_probeslen = count;
+    }
     st->max_window = CONN_WINDOW_MAX;
     st->max_stream_window = ss->f->ep.stream_window;
 }
@@ -435,6 +442,8 @@ void session_arm(struct session *ss)
     uint64_t at = ngtcp2_conn_get_expiry(ss->conn);
     uint64_t own = own_deadline(ss);
     at = own < at ? own : at;
+    /* What waits for its pacing interval should not wait for a millisecond. */
+    ss->timer.precise = !list_empty(&ss->sendq) || !list_empty(&ss->datagrams);
     if (at != UINT64_MAX) {
         timer_set(ss->f, &ss->timer, at);
     } else {
