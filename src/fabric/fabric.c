@@ -524,6 +524,7 @@ void fabric_sessions(const struct fabric *f,
                                            .rtt_us = (uint32_t)(ci.smoothed_rtt / 1000),
                                            .bytes_in = ss->bytes_in,
                                            .bytes_out = ss->bytes_out,
+                                           .packets_lost = session_lost(ss),
                                            .up_since_ms = ss->up_wall_ms};
         fn(data, &info);
     }

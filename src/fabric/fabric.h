@@ -197,7 +197,7 @@ struct fabric_session_info {
     struct fabric_peer peer;
     bool dialled, bulk;
     uint32_t rtt_us;
-    uint64_t bytes_in, bytes_out, packets_lost;
+    uint64_t bytes_in, bytes_out, packets_lost; /* lost: of those that carried stream data */
     int64_t up_since_ms; /* wall clock */
 };
 /* Calls fn for each live session. */

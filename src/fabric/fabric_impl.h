@@ -310,7 +310,7 @@ struct session {
     size_t close_len;
     unsigned close_rx;      /* packets since; the close is repeated at powers of two */
     uint64_t bytes_in, bytes_out;
-    uint64_t lost;
+    uint64_t lost;          /* packets with data of streams that are gone */
 };
 
 struct session *session_dial(struct fabric *f, enum session_kind kind, const struct addr *to,
@@ -334,6 +334,7 @@ extern const ngtcp2_callbacks session_callbacks;
 void session_max_datagram(const struct session *ss, size_t *ret);
 int session_datagram(struct session *ss, struct blob payload);
 void session_open_streams(struct session *ss);
+uint64_t session_lost(struct session *ss);
 /* Once a second. */
 void session_sweep(struct session *ss, int64_t wall_ms);
 void peer_sweep(struct fabric *f);

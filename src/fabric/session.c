@@ -1,15 +1,22 @@
-/* One QUIC connection. */
+/* One QUIC connection.
+ *
+ * Dialled: session_dial -> (confirmed) session_up -> ... -> session_close -> closing period -> freed.
+ * Accepted: session_accept -> (completed) session_up -> ... the same.
+ * Ways to end early: verification refuses the peer, the handshake times out, the peer closes or
+ * resets, nothing is heard for dead_ms, the library finds a packet it cannot accept. All lead to
+ * session_end, once, which tells the streams and the peer table; the struct goes at the end of a
+ * turn, never under a callback. */
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
 
 #define CONN_WINDOW_START (1u << 20)
 #define CONN_WINDOW_MAX (16u << 20)
-#define ENROLL_WINDOW (128u << 10)
-#define IDLE_TIMEOUT_NS (30000 * NS_PER_MS)
+#define IDLE_TIMEOUT_MIN_MS 30000 /* a backstop; dead_ms comes first */
 #define ACCEPT_TIMEOUT_MS 5000
 #define INITIAL_RTT_NS (50 * NS_PER_MS)
 #define ENROLL_IDLE_NS (30000 * NS_PER_MS)
+
 /* --- birth --- */
 
 static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t timeout_ms)
@@ -44,7 +51,9 @@ static void fill_params(struct session *ss, ngtcp2_transport_params *tp)
     tp->initial_max_stream_data_bidi_remote = enrol ? 0 : STREAM_WINDOW_START;
     tp->initial_max_data = CONN_WINDOW_START;
     tp->initial_max_streams_bidi = enrol ? 0 : f->cfg.limits.streams_per_session;
-    tp->max_idle_timeout = IDLE_TIMEOUT_NS;
+    uint64_t idle_ms = f->cfg.dead_ms * 2ULL;
+    tp->max_idle_timeout = (idle_ms > IDLE_TIMEOUT_MIN_MS ? idle_ms : IDLE_TIMEOUT_MIN_MS) *
+                           NS_PER_MS;
     tp->max_datagram_frame_size = enrol ? 0 : 65535;
     tp->active_connection_id_limit = 4;
 }
