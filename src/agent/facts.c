@@ -18,7 +18,7 @@ static void read_os(char *out, size_t size)
         const char *p = buf_cstr(&text);
         const char *line = strncmp(p, key, sizeof key - 1) == 0 ? p : strstr(p, "\nPRETTY_NAME=");
         if (line != NULL) {
-            line = strchr(line, '=') + 1;
+            line += (*line == '\n') + sizeof key - 1;
             line += *line == '"';
             (void)snprintf(out, size, "%.*s", (int)strcspn(line, "\"\n"), line);
         }
