@@ -143,7 +143,7 @@ static int unknown_option(struct cli *c, const char *arg)
     for (size_t i = 0; (o = opt_at(c->cmd, i)) != NULL; i++) {
         best = cli_nearest(name, best, o->name);
     }
-    (void)snprintf(next, sizeof next, "did you mean --%s?", best);
+    (void)snprintf(next, sizeof next, "did you mean --%s?", best == NULL ? "" : best);
     return cli_usage(c, best == NULL ? NULL : next, "unknown option %.64s", arg);
 }
 

@@ -326,7 +326,7 @@ static int show_fingerprint(struct join *j)
 int join_run(const struct join_options *o, bool *ret_pending, struct uuid *ret_node_id,
              struct errmsg *em)
 {
-    struct errmsg unused;
+    struct errmsg unused = ERRMSG_INIT;
     struct join *j = xcalloc(1, sizeof *j);
     *j = (struct join){.o = o, .em = em != NULL ? em : &unused};
     j->em->text[0] = '\0';

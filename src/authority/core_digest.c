@@ -70,7 +70,7 @@ static void check_agreed(struct core *c, raft_id from, const struct raft_digest 
 /* The highest index that a majority of voters, this one among them, agreed on. */
 static void publish(struct core *c)
 {
-    uint64_t at[RAFT_MSG_SERVERS_MAX];
+    uint64_t at[RAFT_MSG_SERVERS_MAX] = {0};
     unsigned voters = 0;
     unsigned against = 0;
     struct fsm_position own;
