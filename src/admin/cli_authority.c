@@ -303,7 +303,7 @@ static struct blob look_up(struct blob list, const char *wanted, int64_t *ret_vo
         mp_find_str(item, "status", status, sizeof status);
         *ret_voters += strcmp(status, "voter") == 0;
         if (names(item, wanted)) {
-            found = item;
+            found = blob_of(item.data, item.len);
         }
     }
     return found;

@@ -139,8 +139,9 @@ static void bash_words(FILE *out)
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
         fprintf(out, "    '%s%s%s') opts='", cmd->noun, cmd->verb == NULL ? "" : " ",
                 cmd->verb == NULL ? "" : cmd->verb);
-        for (size_t i = 0; any_opt(cmd, i) != NULL; i++) {
-            fprintf(out, "%s--%s", i == 0 ? "" : " ", any_opt(cmd, i)->name);
+        const struct cli_opt *opt = any_opt(cmd, 0);
+        for (size_t i = 0; opt != NULL; opt = any_opt(cmd, ++i)) {
+            fprintf(out, "%s--%s", i == 0 ? "" : " ", opt->name);
         }
         fputs("' ;;\n", out);
     }

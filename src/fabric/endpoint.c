@@ -375,8 +375,8 @@ static size_t read_batch(struct fabric *f)
     _Alignas(struct cmsghdr) uint8_t control[RX_SLOTS][CONTROL_BYTES];
     for (size_t i = 0; i < RX_SLOTS; i++) {
         iov[i] = (struct iovec){.iov_base = ep->rx + i * RX_SLOT_BYTES, .iov_len = RX_SLOT_BYTES};
-        mm[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &from[i].ss,
-                                             .msg_namelen = sizeof from[i].ss,
+        mm[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &(from + i)->ss,
+                                             .msg_namelen = sizeof(struct sockaddr_storage),
                                              .msg_iov = &iov[i],
                                              .msg_iovlen = 1,
                                              .msg_control = control[i],
