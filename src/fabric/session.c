@@ -380,6 +380,11 @@ static void session_up(struct event *e)
     if (ss->state != SESSION_HANDSHAKE) {
         return;
     }
+    if (!ss->who.authenticated && (ss->dialled || ss->kind != KIND_ENROLL)) {
+        /* Verification must have run; should the TLS library ever skip it, nobody gets in. */
+        session_close(ss, FABRIC_CLOSE_PROTOCOL, -ERR_BAD_CERT);
+        return;
+    }
     count_opened(ss);
     ss->state = SESSION_UP;
     ss->up_ns = ss->idle_since_ns = f->now_ns;
