@@ -95,13 +95,13 @@ void db_close(struct db *db)
     if (db == NULL) {
         return;
     }
-    struct db_stmt *st;
-    struct db_stmt *tmp;
-    HASH_ITER(hh, db->stmts, st, tmp)
-    {
-        HASH_DEL(db->stmts, st);
+    struct db_stmt *st = db->stmts;
+    HASH_CLEAR(hh, db->stmts); /* the items stay chained */
+    while (st != NULL) {
+        struct db_stmt *next = st->hh.next;
         (void)sqlite3_finalize(st->raw);
         free(st);
+        st = next;
     }
     (void)sqlite3_close_v2(db->raw);
     free(db);
@@ -337,9 +337,11 @@ static int check_schema(struct db *db, const struct db_migration *list, struct e
 {
     struct db *model = NULL;
     int rc = db_open(NULL, DB_MEMORY, &model, em);
-    if (rc == 0) {
-        rc = run_migrations(model, list, 0, em);
+    if (rc != 0) {
+        return rc;
     }
+    CHECK(model != NULL);
+    rc = run_migrations(model, list, 0, em);
     if (rc != 0) {
         db_close(model);
         return rc;

@@ -140,25 +140,16 @@ static void put_key_ids(struct buf *out, const struct pki_cert_wire *c)
 
 static void put_extensions(struct buf *out, const struct pki_cert_wire *c)
 {
-    struct blob constraints = blob_of(NULL, 0);
-    struct blob usage = ARRAY_BLOB(ku_cert_sign);
-    switch (c->cert.kind) {
-        case PKI_ROOT:
-            constraints = ARRAY_BLOB(bc_root);
-            break;
-        case PKI_ISSUER:
-            constraints = ARRAY_BLOB(bc_issuer);
-            break;
-        case PKI_LEAF:
-            constraints = ARRAY_BLOB(bc_leaf);
-            usage = ARRAY_BLOB(ku_digital_signature);
-            break;
-    }
+    bool leaf = c->cert.kind == PKI_LEAF;
+    struct blob usage = leaf ? ARRAY_BLOB(ku_digital_signature) : ARRAY_BLOB(ku_cert_sign);
+    struct blob constraints = leaf                         ? ARRAY_BLOB(bc_leaf)
+                              : c->cert.kind == PKI_ISSUER ? ARRAY_BLOB(bc_issuer)
+                                                           : ARRAY_BLOB(bc_root);
     size_t explicit = der_begin(out, DER_CONTEXT_CONSTRUCTED(3));
     size_t seq = der_begin(out, DER_SEQUENCE);
     put_extension(out, ARRAY_BLOB(oid_basic_constraints), true, constraints);
     put_extension(out, ARRAY_BLOB(oid_key_usage), true, usage);
-    if (c->cert.kind == PKI_LEAF) {
+    if (leaf) {
         put_extension(out, ARRAY_BLOB(oid_ext_key_usage), false, ARRAY_BLOB(eku_value));
     }
     put_key_ids(out, c);
@@ -452,7 +443,7 @@ static int bind_issuer(struct pki_cert_wire *c, const uint8_t issuer_key[PKI_KEY
                    ? 0
                    : errmsg_set(em, -ERR_INVALID, "a root signs itself");
     }
-    struct pki_cert_wire issuer;
+    struct pki_cert_wire issuer = {.issuer_id = UUID_NIL};
     int rc = pki_cert_read(issuer_der, &issuer, em);
     if (rc != 0) {
         return errmsg_wrap(em, rc, "issuer");

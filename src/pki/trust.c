@@ -117,12 +117,12 @@ bool pki_trust_is_retired(const struct pki_trust *t, const uint8_t fingerprint[P
 
 void pki_trust_clear_bans(struct pki_trust *t)
 {
-    struct ban *b;
-    struct ban *tmp;
-    HASH_ITER(hh, t->bans, b, tmp)
-    {
-        HASH_DEL(t->bans, b);
+    struct ban *b = t->bans;
+    HASH_CLEAR(hh, t->bans); /* the items stay chained */
+    while (b != NULL) {
+        struct ban *next = b->hh.next;
         free(b);
+        b = next;
     }
 }
 
@@ -137,7 +137,7 @@ bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PK
 static int find_root(const struct pki_trust *t, const struct blob *chain, size_t count,
                      struct pki_cert *ret, struct errmsg *em)
 {
-    struct pki_cert shown;
+    struct pki_cert shown = {.kind = PKI_ROOT};
     if (count == 3) {
         int rc = check_root(t, chain[2], &shown, em);
         if (rc != 0) {
@@ -216,7 +216,7 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
 {
     struct pki_cert_wire leaf;
     struct pki_cert_wire issuer;
-    struct pki_cert root;
+    struct pki_cert root = {.kind = PKI_ROOT};
     if (count < 2 || count > 3) {
         return errmsg_set(em, -ERR_BAD_CERT, "a chain has 2 or 3 certificates, not %zu", count);
     }
