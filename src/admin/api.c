@@ -267,7 +267,7 @@ static int put_body_value(struct parse *p, const struct api_param *param, const 
 static int parse_body(struct parse *p, const struct api_input *in)
 {
     struct buf doc;
-    buf_init(&doc, 4 * API_BODY_MAX);
+    buf_init(&doc, (size_t)4 * API_BODY_MAX);
     struct errmsg em = ERRMSG_INIT;
     int rc = json_to_doc(in->body, &doc, &em);
     if (rc != 0) {
