@@ -181,9 +181,9 @@ static int put_text(struct parse *p, const struct api_param *param, const char *
                                  param->name);
             }
             if (strcmp(param->name, "limit") == 0 && (number == 0 || number > PAGE_MAX)) {
-            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "limit: 1 to %d", PAGE_MAX);
-        }
-        mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
+                return fault_set(p->fault, -ERR_INVALID, 400, pointer, "limit: 1 to %d", PAGE_MAX);
+            }
+            mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
             return 0;
         case API_DURATION:
             if (clock_parse_duration(text, &ms) != 0) {
