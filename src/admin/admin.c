@@ -175,28 +175,28 @@ static void on_core_wake(uv_async_t *h)
     maybe_closed(a);
 }
 
-void admin_answer(struct admin_call *pub, int rc, struct blob doc)
+void admin_answer(struct admin_call *c, int rc, struct blob doc)
 {
-    struct call *c = container_of(pub, struct call, pub);
-    struct admin *a = c->admin;
+    struct call *call = container_of(c, struct call, pub);
+    struct admin *a = call->admin;
     CHECK(a->held > 0);
     a->held--;
-    c->rc = rc;
-    buf_init(&c->doc, SERVER_DOC_MAX);
-    buf_add(&c->doc, doc.data, doc.len);
-    if (c->doc.err != 0) {
-        c->rc = c->doc.err;
-        buf_clear(&c->doc);
+    call->rc = rc;
+    buf_init(&call->doc, SERVER_DOC_MAX);
+    buf_add(&call->doc, doc.data, doc.len);
+    if (call->doc.err != 0) {
+        call->rc = call->doc.err;
+        buf_clear(&call->doc);
     }
     lock(a);
     bool ended = a->ended;
     if (!ended) {
-        call_queue_push(&a->to_http, c);
+        call_queue_push(&a->to_http, call);
         http_wake(a->http); /* under the lock: `ended` is set before that loop closes its handles */
     }
     unlock(a);
     if (ended) {
-        call_free(c);
+        call_free(call);
     }
     if (a->closing) {
         maybe_closed(a);

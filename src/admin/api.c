@@ -180,12 +180,8 @@ static int put_text(struct parse *p, const struct api_param *param, const char *
                 return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a whole number",
                                  param->name);
             }
-            if (strcmp(param->name, "limit") == 0 && number == 0) {
+            if (strcmp(param->name, "limit") == 0 && (number == 0 || number > PAGE_MAX)) {
                 return fault_set(p->fault, -ERR_INVALID, 400, pointer, "limit: 1 to %d", PAGE_MAX);
-            }
-            if (strcmp(param->name, "limit") == 0 && number > PAGE_MAX) {
-                return fault_set(p->fault, -ERR_TOO_LARGE, 413, pointer, "limit: at most %d",
-                                 PAGE_MAX);
             }
             mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
             return 0;
@@ -267,7 +263,7 @@ static int put_body_value(struct parse *p, const struct api_param *param, const 
 static int parse_body(struct parse *p, const struct api_input *in)
 {
     struct buf doc;
-    buf_init(&doc, 4 * API_BODY_MAX);
+    buf_init(&doc, (size_t)4 * API_BODY_MAX);
     struct errmsg em = ERRMSG_INIT;
     int rc = json_to_doc(in->body, &doc, &em);
     if (rc != 0) {

@@ -18,7 +18,7 @@ static size_t min3(size_t a, size_t b, size_t c)
 /* Levenshtein's distance of short words. */
 static size_t edits(const char *a, const char *b)
 {
-    size_t row[33] = {0};
+    size_t row[33];
     size_t la = strlen(a), lb = strlen(b);
     if (la > 32 || lb > 32) {
         return SIZE_MAX;
@@ -142,8 +142,11 @@ static int unknown_option(struct cli *c, const char *arg)
     for (size_t i = 0; (o = opt_at(c->cmd, i)) != NULL; i++) {
         best = cli_nearest(name, best, o->name);
     }
-    (void)snprintf(next, sizeof next, "did you mean --%s?", best == NULL ? "" : best);
-    return cli_usage(c, best == NULL ? NULL : next, "unknown option %.64s", arg);
+    if (best == NULL) {
+        return cli_usage(c, NULL, "unknown option %.64s", arg);
+    }
+    (void)snprintf(next, sizeof next, "did you mean --%s?", best);
+    return cli_usage(c, next, "unknown option %.64s", arg);
 }
 
 /* Takes the option at argv[*i] and, where it has one, its value. */
@@ -329,7 +332,7 @@ static int find_command(struct cli *c, int argc, char **argv, int *ret_next)
 
 static int parse(struct cli *c, int argc, char **argv)
 {
-    int i;
+    int i = argc;
     int rc = find_command(c, argc, argv, &i);
     if (rc != CLI_OK) {
         return rc;

@@ -50,7 +50,7 @@ static int prepare(struct cli *c, struct addition *a)
     mp_find_str(buf_blob(&a->doc), "node_id", a->node_id, sizeof a->node_id);
     mp_find_str(buf_blob(&a->doc), "cluster_id", cluster_id, sizeof cluster_id);
     mp_find_str(buf_blob(&a->doc), "csr", hex, sizeof hex);
-    uint8_t *der = strlen(hex) <= 2 * CSR_DER_MAX ? buf_grow(&csr, strlen(hex) / 2) : NULL;
+    uint8_t *der = strlen(hex) < sizeof hex - 1 ? buf_grow(&csr, strlen(hex) / 2) : NULL;
     if (der == NULL || hex_decode(hex, der, csr.len) != 0 ||
         uuid_parse(a->node_id, &a->spec.node_id) != 0 ||
         uuid_parse(cluster_id, &a->spec.cluster_id) != 0 ||
@@ -302,9 +302,7 @@ static struct blob look_up(struct blob list, const char *wanted, int64_t *ret_vo
         struct blob item = mp_skip(&r);
         mp_find_str(item, "status", status, sizeof status);
         *ret_voters += strcmp(status, "voter") == 0;
-        if (names(item, wanted)) {
-            found = blob_of(item.data, item.len);
-        }
+        found = names(item, wanted) ? blob_of(item.data, item.len) : found;
     }
     return found;
 }

@@ -139,9 +139,9 @@ static void bash_words(FILE *out)
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
         fprintf(out, "    '%s%s%s') opts='", cmd->noun, cmd->verb == NULL ? "" : " ",
                 cmd->verb == NULL ? "" : cmd->verb);
-        const struct cli_opt *opt = any_opt(cmd, 0);
-        for (size_t i = 0; opt != NULL; opt = any_opt(cmd, ++i)) {
-            fprintf(out, "%s--%s", i == 0 ? "" : " ", opt->name);
+        const struct cli_opt *o;
+        for (size_t i = 0; (o = any_opt(cmd, i)) != NULL; i++) {
+            fprintf(out, "%s--%s", i == 0 ? "" : " ", o->name);
         }
         fputs("' ;;\n", out);
     }
@@ -230,8 +230,9 @@ static void generate_zsh(FILE *out)
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
         fprintf(out, "    '%s%s%s') compadd --", cmd->noun, cmd->verb == NULL ? "" : " ",
                 cmd->verb == NULL ? "" : cmd->verb);
-        for (size_t i = 0; any_opt(cmd, i) != NULL; i++) {
-            fprintf(out, " --%s", any_opt(cmd, i)->name);
+        const struct cli_opt *o;
+        for (size_t i = 0; (o = any_opt(cmd, i)) != NULL; i++) {
+            fprintf(out, " --%s", o->name);
         }
         fputs(" ;;\n", out);
     }
@@ -271,8 +272,8 @@ static void generate_fish(FILE *out)
             fish_text(out, cmd->summary);
             fputc('\n', out);
         }
-        for (size_t i = 0; any_opt(cmd, i) != NULL; i++) {
-            const struct cli_opt *o = any_opt(cmd, i);
+        const struct cli_opt *o;
+        for (size_t i = 0; (o = any_opt(cmd, i)) != NULL; i++) {
             fprintf(out, "complete -c rap -n '__fish_seen_subcommand_from %s", cmd->noun);
             if (cmd->verb != NULL) {
                 fprintf(out, "; and __fish_seen_subcommand_from %s", cmd->verb);

@@ -79,8 +79,8 @@ int cli_main_on(int argc, char **argv, const struct cli_ops *ops, FILE *in, FILE
 
 /* The last value given, "" for a flag, NULL when absent. */
 const char *cli_get(const struct cli *c, const char *name);
-/* i-th value of an option that may be given many times; NULL past the end. */
-const char *cli_get_nth(const struct cli *c, const char *name, size_t i);
+/* nth value of an option that may be given many times; NULL past the end. */
+const char *cli_get_nth(const struct cli *c, const char *name, size_t nth);
 /* A duration option in ms: 0 and *ret unchanged when absent. CLI_USAGE with a message when bad. */
 int cli_get_duration(struct cli *c, const char *name, int64_t *ret_ms);
 int cli_get_count(struct cli *c, const char *name, int64_t *ret);

@@ -163,9 +163,9 @@ int cli_fail_here(struct cli *c, int rc, const char *next, const char *what,
 {
     /* The lock of the data directory, not a busy server: waiting does not help. */
     if (rc == -ERR_BUSY) {
-        return cli_fail(c, -ERR_CONFLICT,
-                        "stop the daemon that runs there, or name another --data-dir", "%s: %s",
-                        what, em->text);
+        (void)cli_fail(c, rc, "stop the daemon that runs there, or name another --data-dir",
+                       "%s: %s", what, em->text);
+        return CLI_CONFLICT;
     }
     return cli_fail(c, rc, next, "%s: %s", what, em->text[0] == '\0' ? err_text(rc) : em->text);
 }

@@ -94,7 +94,7 @@ static int look_up_facts(struct cli *c, struct token_facts *f)
         return rc;
     }
     rc = util_fetch(c, "/v1/authorities", NULL, &authorities);
-    buf_init(&addresses, TOKEN_ADDRESSES_MAX);
+    buf_init(&addresses, sizeof f->addresses - 1);
     mp_reader_init(&r, mp_find(buf_blob(&authorities), "items"));
     uint32_t n = rc == CLI_OK ? mp_get_array(&r, UINT32_MAX) : 0;
     for (uint32_t i = 0; i < n && r.err == 0; i++) {
@@ -109,7 +109,7 @@ static int look_up_facts(struct cli *c, struct token_facts *f)
 /* The token's text, from what the cluster answered and our secret. Exit code. */
 static int token_text(struct cli *c, struct blob answer, const uint8_t secret[32], struct buf *out)
 {
-    struct token_facts f;
+    struct token_facts f = {.cluster_id = ""};
     struct join_token t;
     mp_find_str(answer, "cluster_id", f.cluster_id, sizeof f.cluster_id);
     mp_find_str(answer, "root_fingerprint", f.fingerprint, sizeof f.fingerprint);

@@ -358,7 +358,7 @@ static void *on_uri(void *data, const char *uri, struct MHD_Connection *mhd)
     r->index = r->last_contact_ms = -1;
     r->target = strlen(uri) <= API_TARGET_MAX ? xstrdup(uri) : NULL;
     buf_init(&r->body, API_BODY_MAX);
-    buf_init(&r->out, SERVER_DOC_MAX * 2u);
+    buf_init(&r->out, (size_t)2 * SERVER_DOC_MAX);
     DL_APPEND(h->requests, r);
     return r;
 }
@@ -507,7 +507,7 @@ void http_stop(struct http *h)
         (void)unlink(h->socket_path);
         (void)close(fd);
     }
-    struct request *r;
+    struct request *r = NULL;
     DL_FOREACH(h->requests, r)
     {
         if (r->state == REQUEST_WAITING) {

@@ -100,7 +100,7 @@ static int put_value(const json_t *v, int depth, struct mp_writer *w, struct err
 int json_to_doc(struct blob text, struct buf *out, struct errmsg *em)
 {
     use_our_malloc();
-    if (text.len > JSON_TEXT_MAX * 16u) {
+    if (text.len > (size_t)16 * JSON_TEXT_MAX) {
         return errmsg_set(em, -ERR_TOO_LARGE, "JSON text over %u bytes", JSON_TEXT_MAX * 16u);
     }
     json_error_t where;

@@ -276,7 +276,7 @@ void out_fields(struct cli *c, struct blob doc)
 void out_json(struct cli *c, struct blob doc)
 {
     struct buf text;
-    buf_init(&text, 2 * ROWS_MAX_BYTES);
+    buf_init(&text, (size_t)2 * ROWS_MAX_BYTES);
     if (json_from_doc(doc, JSON_NICE, &text) == 0) {
         fprintf(c->out, "%s\n", buf_cstr(&text));
     }
