@@ -137,6 +137,15 @@ static void one_fault(struct world *w)
     }
 }
 
+void faults_durable(struct node *n, uint32_t per_mille)
+{
+    struct world *w = n->w;
+    if (w->now_us < w->calm_us && n->up && chance(w, per_mille)) {
+        w->stats.faults++;
+        world_schedule(w, between(w, 0, 3 * MS), EV_KILL, n->i)->generation = n->generation;
+    }
+}
+
 static void calm_down(struct world *w)
 {
     w->faults.calm = true;
