@@ -94,12 +94,10 @@ static void one_fault(struct world *w)
     w->stats.faults++;
     switch (between(w, 0, 9)) {
         case 0:
-        case 1:
             crash(w, i);
             break;
+        case 1:
         case 2:
-            cut(w);
-            break;
         case 3:
             cut(w);
             break;
