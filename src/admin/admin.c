@@ -5,7 +5,7 @@
  *   on_http_wake <── to_http ───── admin_answer
  *
  * Closing: admin_close sets `stop` and wakes the http thread, which cancels its clients, ends and
- * wakes us; we join it, and when the handler holds no call any more, close our handle and are done. */
+ * wakes us; we join it, and when the handler holds no call any more, close our handle. */
 #include "admin/admin.h"
 
 #include "admin/server.h"

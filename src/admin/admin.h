@@ -1,19 +1,21 @@
-/* The edge of a node: HTTP on <data-dir>/rap.sock. It runs on a thread and loop of its own and hands
- * each request to the core loop as a call with a msgpack document; answers come back the same way.
- * JSON exists only on this side of that line.
+/* The edge of a node: HTTP on <data-dir>/rap.sock. It runs on a thread and loop of its own and
+ * hands each request to the core loop as a call with a msgpack document; answers come back the same
+ * way. JSON exists only on this side of that line.
  *
  * Methods (args in braces, * = mutation with a request id; documents' keys are the SPEC's columns):
  *   status {}                       cluster {}              memberships {limit, cursor}
  *   token.list {limit, cursor}      token.show {id}
- *   token.create* {ttl_ms, uses, roles[], name, secret_hash}   secret_hash (hex SHA-256): the caller
- *                                   made the secret itself and it never crosses the API; without it
- *                                   the answer has "token" once
+ *   token.create* {ttl_ms, uses, roles[], name, secret_hash}   secret_hash (hex SHA-256): the
+ *                                   caller made the secret itself and it never crosses the API;
+ *                                   without it the answer has "token" once
  *   token.revoke* {id}
  *   request.list {status, limit, cursor}   request.show {id}
  *   request.approve* {id, fingerprint}     request.reject* {id, reason}
  *   node.list {limit, cursor}  node.show {id}  node.rename* {id, name}  node.revoke* {id, reason}
  *   node.remove* {id}
- *   authority.list {}  authority.prepare {id} -> {node_id, cluster_id, csr (hex DER), name, address}
+ *   authority.list {}
+ *   authority.prepare {id} -> {node_id, cluster_id, csr (hex DER), name, address, voters,
+ *                              tolerates}
  *   authority.add* {id, issuer (hex DER)}  authority.remove* {id, reason}  authority.transfer {id}
  *   role.list {node, limit, cursor}  role.assign* {id, role, organization_id}
  *   role.unassign* {id, role, organization_id}
@@ -47,7 +49,7 @@ struct admin_call {
 
 struct admin_config {
     uv_loop_t *core_loop;
-    const char *socket_path; /* replaced when stale; mode 0600 */
+    const char *socket_path;      /* replaced when stale; mode 0600 */
     uint32_t request_deadline_ms; /* to send a whole request, or take a whole answer; 0 = 15000 */
     void *data;
     /* On the core loop. Must lead to exactly one admin_answer, now or later. */
@@ -56,14 +58,14 @@ struct admin_config {
 
 int admin_open(const struct admin_config *config, struct admin **ret, struct errmsg *em);
 /* Stops listening, answers every client with -ERR_CANCELED, joins the thread, then cb on the core
- * loop, when a is gone. Calls that the handler still holds stay valid and must be answered: cb waits
- * for the last one. No call reaches the handler any more. */
+ * loop, when a is gone. Calls that the handler still holds stay valid and must be answered: cb
+ * waits for the last one. No call reaches the handler any more. */
 void admin_close(struct admin *a, void (*cb)(void *data), void *data);
 
-/* On the core loop. rc 0: doc is the body. Otherwise a problem: its code is err_slug(rc), and doc, if
- * any, is a document whose "detail" is the text and whose other keys become members of the problem
- * (epoch, term, seen, needed for no_quorum). read_index / last_contact_ms may be keys "_index",
- * "_last_contact_ms" of doc: they become headers, not members. */
+/* On the core loop. rc 0: doc is the body. Otherwise a problem: its code is err_slug(rc), and doc,
+ * if any, is a document whose "detail" is the text and whose other keys become members of the
+ * problem (epoch, term, seen, needed for no_quorum). read_index / last_contact_ms may be keys
+ * "_index", "_last_contact_ms" of doc: they become headers, not members. */
 void admin_answer(struct admin_call *c, int rc, struct blob doc);
 
 #endif

@@ -21,7 +21,6 @@ static int fault_set(struct api_fault *f, int rc, int status, const char *pointe
     return rc;
 }
 
-
 /* RFC 3986 section 2.1, and what comes out must be clean text. false: refuse. */
 static bool unescape(struct blob in, bool plus_is_space, char *out, size_t out_size)
 {
@@ -66,7 +65,7 @@ static enum fit path_fit(const char *template, struct blob path, char *ret_id, s
                 return FITS_NOT;
             }
             p++;
-            template++;
+            template ++;
             continue;
         }
         const char *stop = memchr(p, '/', (size_t)(end - p));
@@ -131,8 +130,8 @@ struct parse {
     bool seen[API_PARAMS_MAX];
 };
 
-static const struct api_param *param_of(const struct api_route *r, enum api_in in,
-                                        struct blob name, size_t *ret_index)
+static const struct api_param *param_of(const struct api_route *r, enum api_in in, struct blob name,
+                                        size_t *ret_index)
 {
     for (size_t i = 0; i < API_PARAMS_MAX && r->params[i].name != NULL; i++) {
         if (r->params[i].in == in && blob_equal(name, blob_str(r->params[i].name))) {
@@ -173,31 +172,33 @@ static int put_text(struct parse *p, const struct api_param *param, const char *
     uint64_t number;
     int64_t ms;
     switch (param->type) {
-    case API_STR:
-        mp_doc_str(&p->w, &p->doc, param->key, text);
-        return 0;
-    case API_UINT:
-        if (param->in != API_QUERY || parse_uint(text, &number) != 0) {
-            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a whole number",
-                             param->name);
-        }
-        if (strcmp(param->name, "limit") == 0 && number == 0) {
-            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "limit: 1 to %d", PAGE_MAX);
-        }
-        if (strcmp(param->name, "limit") == 0 && number > PAGE_MAX) {
-            return fault_set(p->fault, -ERR_TOO_LARGE, 413, pointer, "limit: at most %d", PAGE_MAX);
-        }
-        mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
-        return 0;
-    case API_DURATION:
-        if (clock_parse_duration(text, &ms) != 0) {
-            return fault_set(p->fault, -ERR_INVALID, 400, pointer,
-                             "%s: not a duration such as \"30s\", \"15m\", \"1h\"", param->name);
-        }
-        mp_doc_int(&p->w, &p->doc, param->key, ms);
-        return 0;
-    case API_STRS:
-        break;
+        case API_STR:
+            mp_doc_str(&p->w, &p->doc, param->key, text);
+            return 0;
+        case API_UINT:
+            if (param->in != API_QUERY || parse_uint(text, &number) != 0) {
+                return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a whole number",
+                                 param->name);
+            }
+            if (strcmp(param->name, "limit") == 0 && number == 0) {
+                return fault_set(p->fault, -ERR_INVALID, 400, pointer, "limit: 1 to %d", PAGE_MAX);
+            }
+            if (strcmp(param->name, "limit") == 0 && number > PAGE_MAX) {
+                return fault_set(p->fault, -ERR_TOO_LARGE, 413, pointer, "limit: at most %d",
+                                 PAGE_MAX);
+            }
+            mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
+            return 0;
+        case API_DURATION:
+            if (clock_parse_duration(text, &ms) != 0) {
+                return fault_set(p->fault, -ERR_INVALID, 400, pointer,
+                                 "%s: not a duration such as \"30s\", \"15m\", \"1h\"",
+                                 param->name);
+            }
+            mp_doc_int(&p->w, &p->doc, param->key, ms);
+            return 0;
+        case API_STRS:
+            break;
     }
     return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a list", param->name);
 }
@@ -364,8 +365,8 @@ static int parse_query(struct parse *p, const char *query)
         value[0] = '\0';
         if (len > 0) {
             if (!unescape(blob_of(query, name_len), true, name, sizeof name) ||
-                (eq != NULL && !unescape(blob_of(eq + 1, len - name_len - 1), true, value,
-                                         sizeof value))) {
+                (eq != NULL &&
+                 !unescape(blob_of(eq + 1, len - name_len - 1), true, value, sizeof value))) {
                 return fault_set(p->fault, -ERR_INVALID, 400, "?",
                                  "the query is not properly encoded text");
             }
@@ -417,8 +418,7 @@ static int check_required(struct parse *p)
         if (params[i].required && !p->seen[i]) {
             char pointer[96];
             pointer_to(params[i].in == API_BODY ? "/" : "?", blob_str(params[i].name), pointer);
-            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s is missing",
-                             params[i].name);
+            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s is missing", params[i].name);
         }
     }
     return 0;
@@ -442,9 +442,9 @@ int api_parse(const struct api_input *in, struct api_request *ret, struct api_fa
         rc = check_body(in, ret->route, fault);
     }
     if (rc == 0 && in->idempotency_key != NULL && ret->route->kind == API_MUTATION &&
-        (uuid_parse(in->idempotency_key, &ret->request_id) != 0 ||
-         uuid_is_nil(&ret->request_id))) {
-        rc = fault_set(fault, -ERR_INVALID, 400, "", "Idempotency-Key must be a UUID in lower case");
+        (uuid_parse(in->idempotency_key, &ret->request_id) != 0 || uuid_is_nil(&ret->request_id))) {
+        rc = fault_set(fault, -ERR_INVALID, 400, "",
+                       "Idempotency-Key must be a UUID in lower case");
     }
     if (rc != 0) {
         goto out;

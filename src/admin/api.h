@@ -47,9 +47,9 @@ extern const struct api_route api_routes[]; /* ends with a NULL method */
 /* What is wrong with a request, before anybody acted on it. */
 struct api_fault {
     int status;
-    const char *code;  /* slug */
-    char allow[40]; /* with 405: the methods there are */
-    char pointer[96];  /* where: "/name" in the body, "?limit" in the query, "" elsewhere */
+    const char *code; /* slug */
+    char allow[40];   /* with 405: the methods there are */
+    char pointer[96]; /* where: "/name" in the body, "?limit" in the query, "" elsewhere */
     struct errmsg em;
 };
 

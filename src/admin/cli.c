@@ -1,5 +1,5 @@
-/* argv -> command table -> exit code. Not getopt_long: it keeps global state, takes abbreviations that
- * a later option would make ambiguous, and cannot name the nearest option. */
+/* argv -> command table -> exit code. Not getopt_long: it keeps global state, takes abbreviations
+ * that a later option would make ambiguous, and cannot name the nearest option. */
 #include "admin/cli_priv.h"
 
 #include "base/clock.h"
@@ -18,7 +18,7 @@ static size_t min3(size_t a, size_t b, size_t c)
 /* Levenshtein's distance of short words. */
 static size_t edits(const char *a, const char *b)
 {
-    size_t row[33];
+    size_t row[33] = {0};
     size_t la = strlen(a), lb = strlen(b);
     if (la > 32 || lb > 32) {
         return SIZE_MAX;
@@ -91,9 +91,8 @@ static int unknown_command(struct cli *c, const char *noun, const char *verb)
     } else {
         (void)snprintf(next, sizeof next, "one of: %s", verbs);
     }
-    return verb == NULL
-               ? cli_usage(c, next, "rap %s: which one?", noun)
-               : cli_usage(c, next, "there is no command \"%.64s %.64s\"", noun, verb);
+    return verb == NULL ? cli_usage(c, next, "rap %s: which one?", noun)
+                        : cli_usage(c, next, "there is no command \"%.64s %.64s\"", noun, verb);
 }
 
 /* i-th option that a command takes, its own first; NULL past the end. */
@@ -143,7 +142,7 @@ static int unknown_option(struct cli *c, const char *arg)
     for (size_t i = 0; (o = opt_at(c->cmd, i)) != NULL; i++) {
         best = cli_nearest(name, best, o->name);
     }
-    (void)snprintf(next, sizeof next, "did you mean --%s?", best);
+    (void)snprintf(next, sizeof next, "did you mean --%s?", best == NULL ? "" : best);
     return cli_usage(c, best == NULL ? NULL : next, "unknown option %.64s", arg);
 }
 
@@ -208,8 +207,8 @@ int cli_get_duration(struct cli *c, const char *name, int64_t *ret_ms)
 {
     const char *text = cli_get(c, name);
     if (text != NULL && clock_parse_duration(text, ret_ms) != 0) {
-        return cli_usage(c, NULL, "--%s %.32s: not a duration such as 250ms, 30s, 15m, 1h, 7d", name,
-                         text);
+        return cli_usage(c, NULL, "--%s %.32s: not a duration such as 250ms, 30s, 15m, 1h, 7d",
+                         name, text);
     }
     return CLI_OK;
 }
@@ -256,8 +255,7 @@ static int take_common(struct cli *c)
     }
     c->json = output != NULL && strcmp(output, "json") == 0;
     c->data_dir = data_dir != NULL && data_dir[0] != '\0' ? data_dir : DEFAULT_DATA_DIR;
-    if (timeout != NULL &&
-        (clock_parse_duration(timeout, &ms) != 0 || ms < 1 || ms > INT32_MAX)) {
+    if (timeout != NULL && (clock_parse_duration(timeout, &ms) != 0 || ms < 1 || ms > INT32_MAX)) {
         return cli_usage(c, "for example --timeout 30s", "\"%.32s\" is not a timeout", timeout);
     }
     c->timeout_given = timeout != NULL;
@@ -277,7 +275,8 @@ static int check_given(struct cli *c, size_t operand_count)
         return cli_usage(c, NULL, "missing: %s", c->cmd->operands);
     }
     if (operand_count > max) {
-        return cli_usage(c, NULL, max == 0 ? "this takes no operands" : "too many operands: takes %s",
+        return cli_usage(c, NULL,
+                         max == 0 ? "this takes no operands" : "too many operands: takes %s",
                          c->cmd->operands);
     }
     for (size_t i = 0; i < CLI_OPTS_MAX && c->cmd->opts[i].name != NULL; i++) {
@@ -388,8 +387,9 @@ int cli_main_on(int argc, char **argv, const struct cli_ops *ops, FILE *in, FILE
         }
     }
     if (fflush(out) != 0 || ferror(out)) {
-        rc = rc != CLI_OK ? rc : cli_fail(&c, -ERR_IO, "check where the output goes",
-                                          "the output cannot be written");
+        rc = rc != CLI_OK ? rc
+                          : cli_fail(&c, -ERR_IO, "check where the output goes",
+                                     "the output cannot be written");
     }
     fflush(err);
     return rc;

@@ -7,7 +7,8 @@
 #include "base/id.h"
 
 struct cli_init {
-    const char *data_dir, *cluster, *name, *listen, *advertise, *owner_dir, *passphrase; /* NULL ok */
+    const char *data_dir, *cluster, *name, *listen, *advertise, *owner_dir,
+        *passphrase; /* NULL ok */
 };
 struct cli_init_result {
     struct uuid cluster_id, node_id;
@@ -20,10 +21,10 @@ struct cli_run {
     uint32_t agent_heartbeat_ms;        /* 0 = default */
 };
 enum cli_join_event { /* as enum join_event */
-    CLI_JOIN_CONNECTING,
-    CLI_JOIN_SUBMITTED, /* the fingerprint and the join id are known */
-    CLI_JOIN_PENDING,
-    CLI_JOIN_APPROVED,
+                      CLI_JOIN_CONNECTING,
+                      CLI_JOIN_SUBMITTED, /* the fingerprint and the join id are known */
+                      CLI_JOIN_PENDING,
+                      CLI_JOIN_APPROVED,
 };
 struct cli_join {
     const char *data_dir, *token, *listen, *advertise, *name;

@@ -12,8 +12,8 @@
 int cli_run_authority_list(struct cli *c)
 {
     static const struct out_col cols[] = {
-        {"NODE", "node_id", OUT_TEXT},     {"NAME", "name", OUT_TEXT},
-        {"STATUS", "status", OUT_STATE},   {"LEADER", "leader", OUT_TEXT},
+        {"NODE", "node_id", OUT_TEXT},       {"NAME", "name", OUT_TEXT},
+        {"STATUS", "status", OUT_STATE},     {"LEADER", "leader", OUT_TEXT},
         {"CONTACT", "in_contact", OUT_TEXT}, {"ADDRESS", "address", OUT_TEXT},
         {"ADDED", "added_at", OUT_AGE},
     };
@@ -79,7 +79,8 @@ static void show_effect(struct cli *c, struct blob doc, int64_t voters_before, i
              (long long)(voters_before > 0 ? (voters_before - 1) / 2 : 0),
              (long long)(voters_after > 0 ? (voters_after - 1) / 2 : 0));
     if (voters_after % 2 == 0 && voters_after > 0) {
-        cli_note(c, "an even number of voters survives no more than one fewer would: aim at 3 or 5");
+        cli_note(c,
+                 "an even number of voters survives no more than one fewer would: aim at 3 or 5");
     }
 }
 
@@ -149,8 +150,7 @@ static int certify(struct cli *c, struct addition *a)
     char cluster_id[UUID_TEXT_MAX];
     uuid_format(&a->spec.cluster_id, cluster_id);
     const char *given = cli_get(c, "owner-dir");
-    char *dir = given != NULL ? xstrdup(given)
-                              : xasprintf("%s/owner/%s", c->data_dir, cluster_id);
+    char *dir = given != NULL ? xstrdup(given) : xasprintf("%s/owner/%s", c->data_dir, cluster_id);
     char *key_path = path_join(dir, "root.key");
     char *cert_path = path_join(dir, "root.crt");
     buf_init(&root, CERT_DER_MAX);
@@ -303,7 +303,7 @@ static struct blob look_up(struct blob list, const char *wanted, int64_t *ret_vo
         mp_find_str(item, "status", status, sizeof status);
         *ret_voters += strcmp(status, "voter") == 0;
         if (names(item, wanted)) {
-            found = item;
+            found = blob_of(item.data, item.len);
         }
     }
     return found;
@@ -323,7 +323,8 @@ int cli_run_authority_remove(struct cli *c)
     mp_find_str(item, "status", status, sizeof status);
     if (item.len > 0) {
         show_effect(c, item, voters, voters - (strcmp(status, "voter") == 0));
-        cli_note(c, "its issuing key makes no certificates that count any more; nodes it enrolled stay");
+        cli_note(
+            c, "its issuing key makes no certificates that count any more; nodes it enrolled stay");
     }
     buf_fini(&list);
     rc = cli_confirm(c, "Remove this authority?");

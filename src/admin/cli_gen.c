@@ -139,8 +139,9 @@ static void bash_words(FILE *out)
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
         fprintf(out, "    '%s%s%s') opts='", cmd->noun, cmd->verb == NULL ? "" : " ",
                 cmd->verb == NULL ? "" : cmd->verb);
-        for (size_t i = 0; any_opt(cmd, i) != NULL; i++) {
-            fprintf(out, "%s--%s", i == 0 ? "" : " ", any_opt(cmd, i)->name);
+        const struct cli_opt *opt = any_opt(cmd, 0);
+        for (size_t i = 0; opt != NULL; opt = any_opt(cmd, ++i)) {
+            fprintf(out, "%s--%s", i == 0 ? "" : " ", opt->name);
         }
         fputs("' ;;\n", out);
     }
@@ -263,8 +264,9 @@ static void generate_fish(FILE *out)
             fputc('\n', out);
         }
         if (cmd->verb != NULL) {
-            fprintf(out, "complete -c rap -n '__fish_seen_subcommand_from %s; and test "
-                         "(count (commandline -opc)) -eq 2' -a %s -d ",
+            fprintf(out,
+                    "complete -c rap -n '__fish_seen_subcommand_from %s; and test "
+                    "(count (commandline -opc)) -eq 2' -a %s -d ",
                     cmd->noun, cmd->verb);
             fish_text(out, cmd->summary);
             fputc('\n', out);
@@ -314,7 +316,8 @@ static void generate_man(FILE *out)
 {
     fprintf(out, ".TH RAP 1 \"\" \"rap %s\" \"User Commands\"\n", RAP_VERSION);
     fputs(".SH NAME\nrap \\- a secure access fabric: cluster, nodes and overlay\n"
-          ".SH SYNOPSIS\n\\fBrap\\fR \\fINOUN\\fR [\\fIVERB\\fR] [\\fIOPERANDS\\fR] [\\fIOPTIONS\\fR]\n"
+          ".SH SYNOPSIS\n\\fBrap\\fR \\fINOUN\\fR [\\fIVERB\\fR] [\\fIOPERANDS\\fR] "
+          "[\\fIOPTIONS\\fR]\n"
           ".SH COMMANDS\n",
           out);
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
@@ -346,11 +349,12 @@ static void generate_man(FILE *out)
     }
     fputs(".SH EXIT STATUS\n", out);
     roff(out, exit_codes);
-    fputs(".\n.SH ENVIRONMENT\nRAP_DATA_DIR, RAP_OUTPUT, RAP_TIMEOUT: as the options, which win.\n"
-          "RAP_OWNER_PASSPHRASE: passphrase of the root key.\nNO_COLOR: no colours.\n"
-          ".SH FILES\n.TP\n\\fI/var/lib/rap\\fR\ndata directory\n.TP\n\\fI/var/lib/rap/rap.sock\\fR\n"
-          "the local API\n",
-          out);
+    fputs(
+        ".\n.SH ENVIRONMENT\nRAP_DATA_DIR, RAP_OUTPUT, RAP_TIMEOUT: as the options, which win.\n"
+        "RAP_OWNER_PASSPHRASE: passphrase of the root key.\nNO_COLOR: no colours.\n"
+        ".SH FILES\n.TP\n\\fI/var/lib/rap\\fR\ndata directory\n.TP\n\\fI/var/lib/rap/rap.sock\\fR\n"
+        "the local API\n",
+        out);
 }
 
 bool cli_generate(const char *name, FILE *out)

@@ -21,25 +21,25 @@ static void on_progress(void *data, int event, const char *fingerprint, const ch
         (void)snprintf(s->join_id, sizeof s->join_id, "%s", join_id);
     }
     switch ((enum cli_join_event)event) {
-    case CLI_JOIN_CONNECTING:
-        cli_note(c, "connecting%s%s", detail == NULL || detail[0] == '\0' ? "" : " to ",
-                 detail == NULL ? "" : detail);
-        break;
-    case CLI_JOIN_SUBMITTED:
-        cli_note(c, "request %s submitted", s->join_id);
-        cli_note(c, "fingerprint of this host: %s", s->fingerprint);
-        cli_note(c, "an administrator approves it with:");
-        cli_note(c, "  rap request approve %s --fingerprint %.16s", s->join_id, s->fingerprint);
-        break;
-    case CLI_JOIN_PENDING:
-        if (!s->told) {
-            cli_note(c, "waiting for the decision");
-        }
-        s->told = true;
-        break;
-    case CLI_JOIN_APPROVED:
-        cli_note(c, "approved");
-        break;
+        case CLI_JOIN_CONNECTING:
+            cli_note(c, "connecting%s%s", detail == NULL || detail[0] == '\0' ? "" : " to ",
+                     detail == NULL ? "" : detail);
+            break;
+        case CLI_JOIN_SUBMITTED:
+            cli_note(c, "request %s submitted", s->join_id);
+            cli_note(c, "fingerprint of this host: %s", s->fingerprint);
+            cli_note(c, "an administrator approves it with:");
+            cli_note(c, "  rap request approve %s --fingerprint %.16s", s->join_id, s->fingerprint);
+            break;
+        case CLI_JOIN_PENDING:
+            if (!s->told) {
+                cli_note(c, "waiting for the decision");
+            }
+            s->told = true;
+            break;
+        case CLI_JOIN_APPROVED:
+            cli_note(c, "approved");
+            break;
     }
     fflush(c->err);
 }
@@ -47,24 +47,24 @@ static void on_progress(void *data, int event, const char *fingerprint, const ch
 static const char *after_failure(int err)
 {
     switch ((enum err)(-err)) {
-    case ERR_TOKEN_UNKNOWN:
-    case ERR_TOKEN_EXPIRED:
-    case ERR_TOKEN_REVOKED:
-    case ERR_TOKEN_USED:
-    case ERR_TOKEN_SCOPE:
-        return "ask for a new token: `rap token create --print-join` on an authority";
-    case ERR_NAME_TAKEN:
-        return "choose another name: --name N";
-    case ERR_EXISTS:
-        return "this data directory has a membership already: start it with `rap agent run`";
-    case ERR_REJECTED:
-        return "ask the administrator; a new attempt needs a new request";
-    case ERR_TIMEOUT:
-        return "the request stays: run the same command again to go on waiting";
-    case ERR_UNREACHABLE:
-        return "check that UDP to the addresses in the token is open, then run it again";
-    default:
-        return NULL;
+        case ERR_TOKEN_UNKNOWN:
+        case ERR_TOKEN_EXPIRED:
+        case ERR_TOKEN_REVOKED:
+        case ERR_TOKEN_USED:
+        case ERR_TOKEN_SCOPE:
+            return "ask for a new token: `rap token create --print-join` on an authority";
+        case ERR_NAME_TAKEN:
+            return "choose another name: --name N";
+        case ERR_EXISTS:
+            return "this data directory has a membership already: start it with `rap agent run`";
+        case ERR_REJECTED:
+            return "ask the administrator; a new attempt needs a new request";
+        case ERR_TIMEOUT:
+            return "the request stays: run the same command again to go on waiting";
+        case ERR_UNREACHABLE:
+            return "check that UDP to the addresses in the token is open, then run it again";
+        default:
+            return NULL;
     }
 }
 
@@ -80,8 +80,9 @@ static void show(struct cli *c, const struct join_say *s, const struct join_toke
     mp_doc_str(&b.w, &b.d, "fingerprint", s->fingerprint[0] == '\0' ? NULL : s->fingerprint);
     out_doc(c, util_body_end(&b));
     util_body_fini(&b);
-    cli_note(c, pending ? "next: run the same command again to wait for the decision"
-                        : "next: rap agent run --data-dir %s",
+    cli_note(c,
+             pending ? "next: run the same command again to wait for the decision"
+                     : "next: rap agent run --data-dir %s",
              c->data_dir);
 }
 

@@ -63,8 +63,8 @@ struct cli {
     const struct cli_cmd *cmd;
     const char *data_dir;
     bool json, yes, no_input, stale, dry_run;
-    bool colour;         /* stdout is a terminal that wants colour */
-    bool timeout_given;  /* by option or environment */
+    bool colour;        /* stdout is a terminal that wants colour */
+    bool timeout_given; /* by option or environment */
     uint32_t timeout_ms;
     const char *operands[CLI_OPERANDS_MAX]; /* NULL when not given */
     struct {

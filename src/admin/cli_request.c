@@ -18,8 +18,9 @@ int cli_run_request_list(struct cli *c)
     struct buf path;
     util_path(&path, "/v1/requests", NULL, "");
     client_query(&path, "status", cli_get(c, "status"));
-    struct out_list list = {buf_cstr(&path), cols, ARRAY_SIZE(cols), false,
-                            "no requests: a host asks with `rap join --token-file F --listen IP:PORT`"};
+    struct out_list list = {
+        buf_cstr(&path), cols, ARRAY_SIZE(cols), false,
+        "no requests: a host asks with `rap join --token-file F --listen IP:PORT`"};
     int rc = out_list(c, &list);
     buf_fini(&path);
     return rc;

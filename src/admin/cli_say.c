@@ -12,63 +12,63 @@
 int cli_exit_of(int rc)
 {
     switch ((enum err)(-rc)) {
-    case ERR_INVALID:
-    case ERR_ROLE_UNKNOWN:
-        return CLI_USAGE;
-    case ERR_NOT_FOUND:
-    case ERR_TOKEN_UNKNOWN:
-        return CLI_NOT_FOUND;
-    case ERR_DENIED:
-    case ERR_NOT_AUTHORITY:
-    case ERR_SCOPE:
-    case ERR_TOKEN_SCOPE:
-    case ERR_TOKEN_EXPIRED:
-    case ERR_TOKEN_REVOKED:
-    case ERR_TOKEN_USED:
-    case ERR_REJECTED:
-    case ERR_REVOKED:
-    case ERR_KEY_REVOKED:
-    case ERR_CERT_EXPIRED:
-    case ERR_BAD_SIGNATURE:
-        return CLI_DENIED;
-    case ERR_CONFLICT:
-    case ERR_EXISTS:
-    case ERR_AMBIGUOUS:
-    case ERR_FENCED:
-    case ERR_WRONG_CLUSTER:
-    case ERR_WRONG_NODE:
-    case ERR_ROLLBACK:
-    case ERR_EXPIRED:
-    case ERR_KEY_KNOWN:
-    case ERR_NAME_TAKEN:
-    case ERR_FINGERPRINT:
-    case ERR_DECIDED:
-    case ERR_CAPABILITY:
-    case ERR_LAST_VOTER:
-    case ERR_REUSED_ID:
-        return CLI_CONFLICT;
-    case ERR_BUSY:
-    case ERR_CANCELED:
-    case ERR_CLOSED:
-    case ERR_UNREACHABLE:
-    case ERR_NO_QUORUM:
-    case ERR_NOT_LEADER:
-    case ERR_OUTCOME_UNKNOWN:
-    case ERR_NO_SERVICE:
-        return CLI_UNREACHABLE;
-    case ERR_TIMEOUT:
-        return CLI_TIMED_OUT;
-    case ERR_MALFORMED:
-    case ERR_TOO_LARGE:
-    case ERR_IO:
-    case ERR_CORRUPT:
-    case ERR_SCHEMA:
-    case ERR_CRYPTO:
-    case ERR_BAD_CERT:
-    case ERR_BAD_CSR:
-    case ERR_DIVERGED:
-    case ERR_UNSUPPORTED:
-        return CLI_FAILED;
+        case ERR_INVALID:
+        case ERR_ROLE_UNKNOWN:
+            return CLI_USAGE;
+        case ERR_NOT_FOUND:
+        case ERR_TOKEN_UNKNOWN:
+            return CLI_NOT_FOUND;
+        case ERR_DENIED:
+        case ERR_NOT_AUTHORITY:
+        case ERR_SCOPE:
+        case ERR_TOKEN_SCOPE:
+        case ERR_TOKEN_EXPIRED:
+        case ERR_TOKEN_REVOKED:
+        case ERR_TOKEN_USED:
+        case ERR_REJECTED:
+        case ERR_REVOKED:
+        case ERR_KEY_REVOKED:
+        case ERR_CERT_EXPIRED:
+        case ERR_BAD_SIGNATURE:
+            return CLI_DENIED;
+        case ERR_CONFLICT:
+        case ERR_EXISTS:
+        case ERR_AMBIGUOUS:
+        case ERR_FENCED:
+        case ERR_WRONG_CLUSTER:
+        case ERR_WRONG_NODE:
+        case ERR_ROLLBACK:
+        case ERR_EXPIRED:
+        case ERR_KEY_KNOWN:
+        case ERR_NAME_TAKEN:
+        case ERR_FINGERPRINT:
+        case ERR_DECIDED:
+        case ERR_CAPABILITY:
+        case ERR_LAST_VOTER:
+        case ERR_REUSED_ID:
+            return CLI_CONFLICT;
+        case ERR_BUSY:
+        case ERR_CANCELED:
+        case ERR_CLOSED:
+        case ERR_UNREACHABLE:
+        case ERR_NO_QUORUM:
+        case ERR_NOT_LEADER:
+        case ERR_OUTCOME_UNKNOWN:
+        case ERR_NO_SERVICE:
+            return CLI_UNREACHABLE;
+        case ERR_TIMEOUT:
+            return CLI_TIMED_OUT;
+        case ERR_MALFORMED:
+        case ERR_TOO_LARGE:
+        case ERR_IO:
+        case ERR_CORRUPT:
+        case ERR_SCHEMA:
+        case ERR_CRYPTO:
+        case ERR_BAD_CERT:
+        case ERR_BAD_CSR:
+        case ERR_DIVERGED:
+        case ERR_UNSUPPORTED:
+            return CLI_FAILED;
     }
     return CLI_FAILED;
 }
@@ -77,24 +77,24 @@ int cli_exit_of(int rc)
 static const char *advice(int rc)
 {
     switch (cli_exit_of(rc)) {
-    case CLI_USAGE:
-        return "correct the value; `rap help COMMAND` shows what is possible";
-    case CLI_NOT_FOUND:
-        return "look at the list: `rap node list`, `rap request list`, `rap token list`";
-    case CLI_DENIED:
-        return "check who may do this: `rap audit list` shows what was refused and why";
-    case CLI_CONFLICT:
-        return "look at the state as it is now (list or show), then decide again";
-    case CLI_TIMED_OUT:
-        return "look whether it happened after all (list or show), or try again with a longer "
-               "--timeout";
-    case CLI_UNREACHABLE:
-        return rc == -ERR_NO_QUORUM
-                   ? "bring back a majority of the authority (`rap authority list --stale` shows it); "
-                     "nothing is queued for later"
-                   : "try again; `rap status` shows what this node can reach";
-    default:
-        return "look at the daemon's log, then try again";
+        case CLI_USAGE:
+            return "correct the value; `rap help COMMAND` shows what is possible";
+        case CLI_NOT_FOUND:
+            return "look at the list: `rap node list`, `rap request list`, `rap token list`";
+        case CLI_DENIED:
+            return "check who may do this: `rap audit list` shows what was refused and why";
+        case CLI_CONFLICT:
+            return "look at the state as it is now (list or show), then decide again";
+        case CLI_TIMED_OUT:
+            return "look whether it happened after all (list or show), or try again with a longer "
+                   "--timeout";
+        case CLI_UNREACHABLE:
+            return rc == -ERR_NO_QUORUM ? "bring back a majority of the authority (`rap authority "
+                                          "list --stale` shows it); "
+                                          "nothing is queued for later"
+                                        : "try again; `rap status` shows what this node can reach";
+        default:
+            return "look at the daemon's log, then try again";
     }
 }
 
@@ -158,7 +158,8 @@ int cli_fail(struct cli *c, int rc, const char *next, const char *fmt, ...)
     return cli_exit_of(rc);
 }
 
-int cli_fail_here(struct cli *c, int rc, const char *next, const char *what, const struct errmsg *em)
+int cli_fail_here(struct cli *c, int rc, const char *next, const char *what,
+                  const struct errmsg *em)
 {
     /* The lock of the data directory, not a busy server: waiting does not help. */
     if (rc == -ERR_BUSY) {

@@ -2,9 +2,11 @@
 #include "admin/cli_priv.h"
 
 #define LISTEN {"listen", "IP:PORT", "UDP address to listen on", true, false}
-#define ADVERTISE {"advertise", "HOST:PORT", "where others reach it (default: --listen)", false, false}
-#define OWNER_DIR {"owner-dir", "DIR", \
-                   "where root.key and root.crt are (default: DATA-DIR/owner/CLUSTER-ID)", false, false}
+#define ADVERTISE \
+    {"advertise", "HOST:PORT", "where others reach it (default: --listen)", false, false}
+#define OWNER_DIR \
+    {"owner-dir", "DIR", "where root.key and root.crt are (default: DATA-DIR/owner/CLUSTER-ID)", \
+     false, false}
 #define PASSPHRASE {"passphrase-file", "F", \
                     "passphrase of the root key (or RAP_OWNER_PASSPHRASE)", false, false}
 #define REASON {"reason", "TEXT", "why; kept in the audit", true, false}
@@ -12,7 +14,8 @@
 
 const struct cli_opt cli_common[] = {
     {"data-dir", "D", "data directory (RAP_DATA_DIR; default /var/lib/rap)", false, false},
-    {"output", "table|json", "-o; json is stable, tables are for people (RAP_OUTPUT)", false, false},
+    {"output", "table|json", "-o; json is stable, tables are for people (RAP_OUTPUT)", false,
+     false},
     {"timeout", "T", "how long to wait and try again (RAP_TIMEOUT; default 60s)", false, false},
     {"yes", NULL, "do not ask", false, false},
     {"no-input", NULL, "never ask: fail instead", false, false},
@@ -26,7 +29,8 @@ const struct cli_opt *cli_flag_opt(unsigned flags, size_t i)
         unsigned flag;
         struct cli_opt opt;
     } list[] = {
-        {CLI_READS, {"stale", NULL, "answer from what this node knows, majority or not", false, false}},
+        {CLI_READS,
+         {"stale", NULL, "answer from what this node knows, majority or not", false, false}},
         {CLI_MUTATES, {"dry-run", NULL, "check and describe, change nothing", false, false}},
         {CLI_LISTS, {"limit", "N", "one page of at most N (1-500)", false, false}},
         {CLI_LISTS, {"cursor", "C", "continue after an earlier page", false, false}},
@@ -40,10 +44,11 @@ const struct cli_opt *cli_flag_opt(unsigned flags, size_t i)
     return NULL;
 }
 
+/* clang-format off */
 const struct cli_cmd cli_commands[] = {
     {"init", NULL, "", "make a new cluster with this host as its first authority",
-     "Creates the root key in the owner directory and this node's own keys. Move the owner directory "
-     "offline afterwards: it is needed only to add authorities and to recover.",
+     "Creates the root key in the owner directory and this node's own keys. Move the owner "
+     "directory offline afterwards: it is needed only to add authorities and to recover.",
      CLI_OFFLINE, cli_run_init,
      {{"cluster", "NAME", "name of the cluster", true, false}, LISTEN, ADVERTISE, NAME, OWNER_DIR,
       PASSPHRASE}},
@@ -73,11 +78,11 @@ const struct cli_cmd cli_commands[] = {
     {"token", "revoke", "ID", "make a join token useless", NULL, CLI_MUTATES, cli_run_token_revoke,
      {{0}}},
     {"join", NULL, "", "make this host a node of a cluster, with a token",
-     "Prints this host's key fingerprint for the person who approves it, then waits for the decision "
-     "(with --timeout: that long). Run again to resume.",
+     "Prints this host's key fingerprint for the person who approves it, then waits for the "
+     "decision (with --timeout: that long). Run again to resume.",
      CLI_OFFLINE | CLI_NO_WAIT | CLI_ROLES, cli_run_join,
-     {{"token-file", "F|-", "file with the token, - for stdin", true, false}, LISTEN, ADVERTISE, NAME,
-      {"role", "R", "a role to ask for (repeat)", false, true}}},
+     {{"token-file", "F|-", "file with the token, - for stdin", true, false}, LISTEN, ADVERTISE,
+      NAME, {"role", "R", "a role to ask for (repeat)", false, true}}},
 
     {"request", "list", "", "hosts that asked to join", NULL, CLI_READS | CLI_LISTS,
      cli_run_request_list,
@@ -115,9 +120,11 @@ const struct cli_cmd cli_commands[] = {
     {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
      CLI_MUTATES, cli_run_authority_transfer, {{0}}},
 
-    {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES | CLI_ROLES, cli_run_role_assign,
+    {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES | CLI_ROLES,
+     cli_run_role_assign,
      {{"org", "O", "only for this organization", false, false}}},
-    {"role", "unassign", "N ROLE", "take a role away", NULL, CLI_MUTATES | CLI_ROLES, cli_run_role_unassign,
+    {"role", "unassign", "N ROLE", "take a role away", NULL, CLI_MUTATES | CLI_ROLES,
+     cli_run_role_unassign,
      {{"org", "O", "only for this organization", false, false}}},
     {"role", "list", "", "role assignments", NULL, CLI_READS | CLI_LISTS, cli_run_role_list,
      {{"node", "N", "of one node", false, false}}},
@@ -126,7 +133,8 @@ const struct cli_cmd cli_commands[] = {
      cli_run_audit_list,
      {{"event-type", "T", "only this kind of event", false, false},
       {"subject", "ID", "only about this thing", false, false}}},
-    {"audit", "verify", "", "recompute the hash chain", NULL, CLI_READS, cli_run_audit_verify, {{0}}},
+    {"audit", "verify", "", "recompute the hash chain", NULL, CLI_READS, cli_run_audit_verify,
+     {{0}}},
     {"audit", "export", "", "every event as JSON lines on stdout", NULL, CLI_READS,
      cli_run_audit_export, {{"event-type", "T", "only this kind of event", false, false}}},
 
@@ -144,3 +152,4 @@ const struct cli_cmd cli_commands[] = {
      cli_run_help, {{0}}},
     {0},
 };
+/* clang-format on */

@@ -64,24 +64,72 @@ static int request_body(struct cli *c, const uint8_t secret[32], struct util_bod
     return CLI_OK;
 }
 
-/* The token's text, from what the cluster answered and our secret. */
-static int token_text(struct blob answer, const uint8_t secret[32], struct buf *out)
-{
-    struct join_token t;
+/* What a token says besides its secret. */
+struct token_facts {
     char cluster_id[UUID_TEXT_MAX];
     char fingerprint[65];
-    memcpy(t.secret, secret, sizeof t.secret);
-    mp_find_str(answer, "cluster_id", cluster_id, sizeof cluster_id);
-    mp_find_str(answer, "root_fingerprint", fingerprint, sizeof fingerprint);
-    mp_find_str(answer, "addresses", t.addresses, sizeof t.addresses);
-    int rc = uuid_parse(cluster_id, &t.cluster_id);
-    rc = rc != 0 ? rc : hex_decode(fingerprint, t.root_fingerprint, 32);
-    rc = rc != 0 ? rc : t.addresses[0] == '\0' ? -ERR_INVALID : 0;
-    if (rc == 0) {
-        token_format(&t, out);
+    char addresses[TOKEN_ADDRESSES_MAX + 1];
+};
+
+static void add_address(struct buf *out, struct blob authority)
+{
+    char address[ADDRESS_MAX_BYTES + 1], status[32];
+    mp_find_str(authority, "address", address, sizeof address);
+    mp_find_str(authority, "status", status, sizeof status);
+    if (address[0] != '\0' && strcmp(status, "voter") == 0) {
+        buf_addf(out, "%s%s", out->len == 0 ? "" : ",", address);
     }
-    explicit_bzero(&t, sizeof t);
+}
+
+/* The answer to a repeated request is the token's row alone: ask for the rest. */
+static int look_up_facts(struct cli *c, struct token_facts *f)
+{
+    struct buf cluster, authorities, addresses;
+    struct mp_reader r;
+    int rc = util_fetch(c, "/v1/cluster", NULL, &cluster);
+    mp_find_str(buf_blob(&cluster), "id", f->cluster_id, sizeof f->cluster_id);
+    mp_find_str(buf_blob(&cluster), "root_id", f->fingerprint, sizeof f->fingerprint);
+    buf_fini(&cluster);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    rc = util_fetch(c, "/v1/authorities", NULL, &authorities);
+    buf_init(&addresses, TOKEN_ADDRESSES_MAX);
+    mp_reader_init(&r, mp_find(buf_blob(&authorities), "items"));
+    uint32_t n = rc == CLI_OK ? mp_get_array(&r, UINT32_MAX) : 0;
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        add_address(&addresses, mp_skip(&r));
+    }
+    (void)snprintf(f->addresses, sizeof f->addresses, "%s", buf_cstr(&addresses));
+    buf_fini(&addresses);
+    buf_fini(&authorities);
     return rc;
+}
+
+/* The token's text, from what the cluster answered and our secret. Exit code. */
+static int token_text(struct cli *c, struct blob answer, const uint8_t secret[32], struct buf *out)
+{
+    struct token_facts f;
+    struct join_token t;
+    mp_find_str(answer, "cluster_id", f.cluster_id, sizeof f.cluster_id);
+    mp_find_str(answer, "root_fingerprint", f.fingerprint, sizeof f.fingerprint);
+    mp_find_str(answer, "addresses", f.addresses, sizeof f.addresses);
+    if (f.cluster_id[0] == '\0' || f.fingerprint[0] == '\0' || f.addresses[0] == '\0') {
+        int rc = look_up_facts(c, &f);
+        if (rc != CLI_OK) {
+            return rc;
+        }
+    }
+    if (uuid_parse(f.cluster_id, &t.cluster_id) != 0 ||
+        hex_decode(f.fingerprint, t.root_fingerprint, 32) != 0 || f.addresses[0] == '\0') {
+        return cli_fail(c, -ERR_MALFORMED, "revoke it (`rap token list`), then check versions",
+                        "the daemon did not say how to reach the cluster");
+    }
+    memcpy(t.secret, secret, sizeof t.secret);
+    memcpy(t.addresses, f.addresses, sizeof t.addresses);
+    token_format(&t, out);
+    explicit_bzero(&t, sizeof t);
+    return CLI_OK;
 }
 
 static void show(struct cli *c, struct blob answer, struct buf *token)
@@ -110,7 +158,8 @@ static void show(struct cli *c, struct blob answer, struct buf *token)
     out_doc(c, util_body_end(&b));
     buf_wipe(&b.bytes);
     if (print_join && !c->json) {
-        fprintf(c->out, "\nOn the new host, with its own address and a free UDP port:\n\n%s\n", join);
+        fprintf(c->out, "\nOn the new host, with its own address and a free UDP port:\n\n%s\n",
+                join);
     }
     explicit_bzero(join, strlen(join));
     free(join);
@@ -135,10 +184,10 @@ int cli_run_token_create(struct cli *c)
     if (c->dry_run) {
         out_doc(c, buf_blob(&answer));
         cli_note(c, "dry run: no token was made");
-    } else if (token_text(buf_blob(&answer), secret, &token) != 0) {
-        rc = cli_fail(c, -ERR_MALFORMED, "revoke it (`rap token list`), then check versions",
-                      "the daemon did not say how to reach the cluster");
-    } else {
+        goto out;
+    }
+    rc = token_text(c, buf_blob(&answer), secret, &token);
+    if (rc == CLI_OK) {
         show(c, buf_blob(&answer), &token);
     }
 out:

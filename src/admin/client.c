@@ -128,7 +128,7 @@ int client_once(struct cli *c, const char *method, const char *path, struct blob
     (void)snprintf(ms, sizeof ms, "%ums", timeout_ms < 100 ? 100 : timeout_ms);
     client_query(&url, "timeout", ms);
     int rc;
-    if (strlen(socket_path) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
+    if (strlen(socket_path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
         rc = -ERR_UNREACHABLE; /* the daemon could not listen there either */
         goto out;
     }
@@ -158,8 +158,7 @@ out:
     return rc;
 }
 
-bool client_again(int rc, struct blob problem, bool contacted, int64_t since_ms,
-                  int64_t timeout_ms)
+bool client_again(int rc, struct blob problem, bool contacted, int64_t since_ms, int64_t timeout_ms)
 {
     char outcome[16];
     if (rc == 0 || !err_retryable(rc) || since_ms >= timeout_ms) {

@@ -1,5 +1,5 @@
-/* The command line's side of the API: one request over the local socket, and the rules for repeating
- * it. The only file that knows libcurl. */
+/* The command line's side of the API: one request over the local socket, and the rules for
+ * repeating it. The only file that knows libcurl. */
 #ifndef RAP_ADMIN_CLIENT_H
 #define RAP_ADMIN_CLIENT_H
 
@@ -19,13 +19,14 @@ void client_query(struct buf *path, const char *key, const char *value);
 int client_once(struct cli *c, const char *method, const char *path, struct blob body,
                 const char *key, uint32_t timeout_ms, struct buf *doc);
 
-/* As the user asked for it: adds stale and dry_run, repeats what may be repeated - a mutation always
- * under the same Idempotency-Key - until --timeout, and prints what finally went wrong. Exit code. */
+/* As the user asked for it: adds stale and dry_run, repeats what may be repeated - a mutation
+ * always under the same Idempotency-Key - until --timeout, and prints what finally went wrong. Exit
+ * code. */
 int client_get(struct cli *c, struct buf *path, struct buf *doc);
 int client_send(struct cli *c, const char *method, struct buf *path, struct blob body,
                 struct buf *doc);
-/* As client_send for what the API does not make exactly-once: repeated only when the answer says that
- * nothing was begun, and without a dry run, which the API does not have for them. */
+/* As client_send for what the API does not make exactly-once: repeated only when the answer says
+ * that nothing was begun, and without a dry run, which the API does not have for them. */
 int client_act(struct cli *c, const char *method, struct buf *path, struct blob body,
                struct buf *doc);
 

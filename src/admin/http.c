@@ -77,8 +77,7 @@ static void set_problem(struct request *r, const struct api_problem *problem)
 {
     struct api_problem p = *problem;
     char path[256];
-    (void)snprintf(path, sizeof path, "%.*s",
-                   r->target == NULL ? 0 : (int)strcspn(r->target, "?"),
+    (void)snprintf(path, sizeof path, "%.*s", r->target == NULL ? 0 : (int)strcspn(r->target, "?"),
                    r->target == NULL ? "" : r->target);
     p.path = path;
     p.request_id = r->api.request_id;
@@ -509,7 +508,8 @@ void http_stop(struct http *h)
         (void)close(fd);
     }
     struct request *r;
-    DL_FOREACH(h->requests, r) {
+    DL_FOREACH(h->requests, r)
+    {
         if (r->state == REQUEST_WAITING) {
             forget_call(r);
             set_error(r, -ERR_CANCELED, "the node is stopping");

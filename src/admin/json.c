@@ -6,8 +6,8 @@
 #include <jansson.h>
 
 static const char *const text_columns[] = {
-    "facts",     "reported_facts", "policy", "metadata",        "details",
-    "telemetry", "scope",          "reported_capabilities",     "requested_roles",
+    "facts", "reported_facts",        "policy",          "metadata", "details", "telemetry",
+    "scope", "reported_capabilities", "requested_roles",
 };
 
 bool json_is_text_column(struct blob key)
@@ -20,8 +20,8 @@ bool json_is_text_column(struct blob key)
     return false;
 }
 
-/* jansson reports an allocation that failed and text that is not UTF-8 in the same way. With xmalloc
- * only the second is left. */
+/* jansson reports an allocation that failed and text that is not UTF-8 in the same way. With
+ * xmalloc only the second is left. */
 static void use_our_malloc(void)
 {
     json_set_alloc_funcs(xmalloc, free);
@@ -36,7 +36,8 @@ static int put_object(const json_t *o, int depth, struct mp_writer *w, struct er
     int rc;
     mp_put_map(w, (uint32_t)json_object_size(o));
     /* The macro casts away const of an object it only reads. */
-    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+    json_object_foreach((json_t *)(uintptr_t)o, key, v)
+    {
         mp_put_str(w, key);
         if ((json_is_object(v) || json_is_array(v)) && json_is_text_column(blob_str(key))) {
             char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
@@ -73,25 +74,25 @@ static int put_value(const json_t *v, int depth, struct mp_writer *w, struct err
         return errmsg_set(em, -ERR_MALFORMED, "nested more than %d levels deep", MP_DEPTH_MAX - 1);
     }
     switch (json_typeof(v)) {
-    case JSON_OBJECT:
-        return put_object(v, depth, w, em);
-    case JSON_ARRAY:
-        return put_array(v, depth, w, em);
-    case JSON_STRING:
-        mp_put_strn(w, json_string_value(v), json_string_length(v));
-        return 0;
-    case JSON_INTEGER:
-        mp_put_i64(w, json_integer_value(v));
-        return 0;
-    case JSON_REAL:
-        return errmsg_set(em, -ERR_MALFORMED, "a number with a fraction or exponent");
-    case JSON_TRUE:
-    case JSON_FALSE:
-        mp_put_bool(w, json_is_true(v));
-        return 0;
-    case JSON_NULL:
-        mp_put_nil(w);
-        return 0;
+        case JSON_OBJECT:
+            return put_object(v, depth, w, em);
+        case JSON_ARRAY:
+            return put_array(v, depth, w, em);
+        case JSON_STRING:
+            mp_put_strn(w, json_string_value(v), json_string_length(v));
+            return 0;
+        case JSON_INTEGER:
+            mp_put_i64(w, json_integer_value(v));
+            return 0;
+        case JSON_REAL:
+            return errmsg_set(em, -ERR_MALFORMED, "a number with a fraction or exponent");
+        case JSON_TRUE:
+        case JSON_FALSE:
+            mp_put_bool(w, json_is_true(v));
+            return 0;
+        case JSON_NULL:
+            mp_put_nil(w);
+            return 0;
     }
     return -ERR_MALFORMED;
 }
@@ -210,30 +211,30 @@ static json_t *get_value(struct mp_reader *r, struct blob key, unsigned flags, i
     }
     uint64_t u;
     switch (mp_peek(r)) {
-    case MP_NIL:
-        mp_get_nil(r);
-        return json_null();
-    case MP_BOOL:
-        return json_boolean(mp_get_bool(r));
-    case MP_UINT:
-        u = mp_get_u64(r);
-        if (u > INT64_MAX) {
-            mp_fail(r, -ERR_MALFORMED); /* not exact in any reader of ours */
-            return NULL;
-        }
-        return json_integer((json_int_t)u);
-    case MP_INT:
-        return json_integer(mp_get_i64(r));
-    case MP_STR:
-        return column_value(key, mp_get_str(r, SIZE_MAX));
-    case MP_BIN:
-        return hex_value(mp_get_bin(r, SIZE_MAX));
-    case MP_ARRAY:
-        return get_array(r, flags, depth);
-    case MP_MAP:
-        return get_map(r, flags, depth);
-    case MP_BAD:
-        break;
+        case MP_NIL:
+            mp_get_nil(r);
+            return json_null();
+        case MP_BOOL:
+            return json_boolean(mp_get_bool(r));
+        case MP_UINT:
+            u = mp_get_u64(r);
+            if (u > INT64_MAX) {
+                mp_fail(r, -ERR_MALFORMED); /* not exact in any reader of ours */
+                return NULL;
+            }
+            return json_integer((json_int_t)u);
+        case MP_INT:
+            return json_integer(mp_get_i64(r));
+        case MP_STR:
+            return column_value(key, mp_get_str(r, SIZE_MAX));
+        case MP_BIN:
+            return hex_value(mp_get_bin(r, SIZE_MAX));
+        case MP_ARRAY:
+            return get_array(r, flags, depth);
+        case MP_MAP:
+            return get_map(r, flags, depth);
+        case MP_BAD:
+            break;
     }
     mp_fail(r, -ERR_MALFORMED);
     return NULL;

@@ -1,4 +1,5 @@
-/* The local socket: only its owner (and root) may connect, and what a dead process left is replaced. */
+/* The local socket: only its owner (and root) may connect, and what a dead process left is
+ * replaced. */
 #include "admin/listen.h"
 
 #include <errno.h>

@@ -96,28 +96,28 @@ void out_cell(struct blob value, enum out_format format, int64_t now_ms, struct 
     size_t start = out->len;
     mp_reader_init(&r, value);
     switch (mp_peek(&r)) {
-    case MP_STR:
-        add_text(mp_get_str(&r, SIZE_MAX), format, now_ms, out);
-        break;
-    case MP_BOOL:
-        buf_add_str(out, mp_get_bool(&r) ? "yes" : "no");
-        break;
-    case MP_UINT:
-        buf_addf(out, "%llu", (unsigned long long)mp_get_u64(&r));
-        break;
-    case MP_INT:
-        buf_addf(out, "%lld", (long long)mp_get_i64(&r));
-        break;
-    case MP_ARRAY:
-        add_array(value, out);
-        break;
-    case MP_MAP:
-    case MP_BIN:
-        (void)json_from_doc(value, 0, out);
-        break;
-    case MP_NIL:
-    case MP_BAD:
-        break;
+        case MP_STR:
+            add_text(mp_get_str(&r, SIZE_MAX), format, now_ms, out);
+            break;
+        case MP_BOOL:
+            buf_add_str(out, mp_get_bool(&r) ? "yes" : "no");
+            break;
+        case MP_UINT:
+            buf_addf(out, "%llu", (unsigned long long)mp_get_u64(&r));
+            break;
+        case MP_INT:
+            buf_addf(out, "%lld", (long long)mp_get_i64(&r));
+            break;
+        case MP_ARRAY:
+            add_array(value, out);
+            break;
+        case MP_MAP:
+        case MP_BIN:
+            (void)json_from_doc(value, 0, out);
+            break;
+        case MP_NIL:
+        case MP_BAD:
+            break;
     }
     if (out->err != 0) { /* over the cell's maximum: what fits is enough */
         out->err = 0;

@@ -7,66 +7,66 @@
 int api_status(int rc)
 {
     switch ((enum err)(-rc)) {
-    case ERR_INVALID:
-    case ERR_MALFORMED:
-    case ERR_BAD_CSR:
-    case ERR_BAD_CERT:
-    case ERR_BAD_SIGNATURE:
-    case ERR_ROLE_UNKNOWN:
-        return 400;
-    case ERR_DENIED:
-    case ERR_NOT_AUTHORITY:
-    case ERR_SCOPE:
-    case ERR_TOKEN_SCOPE:
-    case ERR_REVOKED:
-    case ERR_CERT_EXPIRED:
-        return 403;
-    case ERR_NOT_FOUND:
-    case ERR_TOKEN_UNKNOWN:
-        return 404;
-    case ERR_CONFLICT:
-    case ERR_EXISTS:
-    case ERR_AMBIGUOUS:
-    case ERR_FENCED:
-    case ERR_WRONG_CLUSTER:
-    case ERR_WRONG_NODE:
-    case ERR_ROLLBACK:
-    case ERR_EXPIRED:
-    case ERR_TOKEN_EXPIRED:
-    case ERR_TOKEN_REVOKED:
-    case ERR_TOKEN_USED:
-    case ERR_KEY_KNOWN:
-    case ERR_KEY_REVOKED:
-    case ERR_NAME_TAKEN:
-    case ERR_FINGERPRINT:
-    case ERR_DECIDED:
-    case ERR_REJECTED:
-    case ERR_CAPABILITY:
-    case ERR_LAST_VOTER:
-        return 409;
-    case ERR_TOO_LARGE:
-        return 413;
-    case ERR_REUSED_ID:
-        return 422;
-    case ERR_IO:
-    case ERR_CORRUPT:
-    case ERR_SCHEMA:
-    case ERR_CRYPTO:
-    case ERR_DIVERGED:
-        return 500;
-    case ERR_UNSUPPORTED:
-        return 501;
-    case ERR_BUSY:
-    case ERR_CANCELED:
-    case ERR_CLOSED:
-    case ERR_UNREACHABLE:
-    case ERR_NO_QUORUM:
-    case ERR_NOT_LEADER:
-    case ERR_OUTCOME_UNKNOWN:
-    case ERR_NO_SERVICE:
-        return 503;
-    case ERR_TIMEOUT:
-        return 504;
+        case ERR_INVALID:
+        case ERR_MALFORMED:
+        case ERR_BAD_CSR:
+        case ERR_BAD_CERT:
+        case ERR_BAD_SIGNATURE:
+        case ERR_ROLE_UNKNOWN:
+            return 400;
+        case ERR_DENIED:
+        case ERR_NOT_AUTHORITY:
+        case ERR_SCOPE:
+        case ERR_TOKEN_SCOPE:
+        case ERR_REVOKED:
+        case ERR_CERT_EXPIRED:
+            return 403;
+        case ERR_NOT_FOUND:
+        case ERR_TOKEN_UNKNOWN:
+            return 404;
+        case ERR_CONFLICT:
+        case ERR_EXISTS:
+        case ERR_AMBIGUOUS:
+        case ERR_FENCED:
+        case ERR_WRONG_CLUSTER:
+        case ERR_WRONG_NODE:
+        case ERR_ROLLBACK:
+        case ERR_EXPIRED:
+        case ERR_TOKEN_EXPIRED:
+        case ERR_TOKEN_REVOKED:
+        case ERR_TOKEN_USED:
+        case ERR_KEY_KNOWN:
+        case ERR_KEY_REVOKED:
+        case ERR_NAME_TAKEN:
+        case ERR_FINGERPRINT:
+        case ERR_DECIDED:
+        case ERR_REJECTED:
+        case ERR_CAPABILITY:
+        case ERR_LAST_VOTER:
+            return 409;
+        case ERR_TOO_LARGE:
+            return 413;
+        case ERR_REUSED_ID:
+            return 422;
+        case ERR_IO:
+        case ERR_CORRUPT:
+        case ERR_SCHEMA:
+        case ERR_CRYPTO:
+        case ERR_DIVERGED:
+            return 500;
+        case ERR_UNSUPPORTED:
+            return 501;
+        case ERR_BUSY:
+        case ERR_CANCELED:
+        case ERR_CLOSED:
+        case ERR_UNREACHABLE:
+        case ERR_NO_QUORUM:
+        case ERR_NOT_LEADER:
+        case ERR_OUTCOME_UNKNOWN:
+        case ERR_NO_SERVICE:
+            return 503;
+        case ERR_TIMEOUT:
+            return 504;
     }
     return 500; /* a number from a newer peer */
 }
@@ -79,30 +79,30 @@ bool api_retry_later(int status)
 static const char *status_title(int status)
 {
     switch (status) {
-    case 400:
-        return "Bad Request";
-    case 403:
-        return "Forbidden";
-    case 404:
-        return "Not Found";
-    case 405:
-        return "Method Not Allowed";
-    case 409:
-        return "Conflict";
-    case 413:
-        return "Content Too Large";
-    case 415:
-        return "Unsupported Media Type";
-    case 422:
-        return "Unprocessable Content";
-    case 501:
-        return "Not Implemented";
-    case 503:
-        return "Service Unavailable";
-    case 504:
-        return "Gateway Timeout";
-    default:
-        return "Internal Server Error";
+        case 400:
+            return "Bad Request";
+        case 403:
+            return "Forbidden";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 409:
+            return "Conflict";
+        case 413:
+            return "Content Too Large";
+        case 415:
+            return "Unsupported Media Type";
+        case 422:
+            return "Unprocessable Content";
+        case 501:
+            return "Not Implemented";
+        case 503:
+            return "Service Unavailable";
+        case 504:
+            return "Gateway Timeout";
+        default:
+            return "Internal Server Error";
     }
 }
 

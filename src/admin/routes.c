@@ -8,6 +8,7 @@
 #define BODY_OPT(name, key) {name, key, API_BODY, API_STR, false}
 #define QUERY(name) {name, name, API_QUERY, API_STR, false}
 
+/* clang-format off */
 const struct api_route api_routes[] = {
     {"GET", "/livez", NULL, API_LIVE, 200, {{0}}},
     {"GET", "/readyz", "status", API_READY, 200, {{0}}},
@@ -62,3 +63,4 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/fabric/sessions", "fabric.sessions", API_READ, 200, {{0}}},
     {0},
 };
+/* clang-format on */

@@ -12,8 +12,8 @@
 struct http;
 struct request;
 
-/* One call on its way. The http thread makes it; from then on whoever has it in hand owns it, except
- * that `request` belongs to the http thread always. */
+/* One call on its way. The http thread makes it; from then on whoever has it in hand owns it,
+ * except that `request` belongs to the http thread always. */
 struct call {
     struct admin_call pub;
     struct admin *admin;

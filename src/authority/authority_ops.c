@@ -258,24 +258,8 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
     return 0;
 }
 
-struct transfer {
-    struct pending_call *pc;
-};
-
-static void transfer_done(void *data, int rc)
+static void answer_leader(struct pending_call *pc)
 {
-    struct transfer *t = data;
-    struct pending_call *pc = t->pc;
-    free(t);
-    if (call_returned(pc)) {
-        return;
-    }
-    struct errmsg em = ERRMSG_INIT;
-    if (rc != 0) {
-        (void)errmsg_set(&em, rc, "leadership was not handed over: %s", err_text(rc));
-        call_answer_text(pc, rc, &em);
-        return;
-    }
     struct core_status s;
     struct buf doc;
     struct mp_writer w;
@@ -292,17 +276,33 @@ static void transfer_done(void *data, int rc)
     buf_fini(&doc);
 }
 
+static void transfer_done(void *data, int rc)
+{
+    struct pending_call *pc = data;
+    struct errmsg em = ERRMSG_INIT;
+    if (call_returned(pc)) {
+        return;
+    }
+    if (rc == 0) {
+        answer_leader(pc);
+    } else {
+        (void)errmsg_set(&em, rc, "leadership was not handed over: %s", err_text(rc));
+        call_answer_text(pc, rc, &em);
+    }
+}
+
 static int begin_transfer(struct pending_call *pc, struct errmsg *em)
 {
     raft_id to = uuid_is_nil(&pc->node_id) ? 0 : core_raft_id(&pc->node_id);
-    struct transfer *t = xcalloc(1, sizeof *t);
-    t->pc = pc;
+    if (to == core_raft_id(&pc->a->cfg.node_id)) {
+        answer_leader(pc); /* it leads already: what was asked for holds */
+        return 0;
+    }
     pc->state = CALL_ASK_NODE;
     pc->outstanding = true;
-    int rc = core_transfer(pc->a->core, to, transfer_done, t);
+    int rc = core_transfer(pc->a->core, to, transfer_done, pc);
     if (rc != 0) {
         pc->outstanding = false;
-        free(t);
         return errmsg_set(em, rc, "cannot hand leadership over: %s", err_text(rc));
     }
     return 0;

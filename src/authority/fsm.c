@@ -318,8 +318,8 @@ static int keep_result(struct fsm_ctx *x, int rc, struct blob doc)
 static int prune_results(struct fsm *f, int64_t now_ms, size_t max)
 {
     for (size_t i = 0; i < max; i++) {
-        struct db_stmt *st =
-            db_prepare(f->db, "SELECT seq, created_at FROM request_results ORDER BY seq LIMIT 1");
+        struct db_stmt *st = db_prepare(
+            f->db, "SELECT seq, created_at FROM request_results ORDER BY seq LIMIT 1");
         int rc = db_step(st);
         int64_t seq = rc == 1 ? db_col_int(st, "seq") : 0;
         bool old = rc == 1 && db_col_int(st, "created_at") < now_ms - FSM_RESULT_LIFE_MS;

@@ -2,7 +2,7 @@
  * it signed); the Raft configuration follows.
  *
  *     (none) --authority_add--> joining --> standby <--> voter
- *                                  '----------+-----------'--authority_remove--> removed, for good */
+ *                                  '---------+----------'--authority_remove--> removed */
 #include "authority/fsm_impl.h"
 
 static const char joining[] = "joining";
@@ -13,10 +13,10 @@ int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a)
 {
     char issuer[HEX32];
     char assignment[UUID_TEXT_MAX];
-    struct db_stmt *st = db_prepare(
-        x->db, "INSERT INTO cluster_authorities (cluster_id, node_id, address,"
-               " issuer_certificate, issuer_fingerprint, status, added_at)"
-               " VALUES (?, ?, ?, ?, ?, ?, ?)");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "INSERT INTO cluster_authorities (cluster_id, node_id, address,"
+                                    " issuer_certificate, issuer_fingerprint, status, added_at)"
+                                    " VALUES (?, ?, ?, ?, ?, ?, ?)");
     db_bind_text(st, x->cluster_id);
     db_bind_text(st, a->node_id);
     db_bind_textn(st, (const char *)a->address.data, a->address.len);
@@ -58,8 +58,8 @@ static int add_checks(struct fsm_ctx *x, const struct authority_add *b, const st
     if (rc < 0) {
         return rc;
     }
-    struct db_stmt *st =
-        db_prepare(x->db, "SELECT 1 FROM cluster_authorities WHERE issuer_fingerprint = ?");
+    struct db_stmt *st = db_prepare(
+        x->db, "SELECT 1 FROM cluster_authorities WHERE issuer_fingerprint = ?");
     db_bind_text(st, issuer);
     rc = fsm_exists(st);
     if (rc == 1) {
@@ -67,8 +67,8 @@ static int add_checks(struct fsm_ctx *x, const struct authority_add *b, const st
     }
     int64_t present = 0;
     if (rc == 0) {
-        rc = count_present(
-            x, "SELECT count(*) FROM cluster_authorities WHERE status <> 'removed'", &present);
+        rc = count_present(x, "SELECT count(*) FROM cluster_authorities WHERE status <> 'removed'",
+                           &present);
     }
     if (rc == 0 && present >= AUTHORITIES_MAX) {
         return fsm_refuse(x, -ERR_TOO_LARGE, "there are %d authorities: remove one first",
@@ -118,8 +118,8 @@ static int get_authority(struct fsm_ctx *x, const struct uuid *id, struct fsm_no
     struct fsm_node n;
     int rc = fsm_node_get(x, id, &n);
     if (rc == 0 && (n.authority[0] == '\0' || strcmp(n.authority, "removed") == 0)) {
-        return fsm_refuse(x, -ERR_NOT_FOUND, "node %s is not an authority: see `rap authority list`",
-                          n.name);
+        return fsm_refuse(x, -ERR_NOT_FOUND,
+                          "node %s is not an authority: see `rap authority list`", n.name);
     }
     if (rc == 0) {
         *ret = n;
@@ -135,8 +135,8 @@ static int keep_a_voter(struct fsm_ctx *x, const struct fsm_node *n)
     }
     int rc = voters(x, &count);
     if (rc == 0 && count <= 1) {
-        return fsm_refuse(x, -ERR_LAST_VOTER,
-                          "%s is the last voter: add another authority first", n->name);
+        return fsm_refuse(x, -ERR_LAST_VOTER, "%s is the last voter: add another authority first",
+                          n->name);
     }
     return rc;
 }
@@ -173,8 +173,8 @@ int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b)
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st =
-        db_prepare(x->db, "UPDATE cluster_authorities SET status = ? WHERE node_id = ?");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "UPDATE cluster_authorities SET status = ? WHERE node_id = ?");
     db_bind_text(st, to);
     db_bind_text(st, n.id);
     rc = db_run(st);

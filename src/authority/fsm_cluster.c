@@ -62,11 +62,11 @@ static int insert_first_authority(struct fsm_ctx *x, const struct cluster_init *
         return rc;
     }
     rc = fsm_node_insert(x, &(struct fsm_new_node){
-                                    .id = node_id,
-                                    .name = b->node_name,
-                                    .fingerprint = cert->fingerprint,
-                                    .address = b->address,
-                                });
+                                .id = node_id,
+                                .name = b->node_name,
+                                .fingerprint = cert->fingerprint,
+                                .address = b->address,
+                            });
     if (rc == 0) {
         rc = fsm_identity_insert(x, node_id, cert);
     }

@@ -26,9 +26,10 @@ int fsm_db_open(struct db **ret, struct errmsg *em)
 int fsm_image(struct fsm *f, struct buf *out)
 {
     struct db_stmt *st = db_prepare(
-        f->db, "INSERT INTO fsm_state (id, term, \"index\", time_ms, digest) VALUES (1, ?, ?, ?, ?)"
-               " ON CONFLICT (id) DO UPDATE SET term = excluded.term, \"index\" = excluded.\"index\","
-               " time_ms = excluded.time_ms, digest = excluded.digest");
+        f->db,
+        "INSERT INTO fsm_state (id, term, \"index\", time_ms, digest) VALUES (1, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET term = excluded.term, \"index\" = excluded.\"index\","
+        " time_ms = excluded.time_ms, digest = excluded.digest");
     db_bind_int(st, (int64_t)f->vars.term);
     db_bind_int(st, (int64_t)f->vars.index);
     db_bind_int(st, f->vars.time_ms);
@@ -141,8 +142,8 @@ static int hex32(const char *text, uint8_t ret[32])
  * damage. */
 static int load_position(struct db *db, struct fsm_vars *v, uint8_t digest[32])
 {
-    struct db_stmt *st =
-        db_prepare(db, "SELECT term, \"index\", time_ms, digest FROM fsm_state WHERE id = 1");
+    struct db_stmt *st = db_prepare(
+        db, "SELECT term, \"index\", time_ms, digest FROM fsm_state WHERE id = 1");
     int rc = db_step(st);
     if (rc == 1) {
         struct blob d = db_col_blob(st, "digest");
@@ -165,9 +166,9 @@ static int load_position(struct db *db, struct fsm_vars *v, uint8_t digest[32])
 
 static int load_cluster(struct db *db, struct fsm_vars *v)
 {
-    struct db_stmt *st =
-        db_prepare(db, "SELECT c.id, c.config_version, p.epoch, p.term, p.\"index\""
-                       " FROM clusters c LEFT JOIN authority_applied p ON p.cluster_id = c.id");
+    struct db_stmt *st = db_prepare(
+        db, "SELECT c.id, c.config_version, p.epoch, p.term, p.\"index\""
+            " FROM clusters c LEFT JOIN authority_applied p ON p.cluster_id = c.id");
     int rc = db_step(st);
     if (rc == 1) {
         struct uuid id;

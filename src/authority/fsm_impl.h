@@ -191,7 +191,7 @@ int fsm_doc_put(struct fsm_ctx *x, const char *sql, const char *id);
 
 /* --- fsm_util.c --- */
 const char *fsm_id(const struct uuid *u, char out[UUID_TEXT_MAX]);
-const char *fsm_hex(struct blob b, char *out); /* out: 2 * len + 1; "" for an empty blob */
+const char *fsm_hex(struct blob b, char *out);          /* out: 2 * len + 1; "" for an empty blob */
 void db_bind_opt(struct db_stmt *st, struct blob text); /* empty binds NULL */
 /* One row with one integer: 1 and *ret, 0 none, <0 error. Takes over the statement. */
 int fsm_one_int(struct db_stmt *st, int64_t *ret);
@@ -224,7 +224,8 @@ int fsm_is_banned(struct fsm_ctx *x, const char *fingerprint);
 int fsm_ban(struct fsm_ctx *x, const char *fingerprint, struct blob reason, int64_t not_after_ms);
 /* -ERR_NAME_TAKEN by an enrolled node or a pending request, -ERR_INVALID. Both ids may be NULL;
  * they are the node and the request that may have it. */
-int fsm_name_free(struct fsm_ctx *x, struct blob name, const char *own_node, const char *own_request);
+int fsm_name_free(struct fsm_ctx *x, struct blob name, const char *own_node,
+                  const char *own_request);
 /* -ERR_MALFORMED, -ERR_UNSUPPORTED: the entry is bad. Refused: times, public key against its
  * fingerprint, serial in use (S8). */
 int fsm_cert_decode(struct fsm_ctx *x, struct blob in, struct cmd_cert *ret);

@@ -3,7 +3,7 @@
  *
  *     (none) --join_submit--> pending --join_approve--> approved      + node, identity, membership
  *                                |-----join_reject----> rejected
- *                                '-----join_expire----> expired        never back to pending (S5) */
+ *                                '-----join_expire----> expired        never pending again */
 #include "authority/fsm_impl.h"
 
 struct token {
@@ -18,11 +18,11 @@ struct token {
 static int token_by_hash(struct fsm_ctx *x, struct blob hash, struct token *ret)
 {
     char hex[HEX32];
-    struct db_stmt *st = db_prepare(
-        x->db, "SELECT id, expires_at, max_uses, used_count, revoked_at,"
-               " json_extract(scope, '$.roles') AS scope_roles,"
-               " json_extract(scope, '$.name') AS scope_name"
-               " FROM node_join_tokens WHERE token_hash = ?");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "SELECT id, expires_at, max_uses, used_count, revoked_at,"
+                                    " json_extract(scope, '$.roles') AS scope_roles,"
+                                    " json_extract(scope, '$.name') AS scope_name"
+                                    " FROM node_join_tokens WHERE token_hash = ?");
     db_bind_text(st, fsm_hex(hash, hex));
     int rc = db_step(st);
     if (rc == 1) {
@@ -56,8 +56,9 @@ static int token_allows(struct fsm_ctx *x, const struct token *t, const struct j
         return fsm_refuse(x, -ERR_TOKEN_EXPIRED, "the token has expired: ask for a new one");
     }
     if (t->used_count >= t->max_uses && !PLANTED("token_overused")) {
-        return fsm_refuse(x, -ERR_TOKEN_USED, "all %lld uses of the token are taken: ask for a "
-                                              "new one",
+        return fsm_refuse(x, -ERR_TOKEN_USED,
+                          "all %lld uses of the token are taken: ask for a "
+                          "new one",
                           (long long)t->max_uses);
     }
     if (t->scope_name[0] != '\0' && !blob_equal(b->node_name, blob_str(t->scope_name))) {
@@ -91,8 +92,9 @@ static int key_not_banned(struct fsm_ctx *x, const char *fingerprint)
 {
     int rc = fsm_is_banned(x, fingerprint);
     if (rc == 1) {
-        return fsm_refuse(x, -ERR_KEY_REVOKED, "this key was revoked and stays revoked: make a new "
-                                               "one by joining from an empty data directory");
+        return fsm_refuse(x, -ERR_KEY_REVOKED,
+                          "this key was revoked and stays revoked: make a new "
+                          "one by joining from an empty data directory");
     }
     return rc;
 }
@@ -155,15 +157,14 @@ static int submit_insert(struct fsm_ctx *x, const struct join_submit *b, const c
     if (rc != 0) {
         return rc;
     }
-    st = db_prepare(x->db,
-                    "UPDATE node_join_tokens SET used_count = used_count + 1 WHERE id = ?"
-                    " AND used_count < max_uses");
+    st = db_prepare(x->db, "UPDATE node_join_tokens SET used_count = used_count + 1 WHERE id = ?"
+                           " AND used_count < max_uses");
     db_bind_text(st, t->id);
     return db_run(st);
 }
 
 static int audit_submitted(struct fsm_ctx *x, const struct join_submit *b, const char *id,
-                          const struct token *t, const char *fingerprint)
+                           const struct token *t, const char *fingerprint)
 {
     struct fsm_json j;
     fsm_json_begin(&j);
@@ -192,7 +193,8 @@ static int submit_checks(struct fsm_ctx *x, const struct join_submit *b, const s
         return rc;
     }
     if (b->expires_at_ms <= x->now_ms) {
-        return fsm_refuse(x, -ERR_EXPIRED, "the request was over before it was recorded: try again");
+        return fsm_refuse(x, -ERR_EXPIRED,
+                          "the request was over before it was recorded: try again");
     }
     if (x->v->pending_requests >= JOIN_PENDING_MAX) {
         return fsm_refuse(x, -ERR_BUSY, "%d join requests are waiting: decide some, or try later",
@@ -244,7 +246,7 @@ struct request {
     char name[NAME_MAX_BYTES + 1];
     char fingerprint[HEX32];
     char address[ADDRESS_MAX_BYTES + 1];
-    char *facts; /* owned */
+    char *facts;             /* owned */
     struct buf capabilities; /* msgpack strings */
     uint32_t capabilities_count;
     uint8_t public_key[PKI_KEY_BYTES];
@@ -311,8 +313,8 @@ static int request_pending(struct fsm_ctx *x, const struct uuid *id, struct requ
         return fsm_refuse(x, -ERR_DECIDED, "join request %s is %s already", text, status);
     }
     if (over) {
-        return fsm_refuse(x, -ERR_EXPIRED,
-                          "join request %s has expired: the host must join again", text);
+        return fsm_refuse(x, -ERR_EXPIRED, "join request %s has expired: the host must join again",
+                          text);
     }
     return 0;
 }
@@ -351,8 +353,8 @@ static int admit(struct fsm_ctx *x, const struct request *q, const char *node_id
         rc = fsm_identity_insert(x, node_id, cert);
     }
     bool changed;
-    const struct mp_list capabilities = {
-        .raw = buf_blob(&q->capabilities), .count = q->capabilities_count};
+    const struct mp_list capabilities = {.raw = buf_blob(&q->capabilities),
+                                         .count = q->capabilities_count};
     if (rc == 0) {
         rc = fsm_capabilities_set(x, node_id, &capabilities, &changed);
     }
@@ -451,7 +453,8 @@ int fsm_join_expire(struct fsm_ctx *x, const struct join_expire *b)
     while (rc == 0) {
         char id[UUID_TEXT_MAX];
         struct db_stmt *st = db_prepare(
-            x->db, "SELECT id FROM node_join_requests WHERE status = 'pending'"
+            x->db, "SELECT id FROM node_join_requests INDEXED BY node_join_requests_ending"
+                   " WHERE status = 'pending'"
                    " AND expires_at <= ? ORDER BY expires_at, id LIMIT 1");
         db_bind_int(st, until);
         rc = db_step(st);

@@ -67,9 +67,10 @@ int fsm_node_revoke(struct fsm_ctx *x, const struct node_revoke *b)
         return fsm_refuse(x, -ERR_DECIDED, "node %s is revoked already", n.name);
     }
     if (n.authority[0] != '\0' && strcmp(n.authority, "removed") != 0) {
-        return fsm_refuse(x, -ERR_CONFLICT,
-                          "node %s is an authority: use `rap authority remove %s`, which revokes it",
-                          n.name, n.name);
+        return fsm_refuse(
+            x, -ERR_CONFLICT,
+            "node %s is an authority: use `rap authority remove %s`, which revokes it", n.name,
+            n.name);
     }
     rc = fsm_node_shut_out(x, &n, b->reason);
     if (rc == 0) {
@@ -196,8 +197,7 @@ struct reported {
 
 static int read_reported(struct fsm_ctx *x, const char *node_id, struct reported *ret)
 {
-    struct db_stmt *st =
-        db_prepare(x->db, "SELECT health_status, address FROM nodes WHERE id = ?");
+    struct db_stmt *st = db_prepare(x->db, "SELECT health_status, address FROM nodes WHERE id = ?");
     db_bind_text(st, node_id);
     int rc = db_step(st);
     if (rc == 1) {
@@ -257,9 +257,9 @@ static int write_address(struct fsm_ctx *x, const struct node_health *b, const s
     if (n->authority[0] == '\0') {
         return 0;
     }
-    struct db_stmt *st = db_prepare(
-        x->db, "UPDATE cluster_authorities SET address = ? WHERE node_id = ?"
-               " AND status <> 'removed'");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "UPDATE cluster_authorities SET address = ? WHERE node_id = ?"
+                                    " AND status <> 'removed'");
     db_bind_textn(st, (const char *)b->address.data, b->address.len);
     db_bind_text(st, n->id);
     return db_run(st);

@@ -43,7 +43,9 @@ static void on_preupdate(void *data, sqlite3 *db, int op, const char *db_name, c
     size_t name_len = strlen(table);
     CHECK(name_len < 256);
     uint8_t head[RECORD_HEAD] = {
-        op == SQLITE_INSERT ? 'I' : op == SQLITE_UPDATE ? 'U' : 'D',
+        op == SQLITE_INSERT   ? 'I'
+        : op == SQLITE_UPDATE ? 'U'
+                              : 'D',
         (uint8_t)name_len,
     };
     buf_add(&f->changes, head, sizeof head);

@@ -211,8 +211,8 @@ int fsm_name_free(struct fsm_ctx *x, struct blob name, const char *own_node,
 static int serial_is_free(struct fsm_ctx *x, const struct cmd_cert *c)
 {
     char serial[HEX16];
-    struct db_stmt *st =
-        db_prepare(x->db, "SELECT 1 FROM node_identities WHERE certificate_serial = ?");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "SELECT 1 FROM node_identities WHERE certificate_serial = ?");
     db_bind_text(st, fsm_hex(c->serial, serial));
     int rc = fsm_exists(st);
     if (rc == 1) {
@@ -348,10 +348,12 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
         bool stamped;
     } ends[] = {
         {"UPDATE nodes SET enrollment_status = 'revoked', identity_state = 'revoked'"
-         " WHERE id = ?1", false},
+         " WHERE id = ?1",
+         false},
         {"UPDATE cluster_memberships SET membership_status = 'revoked' WHERE node_id = ?1", false},
         {"UPDATE node_identities SET identity_status = 'revoked', revoked_at = ?2"
-         " WHERE node_id = ?1 AND identity_status <> 'revoked'", true},
+         " WHERE node_id = ?1 AND identity_status <> 'revoked'",
+         true},
         /* Two indexes would do; rows must change in one order whatever SQLite's version. */
         {"UPDATE node_role_assignments INDEXED BY node_role_assignments_by_node"
          " SET status = 'removed', removed_at = ?2 WHERE node_id = ?1 AND status <> 'removed'",

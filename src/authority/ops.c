@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "wire/token.h"
 
 #define DEFAULT_TTL_MS (3600LL * 1000)
 
@@ -164,7 +165,7 @@ static int prepare_token_create(struct prepare *p)
     mp_writer_init(&w, &p->out->extra);
     mp_doc_begin(&w, &d);
     mp_doc_uuid(&w, &d, "cluster_id", &p->a->cfg.cluster_id);
-    struct pki_cert root;
+    struct pki_cert root = {.kind = PKI_ROOT};
     if (pki_cert_parse(buf_blob(&p->a->root_der), &root, NULL) == 0) {
         mp_doc_hex(&w, &d, "root_fingerprint", blob_of(root.fingerprint, PKI_HASH_BYTES));
     }
@@ -172,11 +173,20 @@ static int prepare_token_create(struct prepare *p)
     buf_init(&addresses, AUTHORITIES_MAX * ADDRESS_MAX_BYTES);
     op_addresses(p->a, &addresses);
     mp_doc_str(&w, &d, "addresses", buf_cstr(&addresses));
-    buf_fini(&addresses);
     if (ours) {
-        mp_doc_hex(&w, &d, "secret", blob_of(secret, sizeof secret));
+        struct join_token t = {.cluster_id = p->a->cfg.cluster_id};
+        struct buf text;
+        buf_init(&text, TOKEN_TEXT_MAX);
+        memcpy(t.root_fingerprint, root.fingerprint, sizeof t.root_fingerprint);
+        memcpy(t.secret, secret, sizeof t.secret);
+        (void)snprintf(t.addresses, sizeof t.addresses, "%s", buf_cstr(&addresses));
+        token_format(&t, &text);
+        mp_doc_str(&w, &d, "token", buf_cstr(&text));
+        buf_wipe(&text);
+        pki_wipe(&t, sizeof t);
         pki_wipe(secret, sizeof secret);
     }
+    buf_fini(&addresses);
     mp_doc_end(&w, &d);
     return 0;
 }

@@ -233,6 +233,7 @@ static void push(struct authority *a, struct subscriber *s, uint64_t index)
     int rc = authority_snapshot(a, &s->node_id, &bytes, &em);
     if (rc == 0) {
         rc = fabric_stream_send(s->stream, buf_blob(&bytes));
+        (void)errmsg_set(&em, rc, "%s", err_text(rc));
     }
     if (rc == 0) {
         s->held_version = index;

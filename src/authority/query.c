@@ -212,11 +212,12 @@ static int q_tokens(struct db *db, const struct query_args *args, struct mp_writ
     }
     struct page p = {.cursor_column = "id"};
     int rc = page_limit(args, &p.limit, em);
-    return rc != 0 ? rc
-                   : put_page(&p,
-                              begin_page(db, FSM_SQL_TOKEN " WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
-                                         args, p.limit),
-                              w, em);
+    return rc != 0
+               ? rc
+               : put_page(&p,
+                          begin_page(db, FSM_SQL_TOKEN " WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
+                                     args, p.limit),
+                          w, em);
 }
 
 static int q_requests(struct db *db, const struct query_args *args, struct mp_writer *w,
@@ -235,9 +236,9 @@ static int q_requests(struct db *db, const struct query_args *args, struct mp_wr
         st = begin_page(db, FSM_SQL_REQUEST " WHERE r.id > ?1 ORDER BY r.id LIMIT ?2", args,
                         p.limit);
     } else {
-        st = begin_page(
-            db, FSM_SQL_REQUEST " WHERE r.id > ?1 AND r.status = ?3 ORDER BY r.id LIMIT ?2", args,
-            p.limit);
+        st = begin_page(db,
+                        FSM_SQL_REQUEST " WHERE r.id > ?1 AND r.status = ?3 ORDER BY r.id LIMIT ?2",
+                        args, p.limit);
         db_bind_text(st, args->status);
     }
     return put_page(&p, st, w, em);
@@ -386,9 +387,8 @@ static int q_terms(struct db *db, const struct query_args *args, struct mp_write
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st =
-        db_prepare(db, FSM_SQL_TERM " WHERE (t.epoch, t.term) > (?1, ?2)"
-                                    " ORDER BY t.epoch, t.term LIMIT ?3");
+    struct db_stmt *st = db_prepare(db, FSM_SQL_TERM " WHERE (t.epoch, t.term) > (?1, ?2)"
+                                                     " ORDER BY t.epoch, t.term LIMIT ?3");
     db_bind_int(st, epoch);
     db_bind_int(st, term);
     db_bind_int(st, (int64_t)p.limit + 1);
@@ -402,11 +402,9 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         const char *kind;
         int (*run)(struct db *, const struct query_args *, struct mp_writer *, struct errmsg *);
     } kinds[] = {
-        {"cluster", q_cluster},         {"tokens", q_tokens},
-        {"requests", q_requests},       {"nodes", q_nodes},
-        {"authorities", q_authorities}, {"roles", q_roles},
-        {"audit", q_audit},             {"memberships", q_memberships},
-        {"terms", q_terms},
+        {"cluster", q_cluster}, {"tokens", q_tokens},           {"requests", q_requests},
+        {"nodes", q_nodes},     {"authorities", q_authorities}, {"roles", q_roles},
+        {"audit", q_audit},     {"memberships", q_memberships}, {"terms", q_terms},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0) {

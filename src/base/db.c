@@ -367,7 +367,7 @@ static int check_schema(struct db *db, const struct db_migration *list, struct e
 
 int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em)
 {
-    int64_t have;
+    int64_t have = 0;
     int rc = user_version(db, &have);
     if (rc != 0) {
         return errmsg_set(em, rc, "cannot read the schema version: %s", db_errmsg(db));

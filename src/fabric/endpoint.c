@@ -14,7 +14,8 @@
 #define SOCKET_BUFFER_BYTES (8 << 20)
 #define GSO_SEGMENTS_MAX 64
 #define GSO_BYTES_MAX 64000
-#define READ_ROUNDS 4
+#define READ_BYTES (256u << 10) /* enough for one turn: timers and writes wait meanwhile */
+#define READ_ROUNDS 64
 #define CONTROL_BYTES 128
 
 static int set_option(int fd, int level, int name, int value)
@@ -22,7 +23,7 @@ static int set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value);
 }
 
-static void set_buffers(struct endpoint *ep)
+static void set_buffers(struct endpoint *ep, size_t window_max)
 {
     if (set_option(ep->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES) != 0) {
         (void)set_option(ep->fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
@@ -33,9 +34,10 @@ static void set_buffers(struct endpoint *ep)
     /* Without loss nothing else bounds a burst: a window beyond the socket's buffer means drops. */
     int got = 0;
     socklen_t len = sizeof got;
-    ep->stream_window = 512 * 1024;
-    if (getsockopt(ep->fd, SOL_SOCKET, SO_RCVBUF, &got, &len) == 0 && got / 2 > 512 * 1024) {
-        ep->stream_window = (size_t)got / 2;
+    ep->stream_window = STREAM_WINDOW_START;
+    if (getsockopt(ep->fd, SOL_SOCKET, SO_RCVBUF, &got, &len) == 0 &&
+        got / 2 > (int)STREAM_WINDOW_START) {
+        ep->stream_window = (size_t)got / 2 < window_max ? (size_t)got / 2 : window_max;
     }
 }
 
@@ -67,7 +69,7 @@ static int open_socket(struct fabric *f, struct errmsg *em)
     if (family == AF_INET) {
         (void)set_option(ep->fd, IPPROTO_IP, IP_PKTINFO, 1);
     }
-    set_buffers(ep);
+    set_buffers(ep, f->cfg.limits.stream_window_max);
     ep->gso = set_option(ep->fd, SOL_UDP, UDP_SEGMENT, 0) == 0;
     (void)set_option(ep->fd, SOL_UDP, UDP_GRO, 1);
     if (bind(ep->fd, (const struct sockaddr *)&want->ss, want->len) != 0) {
@@ -363,8 +365,8 @@ static void read_control(struct msghdr *h, bool wildcard, struct source *src, si
     }
 }
 
-/* false: nothing (more) to read. */
-static bool read_batch(struct fabric *f)
+/* Bytes read, or 0: nothing (more) to read. */
+static size_t read_batch(struct fabric *f)
 {
     struct endpoint *ep = &f->ep;
     struct mmsghdr mm[RX_SLOTS];
@@ -373,8 +375,8 @@ static bool read_batch(struct fabric *f)
     _Alignas(struct cmsghdr) uint8_t control[RX_SLOTS][CONTROL_BYTES];
     for (size_t i = 0; i < RX_SLOTS; i++) {
         iov[i] = (struct iovec){.iov_base = ep->rx + i * RX_SLOT_BYTES, .iov_len = RX_SLOT_BYTES};
-        mm[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &from[i].ss,
-                                             .msg_namelen = sizeof from[i].ss,
+        mm[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &(from + i)->ss,
+                                             .msg_namelen = sizeof(struct sockaddr_storage),
                                              .msg_iov = &iov[i],
                                              .msg_iovlen = 1,
                                              .msg_control = control[i],
@@ -382,11 +384,14 @@ static bool read_batch(struct fabric *f)
     }
     int n = recvmmsg(ep->fd, mm, RX_SLOTS, MSG_DONTWAIT, NULL);
     if (n <= 0) {
-        return n < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
+        /* An error belongs to one earlier packet (ICMP); the next read goes on. */
+        return n < 0 && errno != EAGAIN && errno != EWOULDBLOCK ? 1 : 0;
     }
     fabric_tick(f);
+    size_t bytes = 0;
     for (int i = 0; i < n && !f->closing; i++) {
         from[i].len = mm[i].msg_hdr.msg_namelen;
+        bytes += mm[i].msg_len;
         struct source src = {0};
         size_t segment = mm[i].msg_len;
         read_control(&mm[i].msg_hdr, ep->wildcard, &src, &segment);
@@ -400,14 +405,17 @@ static bool read_batch(struct fabric *f)
             left -= len;
         }
     }
-    return n == RX_SLOTS;
+    return n == RX_SLOTS ? bytes + 1 : 0;
 }
 
 void endpoint_read(struct fabric *f)
 {
-    for (int i = 0; i < READ_ROUNDS && !f->closing; i++) {
-        if (!read_batch(f)) {
+    size_t total = 0;
+    for (int i = 0; i < READ_ROUNDS && total < READ_BYTES && !f->closing; i++) {
+        size_t n = read_batch(f);
+        if (n == 0) {
             break;
         }
+        total += n;
     }
 }

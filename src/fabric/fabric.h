@@ -50,6 +50,10 @@ struct fabric_limits { /* 0 = default */
     uint32_t enroll_sessions_max;  /* 2048 */
     size_t queue_bytes_max;        /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
                                       frame of the service's maximum when that is more */
+    uint32_t stream_window_max;    /* flow-control window of a stream grows up to this; larger:
+                                      more speed on long paths, more delay beside a bulk stream;
+                                      2 MiB */
+    uint16_t udp_payload_max;      /* largest datagram the path is probed for; 8952 */
 };
 
 struct fabric_config {
@@ -193,7 +197,7 @@ struct fabric_session_info {
     struct fabric_peer peer;
     bool dialled, bulk;
     uint32_t rtt_us;
-    uint64_t bytes_in, bytes_out, packets_lost;
+    uint64_t bytes_in, bytes_out, packets_lost; /* lost: of those that carried stream data */
     int64_t up_since_ms; /* wall clock */
 };
 /* Calls fn for each live session. */

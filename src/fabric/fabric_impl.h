@@ -38,6 +38,7 @@
 #define TX_BYTES (512 * 1024)
 #define TX_GROUPS 64
 #define TX_PACKET_MAX 9000
+#define STREAM_WINDOW_START (512u << 10)
 #define HEADER_FRAME_MAX 128
 #define ENROLL_FRAME_MAX (64u << 10) /* what a host without a certificate may send at once */
 #define ENROLL_STREAMS_MAX 2
@@ -97,6 +98,7 @@ struct event {
 struct timer {
     uint64_t at_ns;
     size_t pos; /* 1-based place in the heap; 0: not armed */
+    bool precise; /* the loop's milliseconds are too coarse */
     void (*run)(struct timer *t);
 };
 
@@ -308,7 +310,7 @@ struct session {
     size_t close_len;
     unsigned close_rx;      /* packets since; the close is repeated at powers of two */
     uint64_t bytes_in, bytes_out;
-    uint64_t lost;
+    uint64_t lost;          /* packets with data of streams that are gone */
 };
 
 struct session *session_dial(struct fabric *f, enum session_kind kind, const struct addr *to,
@@ -332,6 +334,7 @@ extern const ngtcp2_callbacks session_callbacks;
 void session_max_datagram(const struct session *ss, size_t *ret);
 int session_datagram(struct session *ss, struct blob payload);
 void session_open_streams(struct session *ss);
+uint64_t session_lost(struct session *ss);
 /* Once a second. */
 void session_sweep(struct session *ss, int64_t wall_ms);
 void peer_sweep(struct fabric *f);
@@ -429,6 +432,8 @@ struct fabric {
     uv_prepare_t prepare;
     uv_idle_t idle;
     uv_timer_t timer;
+    uv_poll_t fine;  /* a timerfd, for what cannot wait for the loop's next millisecond */
+    int fine_fd;
     unsigned open_handles;
     bool closing, mute;
     uint32_t drop_permille; /* tests: of incoming datagrams */

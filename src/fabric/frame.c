@@ -1,5 +1,7 @@
 #include "fabric/fabric_impl.h"
 
+#define KEEP_MAX (1u << 20)
+
 MSG_DEFINE(stream_header, STREAM_HEADER_FIELDS)
 
 void frame_reader_init(struct frame_reader *r, size_t max)
@@ -18,9 +20,11 @@ void frame_reader_add(struct frame_reader *r, struct blob in)
     if (in.len == 0) {
         return;
     }
-    if (r->head > 0 && r->cap - r->len < in.len) {
-        memmove(r->data, r->data + r->head, r->len - r->head);
-        r->len -= r->head;
+    size_t left = r->len - r->head;
+    /* Moving what is left is cheap when it is little; a small buffer rather grows. */
+    if (r->head > 0 && r->cap - r->len < in.len && (r->cap >= KEEP_MAX || left < r->cap / 4)) {
+        memmove(r->data, r->data + r->head, left);
+        r->len = left;
         r->head = 0;
     }
     r->used = true;

@@ -1,16 +1,22 @@
-/* One QUIC connection. */
+/* One QUIC connection.
+ *
+ * Dialled: session_dial -> (confirmed) session_up -> ... -> session_close -> closing period -> freed.
+ * Accepted: session_accept -> (completed) session_up -> ... the same.
+ * Ways to end early: verification refuses the peer, the handshake times out, the peer closes or
+ * resets, nothing is heard for dead_ms, the library finds a packet it cannot accept. All lead to
+ * session_end, once, which tells the streams and the peer table; the struct goes at the end of a
+ * turn, never under a callback. */
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
 
-#define STREAM_WINDOW_START (512u << 10)
 #define CONN_WINDOW_START (1u << 20)
 #define CONN_WINDOW_MAX (16u << 20)
-#define ENROLL_WINDOW (128u << 10)
-#define IDLE_TIMEOUT_NS (30000 * NS_PER_MS)
+#define IDLE_TIMEOUT_MIN_MS 30000 /* a backstop; dead_ms comes first */
 #define ACCEPT_TIMEOUT_MS 5000
 #define INITIAL_RTT_NS (50 * NS_PER_MS)
 #define ENROLL_IDLE_NS (30000 * NS_PER_MS)
+
 /* --- birth --- */
 
 static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t timeout_ms)
@@ -21,9 +27,17 @@ static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t time
     st->initial_ts = ss->f->now_ns;
     st->initial_rtt = INITIAL_RTT_NS;
     st->handshake_timeout = timeout_ms * NS_PER_MS;
-    st->max_tx_udp_payload_size = probes[ARRAY_SIZE(probes) - 1];
-    st->pmtud_probes = probes;
-    st->pmtud_probeslen = ARRAY_SIZE(probes);
+    size_t largest = ss->f->cfg.limits.udp_payload_max;
+    size_t count = 0;
+    while (count < ARRAY_SIZE(probes) && probes[count] <= largest) {
+        count++;
+    }
+    st->max_tx_udp_payload_size = largest;
+    st->no_pmtud = count == 0;
+    if (count > 0) {
+        st->pmtud_probes = probes;
+        st->pmtud_probeslen = count;
+    }
     st->max_window = CONN_WINDOW_MAX;
     st->max_stream_window = ss->f->ep.stream_window;
 }
@@ -37,7 +51,9 @@ static void fill_params(struct session *ss, ngtcp2_transport_params *tp)
     tp->initial_max_stream_data_bidi_remote = enrol ? 0 : STREAM_WINDOW_START;
     tp->initial_max_data = CONN_WINDOW_START;
     tp->initial_max_streams_bidi = enrol ? 0 : f->cfg.limits.streams_per_session;
-    tp->max_idle_timeout = IDLE_TIMEOUT_NS;
+    uint64_t idle_ms = f->cfg.dead_ms * 2ULL;
+    tp->max_idle_timeout = (idle_ms > IDLE_TIMEOUT_MIN_MS ? idle_ms : IDLE_TIMEOUT_MIN_MS) *
+                           NS_PER_MS;
     tp->max_datagram_frame_size = enrol ? 0 : 65535;
     tp->active_connection_id_limit = 4;
 }
@@ -435,6 +451,8 @@ void session_arm(struct session *ss)
     uint64_t at = ngtcp2_conn_get_expiry(ss->conn);
     uint64_t own = own_deadline(ss);
     at = own < at ? own : at;
+    /* What waits for its pacing interval should not wait for a millisecond. */
+    ss->timer.precise = !list_empty(&ss->sendq) || !list_empty(&ss->datagrams);
     if (at != UINT64_MAX) {
         timer_set(ss->f, &ss->timer, at);
     } else {

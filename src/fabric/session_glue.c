@@ -114,7 +114,8 @@ static int acked_cb(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 static int stream_close_cb(ngtcp2_conn *conn, uint32_t flags, int64_t id, uint64_t code, void *user,
                            void *stream_user)
 {
-    (void)user;
+    struct session *ss = user;
+    ss->lost += ngtcp2_conn_get_stream_loss_count(conn, id);
     if (stream_user != NULL) {
         stream_on_gone(stream_user,
                        (flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET) != 0 ? code : 0);

@@ -232,3 +232,13 @@ void session_open_streams(struct session *ss)
         stream_wake(s);
     }
 }
+
+uint64_t session_lost(struct session *ss)
+{
+    uint64_t n = ss->lost;
+    for (struct link *l = ss->streams.next; l != &ss->streams; l = l->next) {
+        struct fabric_stream *s = container_of(l, struct fabric_stream, link);
+        n += s->qs_gone ? 0 : ngtcp2_conn_get_stream_loss_count(ss->conn, s->id);
+    }
+    return n;
+}

@@ -107,7 +107,7 @@ int pki_pem_read(struct blob pem, struct buf *out_der, size_t max_count, size_t 
 
 /* --- trust --- */
 /* What a node believes: one root (by certificate or, before it has it, by pin) and what is banned.
- * A set of fingerprints of public keys, node keys and issuing-CA keys alike. */
+ * A set of fingerprints of public keys, node keys and issuing-CA keys alike. For one thread. */
 struct pki_trust;
 struct pki_trust *pki_trust_new(const struct uuid *cluster_id);
 void pki_trust_free(struct pki_trust *t);

@@ -230,7 +230,7 @@ static uint64_t big_endian(const uint8_t *p, size_t n)
 static struct head read_head(const struct mp_reader *r)
 {
     const struct head bad = {.type = MP_BAD};
-    if (r->err != 0 || left(r) == 0) {
+    if (r->err != 0 || r->p == NULL || left(r) == 0) {
         return bad;
     }
     uint8_t t = *r->p;

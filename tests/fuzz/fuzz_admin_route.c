@@ -1,5 +1,6 @@
-/* A request as text: method, target and body, each ended by a newline (the body by the end). What is
- * accepted is a well-formed document for a route of the table; what is not has a status and a text. */
+/* A request as text: method, target and body, each ended by a newline (the body by the end). What
+ * is accepted is a well-formed document for a route of the table; what is not has a status and a
+ * text. */
 #include "admin/api.h"
 #include "admin/json.h"
 #include "wire/mp.h"

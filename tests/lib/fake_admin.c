@@ -217,9 +217,8 @@ static void add_rule(struct fake_admin *f, const char *method, const struct rule
 
 void fake_admin_rule(struct fake_admin *f, const char *method, int rc, const char *json, int times)
 {
-    struct rule r = {.rc = rc,
-                     .json = json == NULL ? NULL : xstrdup(json),
-                     .left = times == 0 ? -1 : times};
+    struct rule r = {
+        .rc = rc, .json = json == NULL ? NULL : xstrdup(json), .left = times == 0 ? -1 : times};
     add_rule(f, method, &r);
 }
 

@@ -1,5 +1,5 @@
-/* A node's API with canned answers: the real HTTP server (admin_open) on a loop in a thread, behind it
- * a list of rules instead of a core. */
+/* A node's API with canned answers: the real HTTP server (admin_open) on a loop in a thread, behind
+ * it a list of rules instead of a core. */
 #ifndef RAP_TESTS_FAKE_ADMIN_H
 #define RAP_TESTS_FAKE_ADMIN_H
 

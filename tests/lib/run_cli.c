@@ -34,7 +34,7 @@ struct cli_outcome run_cli_argv(const struct cli_ops *ops, const char *input, in
 
 struct cli_outcome run_cli(const struct cli_ops *ops, const char *input, const char *words)
 {
-    char *argv[40] = {(char *)(uintptr_t) "rap"};
+    char *argv[40] = {(char *)(uintptr_t)"rap"};
     int argc = 1;
     char *copy = xstrdup(words);
     char *p = copy;

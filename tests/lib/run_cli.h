@@ -12,7 +12,8 @@ struct cli_outcome {
 /* words: separated by single spaces; a word of ' ' stands for itself when written as "\x1f". input
  * may be NULL. */
 struct cli_outcome run_cli(const struct cli_ops *ops, const char *input, const char *words);
-struct cli_outcome run_cli_argv(const struct cli_ops *ops, const char *input, int argc, char **argv);
+struct cli_outcome run_cli_argv(const struct cli_ops *ops, const char *input, int argc,
+                                char **argv);
 void run_cli_free(struct cli_outcome *o);
 
 #endif

@@ -41,7 +41,8 @@ static void test_requests_become_calls(void **state)
          "{\"limit\":5,\"cursor\":\"a b+c\"}"},
         {"GET", "/v1/nodes/web-1", NULL, "node.show", "{\"id\":\"web-1\"}"},
         {"GET", "/v1/nodes/a%2Fb+c", NULL, "node.show", "{\"id\":\"a/b+c\"}"},
-        {"PATCH", "/v1/nodes/n", "{\"name\":\"m\"}", "node.rename", "{\"id\":\"n\",\"name\":\"m\"}"},
+        {"PATCH", "/v1/nodes/n", "{\"name\":\"m\"}", "node.rename",
+         "{\"id\":\"n\",\"name\":\"m\"}"},
         {"POST", "/v1/nodes/n/revoke", "{\"reason\":\"r\"}", "node.revoke",
          "{\"id\":\"n\",\"reason\":\"r\"}"},
         {"DELETE", "/v1/authorities/prepare", NULL, "authority.remove", "{\"id\":\"prepare\"}"},
@@ -133,9 +134,8 @@ static void test_bad_requests_are_refused(void **state)
         int rc = parse(cases[i].method, cases[i].target, cases[i].body);
         if (rc == 0 || fault.status != cases[i].status ||
             strcmp(fault.pointer, cases[i].pointer) != 0) {
-            fail_msg("%s %s %s: rc %d, status %d, pointer \"%s\"", cases[i].method,
-                     cases[i].target, cases[i].body == NULL ? "" : cases[i].body, rc, fault.status,
-                     fault.pointer);
+            fail_msg("%s %s %s: rc %d, status %d, pointer \"%s\"", cases[i].method, cases[i].target,
+                     cases[i].body == NULL ? "" : cases[i].body, rc, fault.status, fault.pointer);
         }
         assert_true(fault.em.text[0] != '\0');
     }
@@ -213,7 +213,9 @@ static void test_problem_survives_a_damaged_document(void **state)
     struct api_problem p = {.status = 500,
                             .code = "io",
                             .path = "/v1/x",
-                            .doc = blob_of("\x82\xa1" "a\xc1", 4)};
+                            .doc = blob_of("\x82\xa1"
+                                           "a\xc1",
+                                           4)};
     api_problem(&p, &out);
     assert_non_null(strstr(buf_cstr(&out), "\"code\":\"io\""));
     assert_non_null(strstr(buf_cstr(&out), "\"detail\":\"input/output error\""));
@@ -225,9 +227,12 @@ static void test_readiness(void **state)
     static const struct {
         const char *json;
         bool ready;
-    } cases[] = {{"{\"ready\":true,\"quorum\":false}", true}, {"{\"ready\":false,\"quorum\":true}", false},
-                 {"{\"quorum\":true}", true},                 {"{\"quorum\":null}", false},
-                 {"{\"ready\":1}", false},                    {"{}", false}};
+    } cases[] = {{"{\"ready\":true,\"quorum\":false}", true},
+                 {"{\"ready\":false,\"quorum\":true}", false},
+                 {"{\"quorum\":true}", true},
+                 {"{\"quorum\":null}", false},
+                 {"{\"ready\":1}", false},
+                 {"{}", false}};
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct buf doc;

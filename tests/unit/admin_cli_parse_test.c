@@ -182,7 +182,8 @@ static void test_ways_to_write_options(void **state)
     assert_int_equal(rap("init --cluster=c --listen 1.2.3.4:5"), 0);
     assert_string_equal(seen, "/env|c|1.2.3.4:5|-|-|-");
     contains(o.out, "{");
-    assert_int_equal(rap("--data-dir /flag -o table init --listen=1.2.3.4:5 --cluster c --name n"), 0);
+    assert_int_equal(rap("--data-dir /flag -o table init --listen=1.2.3.4:5 --cluster c --name n"),
+                     0);
     assert_string_equal(seen, "/flag|c|1.2.3.4:5|n|-|-");
     contains(o.out, "root_fingerprint");
     assert_int_equal(setenv("RAP_OUTPUT", "xml", 1), 0);
@@ -202,8 +203,8 @@ static void test_init_prints_the_promised_json(void **state)
     char text[64];
     (void)state;
     assert_int_equal(setenv("RAP_OWNER_PASSPHRASE", "pass phrase", 1), 0);
-    assert_int_equal(rap("init --cluster c --listen 1.2.3.4:5 --owner-dir /o --data-dir /d -o json"),
-                     0);
+    assert_int_equal(
+        rap("init --cluster c --listen 1.2.3.4:5 --owner-dir /o --data-dir /d -o json"), 0);
     assert_string_equal(seen, "/d|c|1.2.3.4:5|-|/o|pass phrase");
     buf_init(&doc, 8192);
     assert_int_equal(json_to_doc(blob_str(o.out), &doc, &em), 0);
@@ -271,8 +272,8 @@ static void test_join_reads_the_token_and_reports(void **state)
     (void)state;
     make_token(token);
     (void)snprintf(input, sizeof input, " %s \n", token);
-    assert_int_equal(rap_in(input, "join --token-file - --listen 1.2.3.4:5 --role a --role b -o json"),
-                     0);
+    assert_int_equal(
+        rap_in(input, "join --token-file - --listen 1.2.3.4:5 --role a --role b -o json"), 0);
     contains(seen, token);
     assert_true(last_join.wait);
     assert_int_equal(last_join.timeout_ms, 0); /* a person decides: no 60 s here */
@@ -287,8 +288,8 @@ static void test_join_reads_the_token_and_reports(void **state)
     assert_null(strstr(o.err, token));
 
     op_pending = true;
-    assert_int_equal(rap_in(input, "join --token-file - --listen 1:2 --no-wait --timeout 3s -o json"),
-                     0);
+    assert_int_equal(
+        rap_in(input, "join --token-file - --listen 1:2 --no-wait --timeout 3s -o json"), 0);
     assert_false(last_join.wait);
     assert_int_equal(last_join.timeout_ms, 3000);
     contains(o.out, "\"state\": \"pending\"");

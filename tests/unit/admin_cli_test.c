@@ -105,25 +105,26 @@ static void test_status_check_says_degraded(void **state)
 static void test_list_renders_a_table(void **state)
 {
     (void)state;
-    fake_admin_rule(fake, "role.list", 0,
-                    "{\"items\":[{\"node_id\":\"a\",\"role\":\"relay-node\",\"organization_id\":null,"
-                    "\"status\":\"active\",\"assigned_by_user_id\":\"uid:0\",\"assigned_at\":null},"
-                    "{\"node_id\":\"bbbb\",\"role\":\"x\\u001b[31m\",\"organization_id\":\"o\","
-                    "\"status\":\"active\",\"assigned_by_user_id\":\"uid:0\",\"assigned_at\":null}],"
-                    "\"next_cursor\":null}",
-                    0);
+    fake_admin_rule(
+        fake, "role.list", 0,
+        "{\"items\":[{\"node_id\":\"a\",\"role\":\"relay-node\",\"organization_id\":null,"
+        "\"status\":\"active\",\"assigned_by_user_id\":\"uid:0\",\"assigned_at\":null},"
+        "{\"node_id\":\"bbbb\",\"role\":\"x\\u001b[31m\",\"organization_id\":\"o\","
+        "\"status\":\"active\",\"assigned_by_user_id\":\"uid:0\",\"assigned_at\":null}],"
+        "\"next_cursor\":null}",
+        0);
     assert_int_equal(rap("role list --node n"), 0);
-    assert_string_equal(o.out,
-                        "NODE  ROLE        ORGANIZATION  STATUS  BY     ASSIGNED\n"
-                        "a     relay-node  -             active  uid:0  -\n"
-                        "bbbb  x?[31m      o             active  uid:0  -\n");
+    assert_string_equal(o.out, "NODE  ROLE        ORGANIZATION  STATUS  BY     ASSIGNED\n"
+                               "a     relay-node  -             active  uid:0  -\n"
+                               "bbbb  x?[31m      o             active  uid:0  -\n");
     call_is(0, "role.list {\"node\":\"n\",\"limit\":500}");
 }
 
 static void test_list_follows_its_pages(void **state)
 {
     (void)state;
-    fake_admin_rule(fake, "node.list", 0, "{\"items\":[{\"id\":\"a\"}],\"next_cursor\":\"c 1\"}", 1);
+    fake_admin_rule(fake, "node.list", 0, "{\"items\":[{\"id\":\"a\"}],\"next_cursor\":\"c 1\"}",
+                    1);
     fake_admin_rule(fake, "node.list", 0, "{\"items\":[{\"id\":\"b\"}],\"next_cursor\":null}", 1);
     fake_admin_rule(fake, "node.list", 0, "{\"items\":[{\"id\":\"a\"}],\"next_cursor\":\"c1\"}", 1);
     assert_int_equal(rap("node list -o json"), 0);
@@ -174,9 +175,10 @@ static void test_token_create_keeps_the_secret_here(void **state)
                    "\"addresses\":\"a:1,b:2\",\"max_uses\":5}",
                    CLUSTER_ID, FP);
     fake_admin_rule(fake, "token.create", 0, answer, 0);
-    assert_int_equal(rap("token create --ttl 2h --uses 5 --role relay-node --role core --print-join "
-                         "-o json"),
-                     0);
+    assert_int_equal(
+        rap("token create --ttl 2h --uses 5 --role relay-node --role core --print-join "
+            "-o json"),
+        0);
     struct buf doc;
     char text[TOKEN_TEXT_MAX];
     buf_init(&doc, 1 << 16);
@@ -189,18 +191,46 @@ static void test_token_create_keeps_the_secret_here(void **state)
     pki_sha256(blob_of(t.secret, 32), digest);
     hex_encode(digest, 32, hash);
     fake_admin_call(fake, 0, call, sizeof call);
-    contains(call, "token.create {\"ttl_ms\":7200000,\"uses\":5,\"roles\":[\"relay-node\",\"core\"],"
-                   "\"secret_hash\":\"");
+    contains(call,
+             "token.create {\"ttl_ms\":7200000,\"uses\":5,\"roles\":[\"relay-node\",\"core\"],"
+             "\"secret_hash\":\"");
     contains(call, hash);
     contains(o.out, "rap join --token-file -");
     assert_null(strstr(o.err, text));
+}
+
+/* The first answer was lost with the leader; the repeated request gets the token's row only. */
+static void test_token_create_completes_a_replayed_answer(void **state)
+{
+    struct join_token t;
+    struct errmsg em = ERRMSG_INIT;
+    struct buf doc;
+    char text[TOKEN_TEXT_MAX];
+    (void)state;
+    fake_admin_rule(fake, "token.create", -ERR_OUTCOME_UNKNOWN, "{\"detail\":\"lost\"}", 1);
+    fake_admin_rule(fake, "token.create", 0, "{\"id\":\"t1\",\"cluster_id\":\"" CLUSTER_ID "\"}",
+                    1);
+    fake_admin_rule(fake, "cluster", 0, "{\"id\":\"" CLUSTER_ID "\",\"root_id\":\"" FP "\"}", 1);
+    fake_admin_rule(fake, "authority.list", 0,
+                    "{\"items\":[{\"address\":\"a:1\",\"status\":\"voter\"},"
+                    "{\"address\":\"b:2\",\"status\":\"removed\"},"
+                    "{\"address\":\"c:3\",\"status\":\"voter\"}]}",
+                    1);
+    assert_int_equal(rap("token create -o json"), 0);
+    buf_init(&doc, 1 << 16);
+    assert_int_equal(json_to_doc(blob_str(o.out), &doc, &em), 0);
+    mp_find_str(buf_blob(&doc), "token", text, sizeof text);
+    buf_fini(&doc);
+    assert_int_equal(token_parse(text, strlen(text), &t, &em), 0);
+    assert_string_equal(t.addresses, "a:1,c:3");
 }
 
 static void test_approve_sends_the_whole_fingerprint(void **state)
 {
     (void)state;
     fake_admin_rule(fake, "request.show", 0,
-                    "{\"id\":\"r-full\",\"node_fingerprint\":\"" FP "\",\"status\":\"pending\"}", 0);
+                    "{\"id\":\"r-full\",\"node_fingerprint\":\"" FP "\",\"status\":\"pending\"}",
+                    0);
     fake_admin_rule(fake, "request.approve", 0, "{\"id\":\"r-full\",\"status\":\"approved\"}", 0);
     assert_int_equal(rap("request approve r --fingerprint 0011223344556677"), 0);
     call_is(0, "request.show {\"id\":\"r\"}");
@@ -343,7 +373,8 @@ static void test_authority_remove_counts_voters(void **state)
 {
     (void)state;
     fake_admin_rule(fake, "authority.list", 0,
-                    "{\"items\":[{\"node_id\":\"" NODE_ID "\",\"name\":\"a1\",\"status\":\"voter\"},"
+                    "{\"items\":[{\"node_id\":\"" NODE_ID
+                    "\",\"name\":\"a1\",\"status\":\"voter\"},"
                     "{\"node_id\":\"x2\",\"name\":\"a2\",\"status\":\"voter\"},"
                     "{\"node_id\":\"x3\",\"name\":\"a3\",\"status\":\"voter\"}]}",
                     0);
@@ -587,7 +618,7 @@ static void test_every_other_command_reaches_its_method(void **state)
 
 static void test_output_that_cannot_be_written_is_a_failure(void **state)
 {
-    char *argv[] = {(char *)(uintptr_t) "rap", (char *)(uintptr_t) "version", NULL};
+    char *argv[] = {(char *)(uintptr_t)"rap", (char *)(uintptr_t)"version", NULL};
     FILE *full = fopen("/dev/full", "w");
     FILE *null = fopen("/dev/null", "r+");
     (void)state;
@@ -611,6 +642,7 @@ int main(void)
         END_TO_END(test_empty_list_says_what_to_do),
         END_TO_END(test_reads_pass_stale_on),
         END_TO_END(test_token_create_keeps_the_secret_here),
+        END_TO_END(test_token_create_completes_a_replayed_answer),
         END_TO_END(test_approve_sends_the_whole_fingerprint),
         END_TO_END(test_approve_refuses_another_fingerprint),
         END_TO_END(test_retry_uses_the_same_key),

@@ -323,7 +323,9 @@ static void test_slow_body_is_cut_off(void **state)
 
 static void test_half_a_request_leaks_nothing(void **state)
 {
-    static const char *const parts[] = {"", "G", "GET /v1/status HTTP/1.1\r\n",
+    static const char *const parts[] = {"",
+                                        "G",
+                                        "GET /v1/status HTTP/1.1\r\n",
                                         "GET /v1/status HTTP/1.1\r\nHost: x\r\n",
                                         "POST /v1/tokens HTTP/1.1\r\nHost: x\r\n"
                                         "Content-Length: 10\r\n\r\n{\"a",

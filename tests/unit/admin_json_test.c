@@ -42,7 +42,8 @@ static void test_text_column_stays_text_in_the_document(void **state)
     struct buf doc;
     char text[64];
     (void)state;
-    assert_int_equal(to_doc("{\"facts\":{\"os\":\"linux\"},\"other\":{\"os\":\"linux\"}}", &doc), 0);
+    assert_int_equal(to_doc("{\"facts\":{\"os\":\"linux\"},\"other\":{\"os\":\"linux\"}}", &doc),
+                     0);
     mp_find_str(buf_blob(&doc), "facts", text, sizeof text);
     assert_string_equal(text, "{\"os\":\"linux\"}");
     mp_find_str(buf_blob(&doc), "other", text, sizeof text);
@@ -152,8 +153,9 @@ static void test_odd_documents_still_become_json(void **state)
     mp_doc_str(&w, &d, "policy", "{broken");
     mp_doc_end(&w, &d);
     assert_int_equal(json_from_doc(buf_blob(&doc), 0, &out), 0);
-    assert_string_equal(buf_cstr(&out), "{\"bytes\":\"01ff\",\"not_utf8\":\"fffefdfcfb\","
-                                        "\"nul\":\"610062\",\"cut\":\"abc\",\"policy\":\"{broken\"}");
+    assert_string_equal(buf_cstr(&out),
+                        "{\"bytes\":\"01ff\",\"not_utf8\":\"fffefdfcfb\","
+                        "\"nul\":\"610062\",\"cut\":\"abc\",\"policy\":\"{broken\"}");
     buf_fini(&doc);
     buf_fini(&out);
 }
@@ -161,7 +163,15 @@ static void test_odd_documents_still_become_json(void **state)
 static void test_damaged_documents_are_refused(void **state)
 {
     static const char *const hex[] = {
-        "", "81", "81a161", "81a16191", "8101c0", "c1", "dfffffffff", "ddffffffff", "80c0",
+        "",
+        "81",
+        "81a161",
+        "81a16191",
+        "8101c0",
+        "c1",
+        "dfffffffff",
+        "ddffffffff",
+        "80c0",
         "81a161cb3ff0000000000000", /* a float */
         "81a161cfffffffffffffffff", /* over int64 */
         "8191c0c0",

@@ -221,10 +221,9 @@ static void add_random(struct fsm_entry *e, struct fsm_world *w, struct prng *r)
                 fsm_entry_add(e, c, &(struct authority_remove){.node_id = k.id});
             } else {
                 c.kind = CMD_AUTHORITY_STATUS;
-                fsm_entry_add(
-                    e, c,
-                    &(struct authority_status){.node_id = k.id,
-                                               .status = blob_str(statuses[below(r, 3)])});
+                fsm_entry_add(e, c,
+                              &(struct authority_status){
+                                  .node_id = k.id, .status = blob_str(statuses[below(r, 3)])});
             }
             return;
         }
@@ -255,8 +254,7 @@ static void add_random(struct fsm_entry *e, struct fsm_world *w, struct prng *r)
                 fsm_entry_add(e, c, &(struct node_remove){.node_id = k.id});
             } else if (below(r, 2) == 0) {
                 c.kind = CMD_NODE_RENAME;
-                fsm_entry_add(e, c,
-                              &(struct node_rename){.node_id = k.id, .name = blob_str(name)});
+                fsm_entry_add(e, c, &(struct node_rename){.node_id = k.id, .name = blob_str(name)});
             } else {
                 c.kind = CMD_JOIN_EXPIRE;
                 fsm_entry_add(e, c, &(struct join_expire){.before_ms = w->now_ms});
@@ -363,8 +361,8 @@ static void test_random_histories_end_alike_wherever_they_are_restored(void **st
         run_history(seed + i, &tally);
     }
     /* Otherwise the histories would prove nothing. */
-    static const uint64_t kinds[] = {CMD_TOKEN_CREATE, CMD_JOIN_SUBMIT, CMD_JOIN_APPROVE,
-                                     CMD_ROLE_ASSIGN,  CMD_NODE_REVOKE, CMD_NODE_HEALTH,
+    static const uint64_t kinds[] = {CMD_TOKEN_CREATE, CMD_JOIN_SUBMIT,  CMD_JOIN_APPROVE,
+                                     CMD_ROLE_ASSIGN,  CMD_NODE_REVOKE,  CMD_NODE_HEALTH,
                                      CMD_CERT_RENEW,   CMD_AUTHORITY_ADD};
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (tally.ok[kinds[i]] == 0 || tally.refused[kinds[i]] == 0) {

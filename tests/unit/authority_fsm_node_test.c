@@ -19,7 +19,8 @@ static void must(struct fsm_world *w, int rc)
 }
 
 /* Refused with this error, with a text, with nothing changed but result and audit. */
-static void refused(struct fsm_world *w, const char *name, uint64_t kind, const void *body, int want)
+static void refused(struct fsm_world *w, const char *name, uint64_t kind, const void *body,
+                    int want)
 {
     struct fsm_position before;
     struct fsm_position after;
@@ -82,9 +83,9 @@ static void test_role_assign_and_unassign(void **state)
     struct role_assign org = assign(n, 2, "relay-node");
     org.organization_id = blob_str("acme");
     must(&w, fsm_do(&w, CMD_ROLE_ASSIGN, &org));
-    refused(&w, "twice", CMD_ROLE_ASSIGN, &(struct role_assign){.assignment_id = fsm_fake_id(5, 3),
-                                                                .node_id = n,
-                                                                .role = blob_str("relay-node")},
+    refused(&w, "twice", CMD_ROLE_ASSIGN,
+            &(struct role_assign){
+                .assignment_id = fsm_fake_id(5, 3), .node_id = n, .role = blob_str("relay-node")},
             -ERR_EXISTS);
 
     struct role_unassign u = {.node_id = n, .role = blob_str("relay-node")};
@@ -127,9 +128,10 @@ static void test_role_assign_refusals(void **state)
         struct role_assign b = assign(cases[i].node, 10 + (uint32_t)i, cases[i].role);
         refused(&w, cases[i].name, CMD_ROLE_ASSIGN, &b, cases[i].rc);
     }
-    must(&w, fsm_do(&w, CMD_ROLE_ASSIGN, &(struct role_assign){.assignment_id = fsm_fake_id(5, 1),
-                                                               .node_id = n,
-                                                               .role = blob_str("audit-sink")}));
+    must(&w, fsm_do(&w, CMD_ROLE_ASSIGN,
+                    &(struct role_assign){.assignment_id = fsm_fake_id(5, 1),
+                                          .node_id = n,
+                                          .role = blob_str("audit-sink")}));
     refused(&w, "id in use", CMD_ROLE_ASSIGN,
             &(struct role_assign){
                 .assignment_id = fsm_fake_id(5, 1), .node_id = n, .role = blob_str("relay-node")},
@@ -308,8 +310,7 @@ static void test_cert_whose_fingerprint_is_not_its_keys_is_refused(void **state)
     fsm_world_init(&w);
     struct uuid n = fsm_make_node(&w, 7, "n7");
     fsm_fake(9, &other);
-    struct blob good =
-        fsm_fake_cert(&(struct fsm_fake_cert){.key = 7, .issuer = 1, .serial = 900});
+    struct blob good = fsm_fake_cert(&(struct fsm_fake_cert){.key = 7, .issuer = 1, .serial = 900});
     assert_int_equal(msg_decode(&cmd_cert_desc, MSG_STRICT, good, &c), 0);
     c.public_key = blob_of(other.public_key, 32);
     struct buf bad;
@@ -529,11 +530,12 @@ static void test_authority_address_follows_the_node(void **state)
     (void)state;
     struct fsm_world w;
     fsm_world_init(&w);
-    must(&w, fsm_do(&w, CMD_NODE_HEALTH, &(struct node_health){
-                                             .node_id = fsm_fake_id(1, 1),
-                                             .health = blob_str("healthy"),
-                                             .address = blob_str("203.0.113.5:7400"),
-                                         }));
+    must(&w, fsm_do(&w, CMD_NODE_HEALTH,
+                    &(struct node_health){
+                        .node_id = fsm_fake_id(1, 1),
+                        .health = blob_str("healthy"),
+                        .address = blob_str("203.0.113.5:7400"),
+                    }));
     assert_true(config_moved(&w));
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_authorities WHERE address ="
                                    " '203.0.113.5:7400'"),
@@ -558,8 +560,9 @@ static void test_term_start_closes_the_term_before(void **state)
     w.now_ms += 1000;
     b.term = 4;
     must(&w, fsm_do(&w, CMD_TERM_START, &b));
-    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_authority_terms"
-                                   " WHERE epoch = 1 AND term = 1 AND ended_at = started_at + 1000"),
+    assert_int_equal(fsm_count(&w,
+                               "SELECT count(*) FROM cluster_authority_terms"
+                               " WHERE epoch = 1 AND term = 1 AND ended_at = started_at + 1000"),
                      1);
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_authority_terms"
                                    " WHERE ended_at IS NULL AND term = 4"),
@@ -574,10 +577,10 @@ static void test_term_start_closes_the_term_before(void **state)
 static void test_nodes_and_the_leader_may_not_decide_like_an_admin(void **state)
 {
     (void)state;
-    static const uint64_t admins_only[] = {CMD_TOKEN_CREATE, CMD_TOKEN_REVOKE,  CMD_JOIN_APPROVE,
-                                           CMD_JOIN_REJECT,  CMD_ROLE_ASSIGN,   CMD_ROLE_UNASSIGN,
-                                           CMD_NODE_RENAME,  CMD_NODE_REVOKE,   CMD_NODE_REMOVE,
-                                           CMD_AUTHORITY_ADD, CMD_AUTHORITY_REMOVE};
+    static const uint64_t admins_only[] = {
+        CMD_TOKEN_CREATE, CMD_TOKEN_REVOKE,  CMD_JOIN_APPROVE,    CMD_JOIN_REJECT,
+        CMD_ROLE_ASSIGN,  CMD_ROLE_UNASSIGN, CMD_NODE_RENAME,     CMD_NODE_REVOKE,
+        CMD_NODE_REMOVE,  CMD_AUTHORITY_ADD, CMD_AUTHORITY_REMOVE};
     struct fsm_world w;
     struct adding a;
     uint8_t hash[32];
@@ -590,8 +593,7 @@ static void test_nodes_and_the_leader_may_not_decide_like_an_admin(void **state)
                                 .token_hash = blob_of(hash, 32),
                                 .expires_at_ms = w.now_ms + 1,
                                 .max_uses = 1}};
-    struct join_approve approve = {
-        .join_id = nobody, .node_id = nobody, .cert = blob_str("x")};
+    struct join_approve approve = {.join_id = nobody, .node_id = nobody, .cert = blob_str("x")};
     struct join_reject reject = {.join_id = nobody, .reason = blob_str("x")};
     struct role_assign role = assign(nobody, 1, "relay-node");
     struct role_unassign unrole = {.node_id = nobody, .role = blob_str("relay-node")};
@@ -600,8 +602,8 @@ static void test_nodes_and_the_leader_may_not_decide_like_an_admin(void **state)
     struct node_remove gone = {.node_id = nobody};
     struct authority_remove out = {.node_id = nobody};
     struct token_revoke unmake = {.token_id = nobody};
-    const void *bodies[] = {&token, &unmake, &approve, &reject, &role, &unrole, &rename,
-                            &revoke, &gone, adding(&a, 7, 7), &out};
+    const void *bodies[] = {&token,  &unmake, &approve, &reject,          &role, &unrole,
+                            &rename, &revoke, &gone,    adding(&a, 7, 7), &out};
     static const char *const actors[] = {ACTOR_NODE, ACTOR_SYSTEM, "emperor"};
     for (size_t i = 0; i < ARRAY_SIZE(admins_only); i++) {
         for (size_t k = 0; k < ARRAY_SIZE(actors); k++) {

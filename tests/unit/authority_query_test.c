@@ -95,13 +95,13 @@ static void make_things(struct fsm_world *w)
                                                   .role = blob_str("relay-node")}),
                      0);
     w->actor_kind = ACTOR_SYSTEM;
-    assert_int_equal(fsm_do(w, CMD_NODE_HEALTH, &(struct node_health){.node_id = n7,
-                                                                      .health = blob_str("healthy"),
-                                                                      .last_seen_ms = w->now_ms}),
+    assert_int_equal(fsm_do(w, CMD_NODE_HEALTH,
+                            &(struct node_health){.node_id = n7,
+                                                  .health = blob_str("healthy"),
+                                                  .last_seen_ms = w->now_ms}),
                      0);
     assert_int_equal(
-        fsm_do(w, CMD_TERM_START,
-               &(struct term_start){.term = 1, .leader_id = fsm_fake_id(1, 1)}),
+        fsm_do(w, CMD_TERM_START, &(struct term_start){.term = 1, .leader_id = fsm_fake_id(1, 1)}),
         0);
     w->actor_kind = ACTOR_ADMIN;
 }
@@ -110,45 +110,83 @@ static void test_documents_have_these_keys_and_no_other(void **state)
 {
     (void)state;
     static const char *const token[] = {
-        "id",         "cluster_id", "scope",      "scope_roles",        "scope_name", "expires_at",
-        "max_uses",   "used_count", "created_at", "created_by_user_id", "revoked_at", NULL};
-    static const char *const request[] = {
-        "id",          "cluster_id",       "node_name",           "node_fingerprint",
-        "status",      "reported_facts",   "reported_capabilities", "requested_roles",
-        "address",     "source_address",   "join_token_id",       "created_at",
-        "expires_at",  "reviewed_at",      "reviewed_by_user_id", "approved_node_id",
-        "rejection_reason", NULL};
-    static const char *const node[] = {
-        "id",                 "name",          "fingerprint",       "enrollment_status",
-        "health_status",      "identity_state", "membership_status", "roles",
-        "capabilities",       "address",       "agent_version",     "certificate_serial",
-        "certificate_not_before", "certificate_not_after", "certificate_expires_at",
-        "joined_at",          "last_seen_at",  "facts",             "authority",
-        NULL};
+        "id",       "cluster_id", "scope",      "scope_roles",        "scope_name", "expires_at",
+        "max_uses", "used_count", "created_at", "created_by_user_id", "revoked_at", NULL};
+    static const char *const request[] = {"id",
+                                          "cluster_id",
+                                          "node_name",
+                                          "node_fingerprint",
+                                          "status",
+                                          "reported_facts",
+                                          "reported_capabilities",
+                                          "requested_roles",
+                                          "address",
+                                          "source_address",
+                                          "join_token_id",
+                                          "created_at",
+                                          "expires_at",
+                                          "reviewed_at",
+                                          "reviewed_by_user_id",
+                                          "approved_node_id",
+                                          "rejection_reason",
+                                          NULL};
+    static const char *const node[] = {"id",
+                                       "name",
+                                       "fingerprint",
+                                       "enrollment_status",
+                                       "health_status",
+                                       "identity_state",
+                                       "membership_status",
+                                       "roles",
+                                       "capabilities",
+                                       "address",
+                                       "agent_version",
+                                       "certificate_serial",
+                                       "certificate_not_before",
+                                       "certificate_not_after",
+                                       "certificate_expires_at",
+                                       "joined_at",
+                                       "last_seen_at",
+                                       "facts",
+                                       "authority",
+                                       NULL};
     static const char *const role[] = {
-        "id",     "cluster_id",          "node_id",     "node_name", "role",           "organization_id",
-        "status", "assigned_by_user_id", "assigned_at", "policy",    "authority_index", NULL};
-    static const char *const authority[] = {"node_id",  "cluster_id", "name",
+        "id",          "cluster_id",      "node_id",         "node_name",
+        "role",        "organization_id", "status",          "assigned_by_user_id",
+        "assigned_at", "policy",          "authority_index", NULL};
+    static const char *const authority[] = {"node_id",  "cluster_id",         "name",
                                             "address",  "issuer_fingerprint", "status",
-                                            "added_at", "removed_at", NULL};
-    static const char *const audit[] = {
-        "seq",        "id",              "cluster_id", "organization_id", "event_type",
-        "actor_kind", "actor_id",        "subject_type", "subject_id",    "high_risk",
-        "details",    "authority_term",  "authority_index", "created_at", "prev_hash",
-        "hash",       NULL};
-    static const char *const term[] = {"cluster_id", "epoch",      "term",     "leader_node_id",
+                                            "added_at", "removed_at",         NULL};
+    static const char *const audit[] = {"seq",
+                                        "id",
+                                        "cluster_id",
+                                        "organization_id",
+                                        "event_type",
+                                        "actor_kind",
+                                        "actor_id",
+                                        "subject_type",
+                                        "subject_id",
+                                        "high_risk",
+                                        "details",
+                                        "authority_term",
+                                        "authority_index",
+                                        "created_at",
+                                        "prev_hash",
+                                        "hash",
+                                        NULL};
+    static const char *const term[] = {"cluster_id",  "epoch",      "term",     "leader_node_id",
                                        "leader_name", "started_at", "ended_at", NULL};
-    static const char *const membership[] = {"cluster_id", "node_id", "node_name",
+    static const char *const membership[] = {"cluster_id",        "node_id",   "node_name",
                                              "membership_status", "joined_at", "last_seen_at",
-                                             "group_id", NULL};
+                                             "group_id",          NULL};
     static const struct {
         const char *kind;
         const char *const *keys;
         uint32_t count;
     } cases[] = {
-        {"tokens", token, 3},     {"requests", request, 3}, {"nodes", node, 3},
-        {"roles", role, 3},       {"authorities", authority, 2}, {"audit", audit, 0},
-        {"terms", term, 1},       {"memberships", membership, 3},
+        {"tokens", token, 3}, {"requests", request, 3},       {"nodes", node, 3},
+        {"roles", role, 3},   {"authorities", authority, 2},  {"audit", audit, 0},
+        {"terms", term, 1},   {"memberships", membership, 3},
     };
     struct fsm_world w;
     make_things(&w);
@@ -269,9 +307,9 @@ static void test_name_means_the_enrolled_node_when_a_revoked_one_had_it(void **s
     struct fsm_world w;
     make_things(&w);
     struct uuid old = fsm_make_node(&w, 20, "edge");
-    assert_int_equal(fsm_do(&w, CMD_NODE_REVOKE,
-                            &(struct node_revoke){.node_id = old, .reason = blob_str("x")}),
-                     0);
+    assert_int_equal(
+        fsm_do(&w, CMD_NODE_REVOKE, &(struct node_revoke){.node_id = old, .reason = blob_str("x")}),
+        0);
     struct answer a = ask(&w, "nodes", (struct query_args){.id = "edge"});
     assert_string_equal(text(buf_blob(&a.doc), "enrollment_status"), "revoked");
     buf_fini(&a.doc);

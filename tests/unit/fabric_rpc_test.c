@@ -313,6 +313,12 @@ static void test_second_frame_on_a_request_is_refused_and_harms_nobody(void **st
     buf_fini(&o.body);
 }
 
+static void add_lost(void *data, const struct fabric_session_info *info)
+{
+    assert_true(info->rtt_us > 0);
+    *(uint64_t *)data += info->packets_lost;
+}
+
 /* Calls over a path that loses a twentieth of all packets, both ways. */
 static void test_calls_survive_packet_loss(void **state)
 {
@@ -336,6 +342,9 @@ static void test_calls_survive_packet_loss(void **state)
     }
     free(body);
     free(o);
+    uint64_t lost = 0;
+    fabric_sessions(p->b->f, add_lost, &lost);
+    assert_true(lost > 0);
 }
 
 static void test_closing_ends_calls_as_canceled(void **state)

@@ -429,6 +429,40 @@ static void test_every_changed_bit_of_a_chain_is_refused(void **state)
     assert_verifies(w, 0);
 }
 
+/* A CA that was verified once is remembered for the root that signed it and for no other, in the very
+ * bytes that were verified. */
+static void test_remembered_issuer_counts_under_its_root_only(void **state)
+{
+    struct world *w = *state;
+    struct pki_identity id;
+    struct test_ca twin;
+    struct buf leaf;
+    test_ca_init(&twin, 1, 2);
+    struct pki_cert spec = test_leaf_spec(&twin, 3, w->key);
+    test_issue(&twin, &spec, &leaf);
+    assert_int_equal(pki_trust_set_root(w->trust, buf_blob(&twin.root_der), NULL), 0);
+    assert_int_equal(verify(w->trust, &leaf, &twin, false, TEST_NOW_MS, &id), 0);
+    assert_int_equal(pki_trust_set_root(w->trust, buf_blob(&w->ca.root_der), NULL), 0);
+    assert_int_equal(verify(w->trust, &leaf, &twin, false, TEST_NOW_MS, &id), -ERR_BAD_SIGNATURE);
+    assert_verifies(w, 0);
+    w->ca.issuer_der.data[w->ca.issuer_der.len - 1] ^= 1;
+    assert_verifies(w, -ERR_BAD_SIGNATURE);
+    w->ca.issuer_der.data[w->ca.issuer_der.len - 1] ^= 1;
+    buf_fini(&leaf);
+    test_ca_fini(&twin);
+    /* More of them than are remembered. */
+    for (uint8_t i = 0; i < 40; i++) {
+        struct test_ca other;
+        test_ca_init_second(&other, &w->ca, (uint8_t)(10 + i));
+        spec = test_leaf_spec(&other, 3, w->key);
+        test_issue(&other, &spec, &leaf);
+        assert_int_equal(verify(w->trust, &leaf, &other, false, TEST_NOW_MS, &id), 0);
+        buf_fini(&leaf);
+        test_ca_fini(&other);
+    }
+    assert_verifies(w, 0);
+}
+
 static void test_nothing_is_believed_without_a_root(void **state)
 {
     struct world *w = *state;
@@ -504,6 +538,7 @@ int main(void)
         WORLD_TEST(test_certificates_out_of_place_are_refused),
         WORLD_TEST(test_issuing_ca_cannot_make_a_ca),
         WORLD_TEST(test_every_changed_bit_of_a_chain_is_refused),
+        WORLD_TEST(test_remembered_issuer_counts_under_its_root_only),
         WORLD_TEST(test_nothing_is_believed_without_a_root),
         WORLD_TEST(test_pinned_root_must_be_shown_and_match),
         WORLD_TEST(test_what_is_no_root_is_not_taken_as_one),
