@@ -127,6 +127,7 @@ static void in(void *data, raft_id from, const struct raft_digest *d)
         return;
     }
     if (memcmp(ours, d->applied, sizeof ours) == 0) {
+        p->contradicts = false; /* it took a good state meanwhile */
         if (d->applied_index > p->agreed_index) {
             p->agreed_index = d->applied_index;
             publish(c);

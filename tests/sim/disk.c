@@ -227,6 +227,7 @@ void disk_event(struct disk *d, uint32_t generation)
     void *data = op->data;
     op_free(op);
     if (cb != NULL) {
+        faults_durable(&d->w->nodes[d->node], 1);
         cb(data, rc);
     }
 }
@@ -330,6 +331,7 @@ static int op_set_vote(struct raft_store *s, uint64_t vote, struct errmsg *em)
 {
     (void)em;
     of(s)->vote = vote;
+    faults_durable(&of(s)->w->nodes[of(s)->node], 30);
     return 0;
 }
 

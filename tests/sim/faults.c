@@ -94,12 +94,10 @@ static void one_fault(struct world *w)
     w->stats.faults++;
     switch (between(w, 0, 9)) {
         case 0:
-        case 1:
             crash(w, i);
             break;
+        case 1:
         case 2:
-            cut(w);
-            break;
         case 3:
             cut(w);
             break;
@@ -134,6 +132,15 @@ static void one_fault(struct world *w)
                 }
             }
             break;
+    }
+}
+
+void faults_durable(struct node *n, uint32_t per_mille)
+{
+    struct world *w = n->w;
+    if (w->now_us < w->calm_us && n->up && chance(w, per_mille)) {
+        w->stats.faults++;
+        world_schedule(w, between(w, 0, 3 * MS), EV_KILL, n->i)->generation = n->generation;
     }
 }
 

@@ -41,6 +41,38 @@ static void deliver_later(struct net_port *p, int to, struct blob bytes)
     }
 }
 
+/* S1, S2: a vote or an acknowledged index is durable before anybody hears of it. Only these two
+ * types are decoded; the type is the third byte of every message. */
+static void check_promise(struct net_port *p, raft_id to, struct blob bytes)
+{
+    const struct disk *d = &p->w->nodes[p->node].disk;
+    struct raft_message m;
+    struct raft_digest digest;
+    if (bytes.len < 3 ||
+        (bytes.data[2] != RAFT_REQUEST_VOTE_RESULT &&
+         bytes.data[2] != RAFT_APPEND_ENTRIES_RESULT) ||
+        raft_msg_decode(bytes, &m, &digest) != 0) {
+        return;
+    }
+    if (m.type == RAFT_REQUEST_VOTE_RESULT) {
+        const struct raft_request_vote_result *v = &m.request_vote_result;
+        if (v->vote_granted && !v->pre_vote && (d->term != v->term || d->vote != to)) {
+            violate(p->w, "S1: node %d sends a vote in term %llu that its disk does not hold",
+                    p->node, v->term);
+        }
+    } else if (m.append_entries_result.rejected == 0) {
+        const struct rec_list *l = &d->durable;
+        uint64_t last = l->count > 0      ? l->first + l->count - 1
+                        : d->snap != NULL ? d->snap->index
+                                          : 0;
+        if (m.append_entries_result.last_log_index > last) {
+            violate(p->w, "S2: node %d says it stored %llu and stored %llu", p->node,
+                    m.append_entries_result.last_log_index, (unsigned long long)last);
+        }
+    }
+    raft_msg_release(&m);
+}
+
 static void op_send(struct raft_net *n, raft_id id, struct blob bytes)
 {
     struct net_port *p = of(n);
@@ -49,6 +81,7 @@ static void op_send(struct raft_net *n, raft_id id, struct blob bytes)
     if (w->nodes[p->node].disk.failed) {
         violate(w, "S22: node %d speaks after its disk failed", p->node);
     }
+    check_promise(p, id, bytes);
     if (to < 0 || w->net.cut[p->node][to] || chance(w, w->net.loss)) {
         return;
     }

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 
 #define SIM_NODES_MAX 5
-#define SIM_CLIENTS 6
+#define SIM_CLIENTS 5
 #define HEARTBEAT_MS 50
 #define ELECTION_MS 500
 #define MS 1000ull /* the world counts microseconds */
@@ -127,7 +127,7 @@ struct node {
     int64_t last_time_ms;
 };
 
-enum event_kind { EV_TICK, EV_MSG, EV_DISK, EV_CLIENT, EV_FAULT, EV_START };
+enum event_kind { EV_TICK, EV_MSG, EV_DISK, EV_CLIENT, EV_FAULT, EV_START, EV_KILL };
 struct event {
     uint64_t at_us, seq;
     uint32_t generation;
@@ -231,6 +231,9 @@ void check_fini(struct world *w);
 /* faults.c */
 void faults_schedule(struct world *w);
 void faults_event(struct world *w);
+/* Something became durable on this node: a moment to kill it, with this chance in 1000, and start it
+ * again so soon that what was said to it before still arrives. */
+void faults_durable(struct node *n, uint32_t per_mille);
 
 /* client.c */
 void clients_new(struct world *w);

@@ -309,6 +309,12 @@ static void dispatch(struct world *w, struct event *e)
         case EV_FAULT:
             faults_event(w);
             break;
+        case EV_KILL:
+            if (n->up && e->generation == n->generation && w->now_us < w->calm_us) {
+                node_crash(n);
+                (void)world_schedule(w, between(w, 1 * MS, 30 * MS), EV_START, n->i);
+            }
+            break;
         case EV_START:
             n->broken = false;
             disk_repair(&n->disk);
@@ -386,7 +392,7 @@ static void write_first_log(struct world *w)
 
 void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
 {
-    static const uint32_t thresholds[] = {40, 120, 400};
+    static const uint32_t thresholds[] = {60, 150, 500};
     static const uint32_t trailings[] = {8, 64, 2048};
     *w = (struct world){.seed = seed};
     prng_seed(&w->rng, seed * 2 + 1);
