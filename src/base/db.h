@@ -57,10 +57,10 @@ int db_run(struct db_stmt *st);
 /* Rows changed by the last db_run. */
 int64_t db_changes(struct db *db);
 
-int64_t db_col_int(struct db_stmt *st, const char *column); /* NULL reads as 0 */
-const char *db_col_text(struct db_stmt *st, const char *column); /* NULL reads as "" */
-struct blob db_col_blob(struct db_stmt *st, const char *column);
-bool db_col_is_null(struct db_stmt *st, const char *column);
+int64_t db_col_int(struct db_stmt *st, const char *name); /* NULL reads as 0 */
+const char *db_col_text(struct db_stmt *st, const char *name); /* NULL reads as "" */
+struct blob db_col_blob(struct db_stmt *st, const char *name);
+bool db_col_is_null(struct db_stmt *st, const char *name);
 /* For generic readers: the row as it is. */
 sqlite3_stmt *db_stmt_handle(struct db_stmt *st);
 
