@@ -97,16 +97,7 @@ static void env_defer(void *data, void (*cb)(void *arg), void *arg)
     struct deferred *d = xcalloc(1, sizeof *d);
     d->cb = cb;
     d->arg = arg;
-    /* Order is kept: each new one goes to the end. */
-    struct deferred *last = LIST_FIRST(&a->deferred);
-    if (last == NULL) {
-        LIST_INSERT_HEAD(&a->deferred, d, link);
-    } else {
-        while (LIST_NEXT(last, link) != NULL) {
-            last = LIST_NEXT(last, link);
-        }
-        LIST_INSERT_AFTER(last, d, link);
-    }
+    STAILQ_INSERT_TAIL(&a->deferred, d, link);
     env_want_flush(a);
 }
 
@@ -168,15 +159,11 @@ static void follow_state(struct authority *a)
 static void run_deferred(struct authority *a)
 {
     /* Only those queued before this turn: one that queues another waits for the next. */
-    LIST_HEAD(, deferred) now = LIST_HEAD_INITIALIZER(now);
-    struct deferred *d = LIST_FIRST(&a->deferred);
-    if (d != NULL) {
-        LIST_FIRST(&now) = d;
-        d->link.le_prev = &LIST_FIRST(&now);
-        LIST_INIT(&a->deferred);
-    }
-    while ((d = LIST_FIRST(&now)) != NULL) {
-        LIST_REMOVE(d, link);
+    struct deferred_list now = STAILQ_HEAD_INITIALIZER(now);
+    STAILQ_CONCAT(&now, &a->deferred);
+    while (!STAILQ_EMPTY(&now)) {
+        struct deferred *d = STAILQ_FIRST(&now);
+        STAILQ_REMOVE_HEAD(&now, link);
         d->cb(d->arg);
         free(d);
     }
@@ -381,6 +368,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     buf_init(&a->leaf_issuer_der, CERT_DER_MAX);
     buf_init(&a->root_der, CERT_DER_MAX);
     a->last_expire_ms = clock_wall_ms();
+    STAILQ_INIT(&a->deferred);
     raft_net_fabric_init(&a->net, a);
     a->io_env = (struct raft_io_env){.data = a,
                                      .mono_ms = env_mono_ms,

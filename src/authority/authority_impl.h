@@ -62,6 +62,14 @@ struct live_node {
     UT_hash_handle hh;
 };
 
+/* Work for the end of this loop turn, in order. */
+struct deferred {
+    void (*cb)(void *arg);
+    void *arg;
+    STAILQ_ENTRY(deferred) link;
+};
+STAILQ_HEAD(deferred_list, deferred);
+
 struct authority {
     struct authority_config cfg;
     char *dir;
@@ -95,7 +103,7 @@ struct authority {
     struct core_change change;
 
     LIST_HEAD(, pending_call) calls;
-    LIST_HEAD(, deferred) deferred;
+    struct deferred_list deferred;
     uint32_t denied_budget; /* JOIN_DENIED audit rows still allowed in this window */
     int64_t denied_window_ms;
 
@@ -103,12 +111,6 @@ struct authority {
     int open_handles;
     void (*close_cb)(void *data);
     void *close_data;
-};
-
-struct deferred {
-    void (*cb)(void *arg);
-    void *arg;
-    LIST_ENTRY(deferred) link;
 };
 
 static inline struct db *state_db(const struct authority *a)
