@@ -38,8 +38,11 @@ CREATE TABLE nodes (
     update_state TEXT,
     facts TEXT,
     test_telemetry INTEGER NOT NULL DEFAULT 0,
-    address TEXT
+    address TEXT,
+    -- The last index that changed what this node's own signed snapshot says.
+    config_index INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE INDEX nodes_by_config_index ON nodes (config_index);
 -- A revoked node keeps its name in the list; another may take it over.
 CREATE UNIQUE INDEX nodes_by_name ON nodes (name) WHERE enrollment_status = 'enrolled';
 CREATE INDEX nodes_by_any_name ON nodes (name);

@@ -144,16 +144,32 @@ static void follow_state(struct authority *a)
 {
     struct fsm_position pos;
     fsm_position(a->fsm, &pos);
-    if (pos.config_index != a->config_seen) {
+    bool everybody = pos.config_index != a->config_seen;
+    if (everybody) {
         a->config_seen = pos.config_index;
+        a->push_wanted = true;
         load_root(a);
         raft_net_refresh(a);
-        if (a->cfg.config_changed != NULL) {
-            a->cfg.config_changed(a->cfg.data);
-        }
     }
     push_changed(a);
-    enroll_applied(a);
+    if ((everybody || a->self_changed) && a->cfg.config_changed != NULL) {
+        a->self_changed = false;
+        a->cfg.config_changed(a->cfg.data);
+    }
+    if (a->joins_dirty) {
+        a->joins_dirty = false;
+        enroll_applied(a);
+    }
+}
+
+/* Row changes of the entry being applied: only what saves a look at all who wait. */
+static void on_change(void *data, char op, const char *table, struct blob row)
+{
+    struct authority *a = data;
+    (void)row;
+    if (op == 'U' && strcmp(table, "node_join_requests") == 0) {
+        a->joins_dirty = true;
+    }
 }
 
 static void run_deferred(struct authority *a)
@@ -389,6 +405,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
         rc = fsm_new(&a->fsm, em);
     }
     if (rc == 0) {
+        fsm_on_change(a->fsm, on_change, a);
         rc = raft_log_open(config->loop, log_path, &a->store, em);
     }
     free(log_path);

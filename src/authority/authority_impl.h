@@ -36,6 +36,7 @@ struct subscriber {
     struct fabric_stream *stream;
     struct uuid node_id;
     uint64_t held_version; /* what it has, as far as we know */
+    uint64_t node_config;  /* last change of its own part */
     int64_t sent_at_ms;
     LIST_ENTRY(subscriber) link;
 };
@@ -91,7 +92,11 @@ struct authority {
     uv_idle_t spin;      /* keeps the loop from blocking while a flush is wanted */
     bool flush_wanted;
     bool applied_dirty;  /* entries were applied since the last flush */
-    uint64_t config_seen; /* config_index that subscribers, directory and daemon know of */
+    bool joins_dirty;     /* a join request was decided since the last flush */
+    bool push_wanted;     /* some subscriber may be due */
+    bool self_changed;    /* our own part of the configuration changed */
+    uint64_t config_seen; /* config_index that directory and daemon know of */
+    uint64_t node_config_seen;
     uint64_t last_reconcile_ms;
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;

@@ -38,7 +38,8 @@ struct fsm_position {
     uint64_t epoch, term, index;
     int64_t time_ms;       /* highest stamp applied; a proposer uses max(this, its clock) */
     uint8_t digest[32];    /* chain over all row changes: equal at equal index on every authority */
-    uint64_t config_index; /* last index that changed what some node's snapshot says */
+    uint64_t config_index; /* last index that changed what every node's snapshot says (who decides,
+                              who is banned); nodes.config_index is the same for one node's own */
     uint64_t audit_seq;
     uint8_t audit_head[32];
 };

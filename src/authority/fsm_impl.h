@@ -72,8 +72,11 @@ struct fsm_ctx {
     bool savepoints;
     bool refused;
     char detail[256];
-    bool config_changed;
+    bool config_changed; /* for every node; see fsm_node_config */
 };
+
+/* What one node's own snapshot says changed: its roles, its name. */
+int fsm_node_config(struct fsm_ctx *x, const char *node_id);
 
 /* A refusal: the command's result is rc with this text, its changes are undone. Returns rc. Any
  * other negative rc of a handler means that the entry cannot be applied at all. */

@@ -365,7 +365,9 @@ static int admit(struct fsm_ctx *x, const struct request *q, const char *node_id
     if (rc == 0) {
         rc = fsm_audit_cert(x, "certificate_issued", node_id, cert);
     }
-    x->config_changed = true;
+    if (rc == 0) {
+        rc = fsm_node_config(x, node_id);
+    }
     return rc;
 }
 

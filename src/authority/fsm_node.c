@@ -28,6 +28,14 @@ int fsm_node_insert(struct fsm_ctx *x, const struct fsm_new_node *n)
     return db_run(st);
 }
 
+int fsm_node_config(struct fsm_ctx *x, const char *node_id)
+{
+    struct db_stmt *st = db_prepare(x->db, "UPDATE nodes SET config_index = ? WHERE id = ?");
+    db_bind_int(st, (int64_t)x->index);
+    db_bind_text(st, node_id);
+    return db_run(st);
+}
+
 int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b)
 {
     struct fsm_node n;
@@ -43,7 +51,11 @@ int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b)
     db_bind_text(st, n.id);
     rc = db_run(st);
     if (rc == 0) {
-        x->config_changed = true;
+        rc = fsm_node_config(x, n.id);
+    }
+    if (rc == 0) {
+        /* Everybody is told the names of the authorities. */
+        x->config_changed = x->config_changed || n.authority[0] != '\0';
         struct fsm_json j;
         fsm_json_begin(&j);
         fsm_json_text(&j, "old_name", n.name);
@@ -112,7 +124,6 @@ int fsm_node_remove(struct fsm_ctx *x, const struct node_remove *b)
         rc = db_run(st);
     }
     if (rc == 0) {
-        x->config_changed = true;
         rc = fsm_audit_simple(x, "node_removed", "node", n.id, "name", blob_str(n.name));
     }
     return rc;
@@ -253,10 +264,10 @@ static int write_seen(struct fsm_ctx *x, const struct node_health *b, const char
 
 static int write_address(struct fsm_ctx *x, const struct node_health *b, const struct fsm_node *n)
 {
-    x->config_changed = true;
     if (n->authority[0] == '\0') {
         return 0;
     }
+    x->config_changed = true;
     struct db_stmt *st = db_prepare(x->db,
                                     "UPDATE cluster_authorities SET address = ? WHERE node_id = ?"
                                     " AND status <> 'removed'");

@@ -88,7 +88,9 @@ int fsm_role_assign(struct fsm_ctx *x, const struct role_assign *b)
                              b->policy);
     }
     if (rc == 0) {
-        x->config_changed = true;
+        rc = fsm_node_config(x, n.id);
+    }
+    if (rc == 0) {
         rc = audit_role(x, "role_assigned", n.id, b->role, b->organization_id);
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_ROLE " WHERE a.id = ?", id);
@@ -132,7 +134,9 @@ int fsm_role_unassign(struct fsm_ctx *x, const struct role_unassign *b)
     db_bind_text(st, id);
     rc = db_run(st);
     if (rc == 0) {
-        x->config_changed = true;
+        rc = fsm_node_config(x, n.id);
+    }
+    if (rc == 0) {
         rc = audit_role(x, "role_removed", n.id, b->role, b->organization_id);
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_ROLE " WHERE a.id = ?", id);

@@ -1,8 +1,9 @@
 /* Signed snapshots: what each node may know, cut from applied state, signed by this authority, and
  * pushed to those who subscribed (DESIGN section 6).
  *
- * The content is a function of the state alone, so a snapshot is sent only when config_index has
- * moved past what the node holds, or at half of its life. */
+ * The content is a function of the state alone, so a snapshot is sent only when the cluster's or the
+ * node's own config_index has moved past what the node holds, or at half of its life: a role given to
+ * one node costs one snapshot, not one for each. */
 #include "authority/authority_impl.h"
 
 #include "base/log.h"
@@ -221,7 +222,7 @@ static bool is_due(const struct authority *a, const struct subscriber *s,
     if (pos->index <= s->held_version) {
         return false; /* it is ahead of us: another authority told it more */
     }
-    return pos->config_index > s->held_version ||
+    return pos->config_index > s->held_version || s->node_config > s->held_version ||
            authority_now_ms(a) - s->sent_at_ms >= REFRESH_MS;
 }
 
@@ -244,28 +245,74 @@ static void push(struct authority *a, struct subscriber *s, uint64_t index)
     buf_fini(&bytes);
 }
 
-void push_changed(struct authority *a)
+/* Nodes whose own part changed since the last look. */
+static void note_changed_nodes(struct authority *a)
 {
-    struct fsm_position pos;
-    fsm_position(a->fsm, &pos);
-    unsigned sent = 0;
-    struct subscriber *s;
-    LIST_FOREACH(s, &a->subscribers, link)
-    {
-        if (is_due(a, s, &pos)) {
-            push(a, s, pos.index);
-            if (++sent == PUSHES_PER_TURN) {
-                a->core_env.want_flush(a); /* the rest on the next turn */
-                a->applied_dirty = true;
-                return;
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT id, config_index FROM nodes WHERE config_index > ?"
+                                " ORDER BY config_index");
+    db_bind_int(st, (int64_t)a->node_config_seen);
+    while (db_step(st) == 1) {
+        struct uuid id;
+        struct subscriber *s;
+        a->node_config_seen = (uint64_t)db_col_int(st, "config_index");
+        if (uuid_parse(db_col_text(st, "id"), &id) != 0) {
+            continue;
+        }
+        a->push_wanted = true;
+        a->self_changed = a->self_changed || uuid_equal(&id, &a->cfg.node_id);
+        LIST_FOREACH(s, &a->subscribers, link)
+        {
+            if (uuid_equal(&s->node_id, &id)) {
+                s->node_config = a->node_config_seen;
             }
         }
     }
+    db_done(st);
 }
 
+void push_changed(struct authority *a)
+{
+    struct fsm_position pos;
+    struct subscriber *s;
+    unsigned sent = 0;
+    note_changed_nodes(a);
+    if (!a->push_wanted) {
+        return;
+    }
+    a->push_wanted = false;
+    fsm_position(a->fsm, &pos);
+    LIST_FOREACH(s, &a->subscribers, link)
+    {
+        if (!is_due(a, s, &pos)) {
+            continue;
+        }
+        if (sent++ == PUSHES_PER_TURN) {
+            a->push_wanted = true; /* the rest on the next turn */
+            a->applied_dirty = true;
+            a->core_env.want_flush(a);
+            return;
+        }
+        push(a, s, pos.index);
+    }
+}
+
+/* Refreshes, and whoever was ahead of us when we last looked. */
 void push_tick(struct authority *a)
 {
+    a->push_wanted = true;
     push_changed(a);
+}
+
+static uint64_t node_config(struct authority *a, const struct uuid *node_id)
+{
+    char id[UUID_TEXT_MAX];
+    uuid_format(node_id, id);
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT config_index FROM nodes WHERE id = ?");
+    db_bind_text(st, id);
+    uint64_t index = db_step(st) == 1 ? (uint64_t)db_col_int(st, "config_index") : 0;
+    db_done(st);
+    return index;
 }
 
 static void sub_frame(struct fabric_stream *stream, void *data, struct blob frame)
@@ -280,6 +327,8 @@ static void sub_frame(struct fabric_stream *stream, void *data, struct blob fram
     /* From another epoch or from nowhere: everything is news. */
     s->held_version = msg.epoch == EPOCH_FIRST ? msg.config_version : 0;
     s->sent_at_ms = authority_now_ms(s->a);
+    s->node_config = node_config(s->a, &s->node_id);
+    s->a->push_wanted = true;
     s->a->applied_dirty = true;
     s->a->core_env.want_flush(s->a);
 }
