@@ -446,9 +446,9 @@ int agent_open(const struct agent_config *config, struct agent **ret, struct err
     }
     if (rc == 0) {
         struct uuid good = last_authority(a);
-        uplink_init(&a->uplink, config->heartbeat_ms != 0 ? config->heartbeat_ms
-                                                          : HEARTBEAT_DEFAULT_MS,
-                    &good, agent_mono_ms());
+        uplink_init(&a->uplink,
+                    config->heartbeat_ms != 0 ? config->heartbeat_ms : HEARTBEAT_DEFAULT_MS, &good,
+                    agent_mono_ms());
         rc = apply_stored(a, em);
     }
     if (rc != 0) {

@@ -17,7 +17,7 @@ struct agent;
 
 struct agent_config {
     uv_loop_t *loop;
-    struct fabric *fabric;  /* identity already set */
+    struct fabric *fabric; /* identity already set */
     struct member *member;
     struct pki_trust *trust; /* the agent bans what snapshots revoke, then fabric_recheck */
     uint32_t heartbeat_ms;   /* 0 = 15000 until the authority says otherwise */

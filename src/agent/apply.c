@@ -74,8 +74,8 @@ int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *
     if (rc != 0) {
         return rc;
     }
-    rc = member_save_snapshot(a->member, signed_snapshot, cfg->body.epoch,
-                              cfg->body.config_version, expect.now_ms, em);
+    rc = member_save_snapshot(a->member, signed_snapshot, cfg->body.epoch, cfg->body.config_version,
+                              expect.now_ms, em);
     if (rc != 0) {
         /* A full disk must not keep a revoked node's sessions alive (S9). */
         ban_revoked(a, cfg);

@@ -278,7 +278,8 @@ static int check_scopes(const struct snapshot_body *body, struct errmsg *em)
         bool is_authority = blob_equal(scope, blob_str("authority")) &&
                             find_authority(body, &body->node_id, &self);
         if (r.err != 0 || (!is_node && !is_authority && !has_role(body, scope))) {
-            return errmsg_set(em, -ERR_SCOPE, "snapshot has a scope that this node has no claim to");
+            return errmsg_set(em, -ERR_SCOPE,
+                              "snapshot has a scope that this node has no claim to");
         }
         node = node || is_node;
     }

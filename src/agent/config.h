@@ -18,7 +18,7 @@ struct config_expect {
      * as a refresh of `held`. */
     uint64_t epoch, version;
     const struct config *held; /* may be NULL. A refresh says the same and was issued later. */
-    bool again; /* re-reading the stored one at start */
+    bool again;                /* re-reading the stored one at start */
     bool allow_expired; /* at offline start: kept, but the node is degraded. The signer's chain is
                            then checked at the time of issue, for it ends in time too. */
     int64_t now_ms;

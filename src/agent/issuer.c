@@ -74,8 +74,8 @@ static int make_leaf(struct member *m, const struct pki_key *issuer_key, struct 
     return rc;
 }
 
-static int verify_own(const struct member *m, const struct pki_trust *t,
-                      const struct blob chain[3], int64_t now_ms, struct errmsg *em)
+static int verify_own(const struct member *m, const struct pki_trust *t, const struct blob chain[3],
+                      int64_t now_ms, struct errmsg *em)
 {
     struct pki_identity id;
     int rc = pki_chain_verify(t, chain, 3, now_ms, &id, em);

@@ -105,8 +105,7 @@ static void attempt_failed(struct join *j, int rc)
     } else if (verdict != 0) {
         struct errmsg why = *j->em;
         end(j, errmsg_set(j->em, verdict, "no authority of the token's cluster at %s: %s",
-                          j->token.addresses,
-                          why.text[0] != '\0' ? why.text : err_text(verdict)));
+                          j->token.addresses, why.text[0] != '\0' ? why.text : err_text(verdict)));
     } else {
         wake(j, backoff_delay_ms(j->rounds++, RETRY_MIN_MS, RETRY_MAX_MS, rng_u64()));
     }
@@ -248,9 +247,10 @@ static void on_deadline(uv_timer_t *timer)
 {
     struct join *j = container_of(timer, struct join, deadline);
     if (!j->over) {
-        end(j, errmsg_set(j->em, -ERR_TIMEOUT,
-                          j->acked ? "not decided yet: the request stays pending, run rap join again"
-                                   : "no authority answered in time"));
+        end(j,
+            errmsg_set(j->em, -ERR_TIMEOUT,
+                       j->acked ? "not decided yet: the request stays pending, run rap join again"
+                                : "no authority answered in time"));
     }
 }
 

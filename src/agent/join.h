@@ -12,8 +12,8 @@ struct join_options {
     size_t token_len;
     const char *listen, *advertise, *name; /* advertise, name may be NULL (name: host name) */
     const char *const *roles;              /* requested; NULL-terminated or NULL */
-    bool wait;           /* false: return once the request is pending */
-    uint32_t timeout_ms; /* 0 = until decided */
+    bool wait;                             /* false: return once the request is pending */
+    uint32_t timeout_ms;                   /* 0 = until decided */
     void *data;
     /* Progress for people: the fingerprint and the join id are known from JOIN_SUBMITTED on. */
     void (*progress)(void *data, enum join_event ev, const char *fingerprint_hex,

@@ -58,8 +58,8 @@ static const char *wanted_name(const struct join_options *o, char buf[NAME_MAX_B
     return buf;
 }
 
-static int create(const struct join_options *o, const struct join_token *token,
-                  struct member **ret, struct errmsg *em)
+static int create(const struct join_options *o, const struct join_token *token, struct member **ret,
+                  struct errmsg *em)
 {
     char name[NAME_MAX_BYTES + 1];
     const struct member_settings s = {
@@ -117,7 +117,8 @@ static int resume(const struct join_options *o, struct member *m, const struct j
     if (found == FOUND_OTHER) {
         if (join_is_acked(m)) {
             rc = errmsg_set(em, -ERR_CONFLICT,
-                            "a join with another token is pending: finish it, or remove %s", m->dir);
+                            "a join with another token is pending: finish it, or remove %s",
+                            m->dir);
             member_free(m);
             return rc;
         }
@@ -201,8 +202,7 @@ bool join_is_acked(struct member *m)
     return rc == 0;
 }
 
-static int put_roles(const char *const *roles, struct buf *raw, uint32_t *count,
-                     struct errmsg *em)
+static int put_roles(const char *const *roles, struct buf *raw, uint32_t *count, struct errmsg *em)
 {
     struct mp_writer w;
     mp_writer_init(&w, raw);
@@ -219,8 +219,7 @@ static int put_roles(const char *const *roles, struct buf *raw, uint32_t *count,
 /* The secret's place is kept with zeros: node.db never holds it. */
 static const uint8_t no_secret[32];
 
-static int build(const struct join_options *o, struct member *m, struct buf *out,
-                 struct errmsg *em)
+static int build(const struct join_options *o, struct member *m, struct buf *out, struct errmsg *em)
 {
     struct buf csr;
     struct buf facts;

@@ -367,8 +367,8 @@ bool member_is_pending(const struct member *m)
 
 int member_discard(struct member *m, struct errmsg *em)
 {
-    static const char *const files[] = {"node.db", "node.db-wal", "node.db-journal", "join.token",
-                                        "node.crt", "node.key"};
+    static const char *const files[] = {"node.db",    "node.db-wal", "node.db-journal",
+                                        "join.token", "node.crt",    "node.key"};
     int rc = 0;
     if (!member_is_pending(m)) {
         rc = errmsg_set(em, -ERR_CONFLICT, "the membership in %s is not a pending one",

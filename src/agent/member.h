@@ -30,8 +30,8 @@
 
 struct member {
     char *data_dir;
-    char *dir;   /* <data-dir>/member */
-    int lock_fd; /* <data-dir>/lock, held while the member is open */
+    char *dir;     /* <data-dir>/member */
+    int lock_fd;   /* <data-dir>/lock, held while the member is open */
     struct db *db; /* node.db, open while the member is */
     /* From settings in node.db: */
     struct uuid cluster_id;

@@ -24,8 +24,9 @@ int member_get(struct member *m, const char *key, struct buf *ret)
 
 int member_put(struct member *m, const char *key, struct blob value, struct errmsg *em)
 {
-    struct db_stmt *st = db_prepare(m->db, "INSERT INTO settings (key, value) VALUES (?, ?) "
-                                           "ON CONFLICT (key) DO UPDATE SET value = excluded.value");
+    struct db_stmt *st = db_prepare(m->db,
+                                    "INSERT INTO settings (key, value) VALUES (?, ?) "
+                                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value");
     db_bind_text(st, key);
     db_bind_blob(st, value);
     return db_error(m, db_run(st), em);
@@ -41,11 +42,11 @@ int member_drop(struct member *m, const char *key, struct errmsg *em)
 int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t epoch,
                          uint64_t config_version, int64_t now_ms, struct errmsg *em)
 {
-    struct db_stmt *st =
-        db_prepare(m->db, "INSERT INTO snapshot (id, epoch, config_version, received_at, signed) "
-                          "VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                          "epoch = excluded.epoch, config_version = excluded.config_version, "
-                          "received_at = excluded.received_at, signed = excluded.signed");
+    struct db_stmt *st = db_prepare(
+        m->db, "INSERT INTO snapshot (id, epoch, config_version, received_at, signed) "
+               "VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+               "epoch = excluded.epoch, config_version = excluded.config_version, "
+               "received_at = excluded.received_at, signed = excluded.signed");
     db_bind_int(st, (int64_t)epoch);
     db_bind_int(st, (int64_t)config_version);
     db_bind_int(st, now_ms);
@@ -56,8 +57,8 @@ int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t
 int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
                          uint64_t *ret_config_version)
 {
-    struct db_stmt *st =
-        db_prepare(m->db, "SELECT epoch, config_version, signed FROM snapshot WHERE id = 1");
+    struct db_stmt *st = db_prepare(
+        m->db, "SELECT epoch, config_version, signed FROM snapshot WHERE id = 1");
     int rc = db_step(st);
     if (rc == 1) {
         struct blob v = db_col_blob(st, "signed");

@@ -191,8 +191,8 @@ static size_t index_of(const struct uplink *u, const struct uuid *id)
     return u->count;
 }
 
-void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t count,
-                            uint64_t now_ms, uint64_t random, struct uplink_todo *todo)
+void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t count, uint64_t now_ms,
+                            uint64_t random, struct uplink_todo *todo)
 {
     CHECK(count <= AUTHORITIES_MAX);
     *todo = (struct uplink_todo){.to = UUID_NIL};
@@ -219,6 +219,5 @@ void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t cou
 
 bool uplink_is_cut_off(const struct uplink *u, uint64_t now_ms)
 {
-    return !u->local &&
-           now_ms - u->contact_ms > (uint64_t)UPLINK_MISSES_DEGRADED * u->interval_ms;
+    return !u->local && now_ms - u->contact_ms > (uint64_t)UPLINK_MISSES_DEGRADED * u->interval_ms;
 }

@@ -34,11 +34,11 @@ struct uplink {
     size_t current;        /* index of the one tried or used */
     struct uuid last_good; /* tried first; nil: none yet */
     bool local;
-    bool barred;           /* our identity was refused */
-    bool in_flight;        /* a heartbeat is out */
+    bool barred;    /* our identity was refused */
+    bool in_flight; /* a heartbeat is out */
     uint32_t interval_ms;
-    uint32_t failures;     /* since the last ACKED */
-    uint32_t misses;       /* heartbeats refused in a row while UP */
+    uint32_t failures; /* since the last ACKED */
+    uint32_t misses;   /* heartbeats refused in a row while UP */
     uint64_t retry_ms, heartbeat_ms, contact_ms;
 };
 
@@ -63,9 +63,9 @@ struct uplink_event {
 
 /* In this order. */
 struct uplink_todo {
-    bool close;      /* drop the stream and the heartbeat that is out */
-    bool open;       /* a stream to `to` */
-    bool heartbeat;  /* to `to` */
+    bool close;     /* drop the stream and the heartbeat that is out */
+    bool open;      /* a stream to `to` */
+    bool heartbeat; /* to `to` */
     struct uuid to;
     uint64_t wake_ms; /* TICK then at the latest; 0 = nothing to wait for */
 };
@@ -73,8 +73,8 @@ struct uplink_todo {
 void uplink_init(struct uplink *u, uint32_t interval_ms, const struct uuid *last_good,
                  uint64_t now_ms);
 /* The authorities other than this node, as the snapshot lists them. */
-void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t count,
-                            uint64_t now_ms, uint64_t random, struct uplink_todo *todo);
+void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t count, uint64_t now_ms,
+                            uint64_t random, struct uplink_todo *todo);
 void uplink_step(struct uplink *u, const struct uplink_event *ev, struct uplink_todo *todo);
 /* No authority acknowledged anything for UPLINK_MISSES_DEGRADED heartbeats. */
 bool uplink_is_cut_off(const struct uplink *u, uint64_t now_ms);

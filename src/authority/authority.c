@@ -220,9 +220,8 @@ static void expire_joins(struct authority *a)
     if (now_ms - a->last_expire_ms < EXPIRE_EVERY_MS) {
         return;
     }
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT count(*) AS n FROM node_join_requests"
-                                " WHERE status = 'pending' AND expires_at <= ?");
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT count(*) AS n FROM node_join_requests"
+                                                 " WHERE status = 'pending' AND expires_at <= ?");
     db_bind_int(st, now_ms);
     bool due = db_step(st) == 1 && db_col_int(st, "n") > 0;
     db_done(st);
@@ -371,8 +370,7 @@ static void destroy(struct authority *a)
     free(a);
 }
 
-int authority_open(const struct authority_config *config, struct authority **ret,
-                   struct errmsg *em)
+int authority_open(const struct authority_config *config, struct authority **ret, struct errmsg *em)
 {
     struct authority *a = xcalloc(1, sizeof *a);
     a->cfg = *config;

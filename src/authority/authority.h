@@ -13,8 +13,8 @@ struct authority_config {
     struct fabric *fabric;
     const struct pki_trust *trust;
     struct uuid cluster_id, node_id;
-    const char *dir; /* holds issuer.key, issuer.crt, raft.db */
-    const struct pki_key *node_key; /* signs snapshots; must outlive the authority */
+    const char *dir;                    /* holds issuer.key, issuer.crt, raft.db */
+    const struct pki_key *node_key;     /* signs snapshots; must outlive the authority */
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = 50, 500 */
     uint32_t agent_heartbeat_ms;        /* what nodes are told; 0 = 15000 */
     void *data;
@@ -61,7 +61,7 @@ struct authority_state {
     const char *state;     /* healthy, no_quorum, recovering (state not loaded yet) */
     const char *raft_role; /* leader, follower, candidate */
     bool quorum;
-    bool member; /* the applied state lists this node as an authority */
+    bool member;        /* the applied state lists this node as an authority */
     struct uuid leader; /* nil: unknown */
     uint64_t epoch, term, index, commit_index;
     unsigned voters, seen, needed;

@@ -58,7 +58,7 @@ LIST_HEAD(enrolling_list, enrolling);
 /* --- live health on the leader (health.c) --- */
 struct live_node {
     struct uuid node_id;
-    int64_t seen_ms; /* wall clock */
+    int64_t seen_ms;    /* wall clock */
     char committed[16]; /* health last proposed */
     UT_hash_handle hh;
 };
@@ -75,9 +75,9 @@ struct authority {
     struct authority_config cfg;
     char *dir;
     struct pki_key *issuer_key;
-    struct buf issuer_der;  /* our issuing CA */
+    struct buf issuer_der;                /* our issuing CA */
     struct buf leaf_der, leaf_issuer_der; /* what signs snapshots */
-    struct buf root_der;    /* of the cluster, from applied state */
+    struct buf root_der;                  /* of the cluster, from applied state */
 
     struct raft_store *store;
     struct raft_net_fabric net;
@@ -88,10 +88,10 @@ struct authority {
     struct fsm *fsm;
 
     uv_timer_t tick;
-    uv_prepare_t flush;  /* end of each loop turn: core_flush and what waits for applied state */
-    uv_idle_t spin;      /* keeps the loop from blocking while a flush is wanted */
+    uv_prepare_t flush; /* end of each loop turn: core_flush and what waits for applied state */
+    uv_idle_t spin;     /* keeps the loop from blocking while a flush is wanted */
     bool flush_wanted;
-    bool applied_dirty;  /* entries were applied since the last flush */
+    bool applied_dirty;   /* entries were applied since the last flush */
     bool joins_dirty;     /* a join request was decided since the last flush */
     bool push_wanted;     /* some subscriber may be due */
     bool self_changed;    /* our own part of the configuration changed */

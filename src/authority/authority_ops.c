@@ -246,7 +246,8 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
     if (after.live < after.voters / 2 + 1) {
         return errmsg_set(em, -ERR_LAST_VOTER,
                           "only %u of the %u remaining authorities can be reached: bring one back "
-                          "first", after.live, after.voters);
+                          "first",
+                          after.live, after.voters);
     }
     if (uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */

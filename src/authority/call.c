@@ -146,8 +146,7 @@ int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service
     return rc;
 }
 
-static int forward(struct pending_call *pc, const char *method, struct blob args,
-                   fabric_call_cb cb)
+static int forward(struct pending_call *pc, const char *method, struct blob args, fabric_call_cb cb)
 {
     struct core_status s;
     core_status(pc->a->core, &s);
@@ -284,9 +283,9 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
     struct buf first;
     buf_init(&first, CALL_DOC_MAX);
     int first_rc;
-    if (!pc->dry_run && fsm_find_result(a->fsm, &pc->request_id,
-                                        blob_of(pc->request_hash, sizeof pc->request_hash),
-                                        &first_rc, &first)) {
+    if (!pc->dry_run &&
+        fsm_find_result(a->fsm, &pc->request_id, blob_of(pc->request_hash, sizeof pc->request_hash),
+                        &first_rc, &first)) {
         call_answer(pc, first_rc, buf_blob(&first));
         buf_fini(&first);
         return;
@@ -464,7 +463,8 @@ void call_cancel_all(struct authority *a)
 static void tick(struct pending_call *pc, const struct core_status *s, uint64_t now)
 {
     if (now >= pc->deadline_ms) {
-        pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED || pc->state == CALL_FORWARDED;
+        pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED ||
+                         pc->state == CALL_FORWARDED;
         answer_no_quorum(pc);
     } else if (pc->state == CALL_WAIT_LEADER && s->leader != 0 && s->quorum) {
         begin(pc);
@@ -559,8 +559,7 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
 
 void call_serve(struct authority *a)
 {
-    fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "op",
-                                                         .flags = FABRIC_SVC_AUTHORITY,
-                                                         .data = a,
-                                                         .request = on_op});
+    fabric_serve(a->cfg.fabric,
+                 &(struct fabric_service){
+                     .name = "op", .flags = FABRIC_SVC_AUTHORITY, .data = a, .request = on_op});
 }

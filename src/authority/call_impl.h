@@ -39,11 +39,11 @@ struct pending_call {
     struct uuid request_id;
     uint8_t request_hash[PKI_HASH_BYTES];
     bool stale, dry_run;
-    bool confirmed; /* a refusal was made by a leader known to be one */
+    bool confirmed;  /* a refusal was made by a leader known to be one */
     bool maybe_done; /* a leader we lost may have decided it */
     bool answered;
-    bool outstanding; /* exactly one of the three below is under way */
-    uint64_t deadline_ms; /* monotonic */
+    bool outstanding;      /* exactly one of the three below is under way */
+    uint64_t deadline_ms;  /* monotonic */
     uint64_t leader_by_ms; /* CALL_WAIT_LEADER: give up then */
     raft_id sent_to;       /* CALL_FORWARDED */
     authority_call_cb cb;

@@ -100,10 +100,10 @@ static void approved(struct enrolling *e, const char *node_text)
     buf_init(&leaf, CERT_DER_MAX);
     buf_init(&issuer, CERT_DER_MAX);
     buf_init(&snapshot, SNAPSHOT_MAX_BYTES);
-    struct db_stmt *st = db_prepare(
-        state_db(a), "SELECT certificate, issuer_certificate FROM node_identities"
-                     " WHERE node_id = ? AND identity_status = 'active'"
-                     " ORDER BY certificate_not_before DESC LIMIT 1");
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT certificate, issuer_certificate FROM node_identities"
+                                    " WHERE node_id = ? AND identity_status = 'active'"
+                                    " ORDER BY certificate_not_before DESC LIMIT 1");
     db_bind_text(st, node_text);
     if (db_step(st) == 1) {
         struct blob l = db_col_blob(st, "certificate");
@@ -147,9 +147,9 @@ static void look(struct enrolling *e, bool say_pending)
     char reason[REASON_MAX_BYTES + 1] = "";
     int64_t expires_at_ms = 0;
     uuid_format(&e->join_id, id);
-    struct db_stmt *st =
-        db_prepare(state_db(e->a), "SELECT status, approved_node_id, rejection_reason, expires_at"
-                                   " FROM node_join_requests WHERE id = ?");
+    struct db_stmt *st = db_prepare(state_db(e->a),
+                                    "SELECT status, approved_node_id, rejection_reason, expires_at"
+                                    " FROM node_join_requests WHERE id = ?");
     db_bind_text(st, id);
     if (db_step(st) == 1) {
         (void)snprintf(status, sizeof status, "%s", db_col_text(st, "status"));

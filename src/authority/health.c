@@ -75,10 +75,9 @@ void health_became_leader(struct authority *a)
 {
     health_fini(a);
     int64_t now_ms = authority_now_ms(a);
-    struct db_stmt *st = db_prepare(state_db(a),
-                                    "SELECT n.id, n.health_status FROM nodes n"
-                                    " JOIN cluster_memberships m ON m.node_id = n.id"
-                                    " WHERE m.membership_status = 'active'");
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT n.id, n.health_status FROM nodes n"
+                                                 " JOIN cluster_memberships m ON m.node_id = n.id"
+                                                 " WHERE m.membership_status = 'active'");
     while (db_step(st) == 1) {
         struct uuid id;
         if (uuid_parse(db_col_text(st, "id"), &id) != 0 || find(a, &id) != NULL) {

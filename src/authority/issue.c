@@ -5,8 +5,7 @@
 /* Builds the certificate from what the command says, never from a request (DESIGN section 4), and
  * signs it with this authority's own issuing CA. It counts only once it is committed. */
 int issue_leaf(struct authority *a, const struct uuid *node_id,
-               const uint8_t public_key[PKI_KEY_BYTES], struct buf *ret_cmd_cert,
-               struct errmsg *em)
+               const uint8_t public_key[PKI_KEY_BYTES], struct buf *ret_cmd_cert, struct errmsg *em)
 {
     int64_t now_ms = authority_now_ms(a);
     struct pki_cert spec = {

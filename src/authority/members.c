@@ -94,8 +94,8 @@ void members_reconcile(struct authority *a)
     if (s.role != CORE_LEADER || !s.quorum || a->change_busy || a->closing) {
         return;
     }
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT node_id, status FROM cluster_authorities ORDER BY node_id");
+    struct db_stmt *st = db_prepare(
+        state_db(a), "SELECT node_id, status FROM cluster_authorities ORDER BY node_id");
     bool begun = false;
     while (!begun && db_step(st) == 1) {
         struct uuid id;

@@ -66,8 +66,7 @@ static int arg_reason(struct prepare *p, struct blob *ret)
         return errmsg_set(p->em, -ERR_INVALID, "a reason is required: add --reason TEXT");
     }
     if (ret->len > REASON_MAX_BYTES) {
-        return errmsg_set(p->em, -ERR_TOO_LARGE, "a reason has at most %d bytes",
-                          REASON_MAX_BYTES);
+        return errmsg_set(p->em, -ERR_TOO_LARGE, "a reason has at most %d bytes", REASON_MAX_BYTES);
     }
     return 0;
 }
@@ -117,8 +116,7 @@ static int prepare_token_create(struct prepare *p)
         return errmsg_set(p->em, -ERR_INVALID, "a token lives between 1s and 30d");
     }
     if (uses < 1 || uses > TOKEN_USES_MAX) {
-        return errmsg_set(p->em, -ERR_INVALID, "a token has between 1 and %d uses",
-                          TOKEN_USES_MAX);
+        return errmsg_set(p->em, -ERR_INVALID, "a token has between 1 and %d uses", TOKEN_USES_MAX);
     }
     struct mp_list roles = arg_list(p, "roles");
     struct mp_reader r;
@@ -209,8 +207,8 @@ static bool token_is_known(struct prepare *p, struct blob hash)
 {
     char hex[2 * PKI_HASH_BYTES + 1];
     hex_encode(hash.data, hash.len, hex);
-    struct db_stmt *st = db_prepare(
-        state_db(p->a), "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
+    struct db_stmt *st = db_prepare(state_db(p->a),
+                                    "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
     db_bind_text(st, hex);
     bool known = db_step(st) == 1;
     db_done(st);
@@ -411,9 +409,10 @@ static int role_args(struct prepare *p, struct uuid *ret_node, struct blob *ret_
     *ret_role = arg_text(p, "role");
     *ret_org = arg_text(p, "organization_id");
     if (!role_is_known(*ret_role)) {
-        return errmsg_set(p->em, -ERR_ROLE_UNKNOWN, "no role \"%.*s\"; roles are listed in "
-                          "`rap role assign --help`", (int)ret_role->len,
-                          (const char *)ret_role->data);
+        return errmsg_set(p->em, -ERR_ROLE_UNKNOWN,
+                          "no role \"%.*s\"; roles are listed in "
+                          "`rap role assign --help`",
+                          (int)ret_role->len, (const char *)ret_role->data);
     }
     return arg_id(p, "nodes", ret_node);
 }

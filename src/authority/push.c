@@ -43,10 +43,10 @@ static void cut_fini(struct cut *c)
 
 static int cut_names(struct authority *a, const char *id, struct cut *c)
 {
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT n.name, m.membership_status, c.name AS cluster_name"
-                                " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
-                                " JOIN clusters c ON c.id = m.cluster_id WHERE n.id = ?");
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT n.name, m.membership_status, c.name AS cluster_name"
+                                    " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
+                                    " JOIN clusters c ON c.id = m.cluster_id WHERE n.id = ?");
     db_bind_text(st, id);
     int rc = db_step(st);
     if (rc == 1) {
@@ -248,9 +248,9 @@ static void push(struct authority *a, struct subscriber *s, uint64_t index)
 /* Nodes whose own part changed since the last look. */
 static void note_changed_nodes(struct authority *a)
 {
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT id, config_index FROM nodes WHERE config_index > ?"
-                                " ORDER BY config_index");
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT id, config_index FROM nodes WHERE config_index > ?"
+                                    " ORDER BY config_index");
     db_bind_int(st, (int64_t)a->node_config_seen);
     while (db_step(st) == 1) {
         struct uuid id;

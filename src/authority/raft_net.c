@@ -192,8 +192,7 @@ void raft_net_members(struct authority *a)
  * snapshot that says the same. */
 void raft_net_refresh(struct authority *a)
 {
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT node_id, status FROM cluster_authorities");
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT node_id, status FROM cluster_authorities");
     while (db_step(st) == 1) {
         struct uuid id;
         if (uuid_parse(db_col_text(st, "node_id"), &id) != 0 || uuid_equal(&id, &a->cfg.node_id)) {

@@ -31,9 +31,8 @@ static int lookup(const char *text, int flags, struct addr *ret, struct errmsg *
     if (strtol(port, NULL, 10) > 65535) {
         return errmsg_set(em, -ERR_INVALID, "\"%s\": bad port", text);
     }
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_DGRAM,
-                             .ai_flags = flags | AI_NUMERICSERV};
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = flags | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
     int rv = getaddrinfo(name, port, &hints, &list);
     if (rv != 0) {

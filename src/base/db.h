@@ -44,7 +44,8 @@ void db_rollback(struct db *db);
  * db_prepare, then db_done before the next db_prepare of the same text. */
 struct db_stmt *db_prepare(struct db *db, const char *sql);
 void db_bind_int(struct db_stmt *st, int64_t v);
-void db_bind_text(struct db_stmt *st, const char *v); /* NULL binds NULL; not copied, keep until db_done */
+void db_bind_text(struct db_stmt *st,
+                  const char *v); /* NULL binds NULL; not copied, keep until db_done */
 void db_bind_textn(struct db_stmt *st, const char *v, size_t len);
 void db_bind_blob(struct db_stmt *st, struct blob v);
 void db_bind_null(struct db_stmt *st);
@@ -57,7 +58,7 @@ int db_run(struct db_stmt *st);
 /* Rows changed by the last db_run. */
 int64_t db_changes(struct db *db);
 
-int64_t db_col_int(struct db_stmt *st, const char *name); /* NULL reads as 0 */
+int64_t db_col_int(struct db_stmt *st, const char *name);      /* NULL reads as 0 */
 const char *db_col_text(struct db_stmt *st, const char *name); /* NULL reads as "" */
 struct blob db_col_blob(struct db_stmt *st, const char *name);
 bool db_col_is_null(struct db_stmt *st, const char *name);

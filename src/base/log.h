@@ -12,7 +12,14 @@
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 enum log_format { LOG_LOGFMT, LOG_JSON };
 enum log_module {
-    LOG_BASE, LOG_WIRE, LOG_PKI, LOG_FABRIC, LOG_AUTHORITY, LOG_AGENT, LOG_ADMIN, LOG_MODULES
+    LOG_BASE,
+    LOG_WIRE,
+    LOG_PKI,
+    LOG_FABRIC,
+    LOG_AUTHORITY,
+    LOG_AGENT,
+    LOG_ADMIN,
+    LOG_MODULES
 };
 
 void log_set_level(enum log_level level);

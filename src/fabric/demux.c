@@ -237,8 +237,8 @@ static void refuse_token(struct fabric *f, const struct addr *from, const struct
                          const ngtcp2_pkt_hd *hd)
 {
     uint8_t out[256];
-    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(
-        out, sizeof out, hd->version, &hd->scid, &hd->dcid, NGTCP2_INVALID_TOKEN, NULL, 0);
+    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(out, sizeof out, hd->version, &hd->scid,
+                                                          &hd->dcid, NGTCP2_INVALID_TOKEN, NULL, 0);
     if (n > 0) {
         endpoint_send_copy(f, from, src, out, (size_t)n);
     }
@@ -305,8 +305,8 @@ void endpoint_receive(struct fabric *f, const struct addr *from, const struct so
         return;
     }
     if (packet.len >= 21) {
-        struct token_entry *t =
-            find_token(ep, packet.data + packet.len - NGTCP2_STATELESS_RESET_TOKENLEN);
+        struct token_entry *t = find_token(ep, packet.data + packet.len -
+                                                   NGTCP2_STATELESS_RESET_TOKENLEN);
         if (t != NULL) {
             session_drop(t->ss, -ERR_CLOSED);
             return;

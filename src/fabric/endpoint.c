@@ -5,7 +5,6 @@
  * endpoint_flush sends them with sendmmsg. Socket full: keep the batch, wait for UV_WRITABLE. */
 #include "fabric/fabric_impl.h"
 
-
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/udp.h>
@@ -60,8 +59,8 @@ static int open_socket(struct fabric *f, struct errmsg *em)
         (void)set_option(ep->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
         (void)set_option(ep->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     } else {
-        ep->wildcard =
-            ((const struct sockaddr_in *)&want->ss)->sin_addr.s_addr == htonl(INADDR_ANY);
+        ep->wildcard = ((const struct sockaddr_in *)&want->ss)->sin_addr.s_addr ==
+                       htonl(INADDR_ANY);
     }
     if (family == AF_INET || ep->wildcard) {
         (void)set_option(ep->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);

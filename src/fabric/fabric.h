@@ -25,40 +25,40 @@ struct fabric_request;
 
 /* Who is at the other end of a stream or request. */
 struct fabric_peer {
-    bool authenticated; /* false: an enrolling host, which showed no certificate */
+    bool authenticated;           /* false: an enrolling host, which showed no certificate */
     struct pki_identity identity; /* when authenticated */
     struct addr address;
 };
 
 /* Application close codes, seen by the peer as the reason of a close (RFC 9000 section 19.19). */
 enum fabric_close_code {
-    FABRIC_CLOSE_SHUTDOWN = 1,   /* the node stops */
-    FABRIC_CLOSE_REVOKED = 2,    /* your identity is revoked */
-    FABRIC_CLOSE_REPLACED = 3,   /* a newer connection of the same node took over */
-    FABRIC_CLOSE_PROTOCOL = 4,   /* malformed header or frame */
-    FABRIC_CLOSE_LIMIT = 5,      /* a bound was reached */
+    FABRIC_CLOSE_SHUTDOWN = 1, /* the node stops */
+    FABRIC_CLOSE_REVOKED = 2,  /* your identity is revoked */
+    FABRIC_CLOSE_REPLACED = 3, /* a newer connection of the same node took over */
+    FABRIC_CLOSE_PROTOCOL = 4, /* malformed header or frame */
+    FABRIC_CLOSE_LIMIT = 5,    /* a bound was reached */
     FABRIC_CLOSE_IDLE = 6,
-    FABRIC_CLOSE_EXPIRED = 7,    /* certificate expired */
+    FABRIC_CLOSE_EXPIRED = 7, /* certificate expired */
 };
 
-struct fabric_limits { /* 0 = default */
-    uint32_t sessions_max;         /* 20000 */
-    uint32_t half_open_max;        /* unfinished handshakes; 1024 */
-    uint32_t retry_above;          /* half-open handshakes above which Retry is sent; 64 */
-    uint32_t streams_per_session;  /* concurrent, opened by the peer; 256 */
-    uint32_t handshakes_per_turn;  /* new connections accepted in one loop turn; 16 */
-    uint32_t enroll_sessions_max;  /* 2048 */
-    size_t queue_bytes_max;        /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
+struct fabric_limits {            /* 0 = default */
+    uint32_t sessions_max;        /* 20000 */
+    uint32_t half_open_max;       /* unfinished handshakes; 1024 */
+    uint32_t retry_above;         /* half-open handshakes above which Retry is sent; 64 */
+    uint32_t streams_per_session; /* concurrent, opened by the peer; 256 */
+    uint32_t handshakes_per_turn; /* new connections accepted in one loop turn; 16 */
+    uint32_t enroll_sessions_max; /* 2048 */
+    size_t queue_bytes_max;       /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
                                       frame of the service's maximum when that is more */
-    uint32_t stream_window_max;    /* flow-control window of a stream grows up to this; larger:
+    uint32_t stream_window_max;   /* flow-control window of a stream grows up to this; larger:
                                       more speed on long paths, more delay beside a bulk stream;
                                       2 MiB */
-    uint16_t udp_payload_max;      /* largest datagram the path is probed for; 8952 */
+    uint16_t udp_payload_max;     /* largest datagram the path is probed for; 8952 */
 };
 
 struct fabric_config {
     uv_loop_t *loop;
-    struct addr listen;            /* port 0: any; see fabric_local_addr */
+    struct addr listen; /* port 0: any; see fabric_local_addr */
     struct uuid cluster_id;
     const struct pki_trust *trust; /* the caller's; may change between loop turns, then call
                                       fabric_recheck */
@@ -161,8 +161,8 @@ struct fabric_stream_to {
     struct addr enroll_addr; /* ALPN rap-enroll/1 to this address; the server must show an
                                 *authority* name under the trusted (or pinned) root */
     const char *service;
-    bool bulk;               /* use the bulk connection */
-    size_t frame_max_bytes;  /* 0: as the service of this name here, else RPC_FRAME_MAX */
+    bool bulk;              /* use the bulk connection */
+    size_t frame_max_bytes; /* 0: as the service of this name here, else RPC_FRAME_MAX */
 };
 /* The stream is usable at once; frames wait for the session. Failure to connect ends it through
  * closed(). */
@@ -188,9 +188,9 @@ int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob pa
 
 /* --- counters --- */
 struct fabric_counters {
-    uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent,
-        half_open, dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out,
-        packets_in, packets_out, rpcs_served, rpcs_made, auth_refused;
+    uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent, half_open,
+        dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out, packets_in, packets_out,
+        rpcs_served, rpcs_made, auth_refused;
 };
 void fabric_counters(const struct fabric *f, struct fabric_counters *ret);
 struct fabric_session_info {
@@ -198,7 +198,7 @@ struct fabric_session_info {
     bool dialled, bulk;
     uint32_t rtt_us;
     uint64_t bytes_in, bytes_out, packets_lost; /* lost: of those that carried stream data */
-    int64_t up_since_ms; /* wall clock */
+    int64_t up_since_ms;                        /* wall clock */
 };
 /* Calls fn for each live session. */
 void fabric_sessions(const struct fabric *f,

@@ -97,7 +97,7 @@ struct event {
 
 struct timer {
     uint64_t at_ns;
-    size_t pos; /* 1-based place in the heap; 0: not armed */
+    size_t pos;   /* 1-based place in the heap; 0: not armed */
     bool precise; /* the loop's milliseconds are too coarse */
     void (*run)(struct timer *t);
 };
@@ -174,20 +174,20 @@ enum stream_state { STREAM_WAITING, STREAM_HEADER, STREAM_OPEN, STREAM_ENDED };
 
 struct fabric_stream {
     struct fabric *f;
-    struct session *ss;      /* NULL: none yet, or gone */
-    struct peer *peer;       /* while WAITING without a session */
-    struct link link;        /* in session->streams, session->unopened or peer->waiting */
-    struct link send_link;   /* in session->sendq or ->blocked */
-    struct link all_link;    /* in fabric->streams */
+    struct session *ss;    /* NULL: none yet, or gone */
+    struct peer *peer;     /* while WAITING without a session */
+    struct link link;      /* in session->streams, session->unopened or peer->waiting */
+    struct link send_link; /* in session->sendq or ->blocked */
+    struct link all_link;  /* in fabric->streams */
     struct event event;
     int64_t id;
     enum stream_state state;
-    bool local;              /* we opened it */
+    bool local; /* we opened it */
     bool bulk;
-    bool silent;             /* the user is not to be called again */
-    bool in_user;            /* a callback of the user is running: do not free */
-    bool qs_gone;            /* the library has no such stream (any more) */
-    bool rx_fin, rx_done;    /* end received; end or reset handled */
+    bool silent;          /* the user is not to be called again */
+    bool in_user;         /* a callback of the user is running: do not free */
+    bool qs_gone;         /* the library has no such stream (any more) */
+    bool rx_fin, rx_done; /* end received; end or reset handled */
     bool tx_fin, tx_fin_sent, tx_shut;
     bool want_drained;
     int rc;
@@ -197,13 +197,13 @@ struct fabric_stream {
     size_t rx_uncredited;
     struct chunk *tx_first, *tx_cur, *tx_last; /* oldest unacked; next to send */
     size_t tx_cur_off;
-    uint64_t tx_offset;      /* end of all queued */
+    uint64_t tx_offset; /* end of all queued */
     size_t tx_unsent;
     size_t tx_bound;
     size_t frame_max;
     const struct fabric_service *svc;
     struct fabric_request *rq;
-    uint64_t deadline_ns;    /* of a request; 0: none */
+    uint64_t deadline_ns; /* of a request; 0: none */
 };
 
 /* Inside the library's callbacks. */
@@ -245,8 +245,13 @@ void rpc_request(struct fabric_stream *s, struct blob body);
  *       |                     |--peer closed--> DRAINING --3 PTO--> (freed)
  *       '--refused, timeout--> either of the two      a dead one is freed on the next turn
  * Streams exist in UP only. */
-enum session_state { SESSION_HANDSHAKE, SESSION_UP, SESSION_CLOSING, SESSION_DRAINING,
-                     SESSION_DEAD };
+enum session_state {
+    SESSION_HANDSHAKE,
+    SESSION_UP,
+    SESSION_CLOSING,
+    SESSION_DRAINING,
+    SESSION_DEAD
+};
 
 struct source { /* which of our addresses the peer talks to (wildcard sockets) */
     int family; /* 0: let the kernel choose */
@@ -282,35 +287,35 @@ struct session {
     struct link link;       /* in fabric->sessions */
     struct link dirty_link; /* in fabric->dirty */
     struct event up_event;
-    struct timer timer;     /* the library's and our own deadlines in one */
+    struct timer timer; /* the library's and our own deadlines in one */
     ngtcp2_conn *conn;
     ngtcp2_crypto_conn_ref ref;
-    gnutls_session_t tls;   /* NULL after the handshake: not needed for key updates */
+    gnutls_session_t tls; /* NULL after the handshake: not needed for key updates */
     struct tls_gen *gen;
     enum session_kind kind;
     enum session_state state;
     bool dialled;
     bool half_open;
-    bool reported;          /* counted in its peer's up count */
-    bool mute_close;        /* nobody listens: send no close */
-    struct peer *peer;      /* dialled: whom; accepted: who it turned out to be, once UP */
+    bool reported;     /* counted in its peer's up count */
+    bool mute_close;   /* nobody listens: send no close */
+    struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */
     struct fabric_peer who;
-    int verify_rc;          /* why verification refused the peer */
+    int verify_rc; /* why verification refused the peer */
     int end_rc;
     struct source src;
     struct link cids, tokens;
     struct link streams, unopened, sendq, blocked;
     struct link datagrams;
     size_t datagram_count;
-    size_t stream_count;    /* in streams or unopened */
+    size_t stream_count; /* in streams or unopened */
     uint64_t last_rx_ns, up_ns, idle_since_ns;
     int64_t up_wall_ms;
-    uint64_t gone_at_ns;    /* CLOSING, DRAINING */
+    uint64_t gone_at_ns; /* CLOSING, DRAINING */
     uint8_t *close_packet;
     size_t close_len;
-    unsigned close_rx;      /* packets since; the close is repeated at powers of two */
+    unsigned close_rx; /* packets since; the close is repeated at powers of two */
     uint64_t bytes_in, bytes_out;
-    uint64_t lost;          /* packets with data of streams that are gone */
+    uint64_t lost; /* packets with data of streams that are gone */
 };
 
 struct session *session_dial(struct fabric *f, enum session_kind kind, const struct addr *to,
@@ -347,15 +352,15 @@ struct peer {
     struct addr addrs[PEER_ADDRS_MAX];
     size_t addr_count, addr_next;
     bool keep;
-    struct session *up[2][2];   /* [kind][dialled] */
+    struct session *up[2][2]; /* [kind][dialled] */
     struct session *dialling[2];
     struct link waiting[2];
     size_t waiting_count;
-    unsigned failures[2];       /* in a row */
-    unsigned tried[2];          /* addresses tried since the first of this round */
+    unsigned failures[2]; /* in a row */
+    unsigned tried[2];    /* addresses tried since the first of this round */
     uint64_t next_dial_ns[2];
     struct timer timer;
-    int up_count;               /* control sessions reported up */
+    int up_count; /* control sessions reported up */
 };
 
 struct peer *peer_find(struct fabric *f, const struct uuid *id);
@@ -432,7 +437,7 @@ struct fabric {
     uv_prepare_t prepare;
     uv_idle_t idle;
     uv_timer_t timer;
-    uv_poll_t fine;  /* a timerfd, for what cannot wait for the loop's next millisecond */
+    uv_poll_t fine; /* a timerfd, for what cannot wait for the loop's next millisecond */
     int fine_fd;
     unsigned open_handles;
     bool closing, mute;

@@ -166,11 +166,12 @@ static void attempt_failed(struct peer *p, bool bulk, int rc)
 
 static void dial(struct peer *p, bool bulk)
 {
-    uint64_t timeout = (uint64_t)DIAL_TIMEOUT_MIN_MS << (p->failures[bulk] > 3 ? 3 : p->failures[bulk]);
+    uint64_t timeout = (uint64_t)DIAL_TIMEOUT_MIN_MS
+                       << (p->failures[bulk] > 3 ? 3 : p->failures[bulk]);
     timeout = timeout > DIAL_TIMEOUT_MAX_MS ? DIAL_TIMEOUT_MAX_MS : timeout;
     p->addr_next %= p->addr_count;
-    p->dialling[bulk] = session_dial(p->f, bulk ? KIND_BULK : KIND_CONTROL,
-                                     &p->addrs[p->addr_next], p, (uint32_t)timeout);
+    p->dialling[bulk] = session_dial(p->f, bulk ? KIND_BULK : KIND_CONTROL, &p->addrs[p->addr_next],
+                                     p, (uint32_t)timeout);
     if (p->dialling[bulk] == NULL) {
         attempt_failed(p, bulk, -ERR_UNREACHABLE);
     }

@@ -121,8 +121,8 @@ struct session *session_dial(struct fabric *f, enum session_kind kind, const str
     endpoint_new_cid(&scid);
     ngtcp2_path_storage ps;
     make_path(f, &remote, &ps);
-    if (ngtcp2_conn_client_new(&ss->conn, &dcid, &scid, &ps.path, NGTCP2_PROTO_VER_V1, &session_callbacks,
-                               &st, &tp, NULL, ss) != 0 ||
+    if (ngtcp2_conn_client_new(&ss->conn, &dcid, &scid, &ps.path, NGTCP2_PROTO_VER_V1,
+                               &session_callbacks, &st, &tp, NULL, ss) != 0 ||
         tls_session_open(ss) != 0) {
         session_free(ss);
         return NULL;
@@ -157,13 +157,13 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
         tp.original_dcid = hd->dcid;
     }
     tp.original_dcid_present = 1;
-    tp.stateless_reset_token_present =
-        ngtcp2_crypto_generate_stateless_reset_token(tp.stateless_reset_token, f->cfg.reset_secret,
-                                                     sizeof f->cfg.reset_secret, &scid) == 0;
+    tp.stateless_reset_token_present = ngtcp2_crypto_generate_stateless_reset_token(
+                                           tp.stateless_reset_token, f->cfg.reset_secret,
+                                           sizeof f->cfg.reset_secret, &scid) == 0;
     ngtcp2_path_storage ps;
     make_path(f, from, &ps);
-    if (ngtcp2_conn_server_new(&ss->conn, &hd->scid, &scid, &ps.path, hd->version, &session_callbacks, &st,
-                               &tp, NULL, ss) != 0 ||
+    if (ngtcp2_conn_server_new(&ss->conn, &hd->scid, &scid, &ps.path, hd->version,
+                               &session_callbacks, &st, &tp, NULL, ss) != 0 ||
         tls_session_open(ss) != 0) {
         session_free(ss);
         return NULL;
@@ -187,16 +187,16 @@ static int rc_for_close(const ngtcp2_ccerr *e)
 {
     if (e->type == NGTCP2_CCERR_TYPE_APPLICATION) {
         switch (e->error_code) {
-        case FABRIC_CLOSE_REVOKED:
-            return -ERR_REVOKED;
-        case FABRIC_CLOSE_PROTOCOL:
-            return -ERR_MALFORMED;
-        case FABRIC_CLOSE_LIMIT:
-            return -ERR_BUSY;
-        case FABRIC_CLOSE_EXPIRED:
-            return -ERR_CERT_EXPIRED;
-        default:
-            return -ERR_CLOSED;
+            case FABRIC_CLOSE_REVOKED:
+                return -ERR_REVOKED;
+            case FABRIC_CLOSE_PROTOCOL:
+                return -ERR_MALFORMED;
+            case FABRIC_CLOSE_LIMIT:
+                return -ERR_BUSY;
+            case FABRIC_CLOSE_EXPIRED:
+                return -ERR_CERT_EXPIRED;
+            default:
+                return -ERR_CLOSED;
         }
     }
     if ((e->error_code & ~0xffULL) == NGTCP2_CRYPTO_ERROR) {
@@ -320,25 +320,26 @@ void session_failed(struct session *ss, int rv)
     ngtcp2_ccerr e;
     ngtcp2_ccerr_default(&e);
     switch (rv) {
-    case NGTCP2_ERR_DRAINING:
-        session_end(ss, ss->mute_close ? SESSION_DEAD : SESSION_DRAINING,
-                    ss->mute_close ? -ERR_CLOSED : rc_for_close(ngtcp2_conn_get_ccerr(ss->conn)));
-        return;
-    case NGTCP2_ERR_IDLE_CLOSE:
-    case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
-        session_end(ss, SESSION_DEAD,
-                    ss->state == SESSION_UP ? -ERR_TIMEOUT : -ERR_UNREACHABLE);
-        return;
-    case NGTCP2_ERR_DROP_CONN:
-    case NGTCP2_ERR_RETRY:
-    case NGTCP2_ERR_CLOSING:
-        session_end(ss, SESSION_DEAD, -ERR_CLOSED);
-        return;
-    case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
-        session_end(ss, SESSION_DEAD, -ERR_UNSUPPORTED);
-        return;
-    default:
-        break;
+        case NGTCP2_ERR_DRAINING:
+            session_end(ss, ss->mute_close ? SESSION_DEAD : SESSION_DRAINING,
+                        ss->mute_close ? -ERR_CLOSED
+                                       : rc_for_close(ngtcp2_conn_get_ccerr(ss->conn)));
+            return;
+        case NGTCP2_ERR_IDLE_CLOSE:
+        case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
+            session_end(ss, SESSION_DEAD,
+                        ss->state == SESSION_UP ? -ERR_TIMEOUT : -ERR_UNREACHABLE);
+            return;
+        case NGTCP2_ERR_DROP_CONN:
+        case NGTCP2_ERR_RETRY:
+        case NGTCP2_ERR_CLOSING:
+            session_end(ss, SESSION_DEAD, -ERR_CLOSED);
+            return;
+        case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+            session_end(ss, SESSION_DEAD, -ERR_UNSUPPORTED);
+            return;
+        default:
+            break;
     }
     int rc = -ERR_MALFORMED;
     if (ss->verify_rc != 0) {

@@ -2,7 +2,6 @@
  * calls users, opens or closes sessions. */
 #include "fabric/fabric_impl.h"
 
-
 static void rand_cb(uint8_t *dest, size_t len, const ngtcp2_rand_ctx *ctx)
 {
     (void)ctx;

@@ -73,8 +73,7 @@ static void credit(struct fabric_stream *s, size_t n)
 
 static void stream_maybe_free(struct fabric_stream *s)
 {
-    if (s->in_user || !s->silent || s->state == STREAM_WAITING ||
-        (!s->qs_gone && s->ss != NULL)) {
+    if (s->in_user || !s->silent || s->state == STREAM_WAITING || (!s->qs_gone && s->ss != NULL)) {
         return;
     }
     struct session *ss = s->ss;
@@ -582,8 +581,8 @@ int fabric_stream_open(struct fabric *f, const struct fabric_stream_to *to,
     if (f->closing) {
         return -ERR_CLOSED;
     }
-    if (strlen(to->service) > 32 || (!enroll && f->has_identity &&
-                                     uuid_equal(&to->node_id, &f->node_id))) {
+    if (strlen(to->service) > 32 ||
+        (!enroll && f->has_identity && uuid_equal(&to->node_id, &f->node_id))) {
         return -ERR_INVALID;
     }
     if (!enroll && !f->has_identity) {

@@ -22,46 +22,46 @@ static gnutls_datum_t alpn_datum(enum session_kind kind)
 uint8_t tls_alert_for(int rc)
 {
     switch (-rc) {
-    case ERR_REVOKED:
-        return GNUTLS_A_CERTIFICATE_REVOKED;
-    case ERR_CERT_EXPIRED:
-        return GNUTLS_A_CERTIFICATE_EXPIRED;
-    case ERR_WRONG_CLUSTER:
-        return GNUTLS_A_UNKNOWN_CA;
-    case ERR_WRONG_NODE:
-    case ERR_NOT_AUTHORITY:
-        return GNUTLS_A_ACCESS_DENIED;
-    case ERR_BAD_SIGNATURE:
-        return GNUTLS_A_DECRYPT_ERROR;
-    case ERR_BUSY:
-        return GNUTLS_A_INTERNAL_ERROR;
-    default:
-        return GNUTLS_A_BAD_CERTIFICATE;
+        case ERR_REVOKED:
+            return GNUTLS_A_CERTIFICATE_REVOKED;
+        case ERR_CERT_EXPIRED:
+            return GNUTLS_A_CERTIFICATE_EXPIRED;
+        case ERR_WRONG_CLUSTER:
+            return GNUTLS_A_UNKNOWN_CA;
+        case ERR_WRONG_NODE:
+        case ERR_NOT_AUTHORITY:
+            return GNUTLS_A_ACCESS_DENIED;
+        case ERR_BAD_SIGNATURE:
+            return GNUTLS_A_DECRYPT_ERROR;
+        case ERR_BUSY:
+            return GNUTLS_A_INTERNAL_ERROR;
+        default:
+            return GNUTLS_A_BAD_CERTIFICATE;
     }
 }
 
 int tls_rc_for_alert(uint8_t alert)
 {
     switch (alert) {
-    case GNUTLS_A_CERTIFICATE_REVOKED:
-        return -ERR_REVOKED;
-    case GNUTLS_A_CERTIFICATE_EXPIRED:
-        return -ERR_CERT_EXPIRED;
-    case GNUTLS_A_UNKNOWN_CA:
-        return -ERR_WRONG_CLUSTER;
-    case GNUTLS_A_ACCESS_DENIED:
-        return -ERR_DENIED;
-    case GNUTLS_A_DECRYPT_ERROR:
-        return -ERR_BAD_SIGNATURE;
-    case GNUTLS_A_INTERNAL_ERROR:
-        return -ERR_BUSY;
-    case GNUTLS_A_BAD_CERTIFICATE:
-    case GNUTLS_A_CERTIFICATE_REQUIRED:
-        return -ERR_BAD_CERT;
-    case GNUTLS_A_NO_APPLICATION_PROTOCOL:
-        return -ERR_UNSUPPORTED;
-    default:
-        return -ERR_CRYPTO;
+        case GNUTLS_A_CERTIFICATE_REVOKED:
+            return -ERR_REVOKED;
+        case GNUTLS_A_CERTIFICATE_EXPIRED:
+            return -ERR_CERT_EXPIRED;
+        case GNUTLS_A_UNKNOWN_CA:
+            return -ERR_WRONG_CLUSTER;
+        case GNUTLS_A_ACCESS_DENIED:
+            return -ERR_DENIED;
+        case GNUTLS_A_DECRYPT_ERROR:
+            return -ERR_BAD_SIGNATURE;
+        case GNUTLS_A_INTERNAL_ERROR:
+            return -ERR_BUSY;
+        case GNUTLS_A_BAD_CERTIFICATE:
+        case GNUTLS_A_CERTIFICATE_REQUIRED:
+            return -ERR_BAD_CERT;
+        case GNUTLS_A_NO_APPLICATION_PROTOCOL:
+            return -ERR_UNSUPPORTED;
+        default:
+            return -ERR_CRYPTO;
     }
 }
 
@@ -289,8 +289,8 @@ int tls_session_open(struct session *ss)
             protocols[count++] = alpn_datum(KIND_ENROLL);
         }
         gnutls_certificate_server_set_request(ss->tls, GNUTLS_CERT_REQUIRE);
-        gnutls_handshake_set_hook_function(ss->tls, GNUTLS_HANDSHAKE_CLIENT_HELLO,
-                                           GNUTLS_HOOK_POST, client_hello);
+        gnutls_handshake_set_hook_function(ss->tls, GNUTLS_HANDSHAKE_CLIENT_HELLO, GNUTLS_HOOK_POST,
+                                           client_hello);
     }
     bool ok = gnutls_priority_set(ss->tls, f->priority) == 0 &&
               (ss->dialled ? ngtcp2_crypto_gnutls_configure_client_session(ss->tls)

@@ -74,7 +74,7 @@ struct msg_desc {
 
 enum msg_mode {
     MSG_LENIENT, /* unknown keys are skipped: conversations between versions */
-    MSG_STRICT,  /* an unknown key is -ERR_UNSUPPORTED: log commands, where skipping would diverge */
+    MSG_STRICT, /* an unknown key is -ERR_UNSUPPORTED: log commands, where skipping would diverge */
 };
 
 /* Appends to out (check out->err). */

@@ -134,8 +134,8 @@ static void fabric_server(int out)
     must(uv_loop_init(&own) == 0, "loop");
     loop = server->config.loop = &own;
     fabric_node_open(server);
-    fabric_serve(server->f, &(struct fabric_service){
-                                .name = "sink", .data = &k, .stream = sink_open});
+    fabric_serve(server->f,
+                 &(struct fabric_service){.name = "sink", .data = &k, .stream = sink_open});
     fabric_serve(server->f, &(struct fabric_service){.name = "echo", .request = serve_echo});
     fabric_serve(server->f,
                  &(struct fabric_service){.name = "quit", .data = &quit, .request = serve_quit});
@@ -489,12 +489,11 @@ int main(int argc, char **argv)
     fabric_world_init(&world);
     server = fabric_world_node(&world,
                                &(struct fabric_node_opts){.authority = true, .manual = true});
-    client = fabric_world_node(&world,
-                               &(struct fabric_node_opts){
-                                   .issuer = server,
-                                   .manual = true,
-                                   .limits = {.queue_bytes_max = QUEUE_BYTES,
-                                              .udp_payload_max = PACKET_BYTES}});
+    client = fabric_world_node(
+        &world, &(struct fabric_node_opts){
+                    .issuer = server,
+                    .manual = true,
+                    .limits = {.queue_bytes_max = QUEUE_BYTES, .udp_payload_max = PACKET_BYTES}});
     fabric_node_open(client);
     bool all = only[0] == '\0';
     if (all || strcmp(only, "bulk") == 0) {

@@ -73,8 +73,8 @@ static void begin(struct client *c)
     };
     msg_encode(&op_request_desc, &op, &body);
     c->began_ns = clock_mono_ns();
-    int rc = fabric_call_start(c->bench->fabric, &c->call, &c->bench->leader, "op",
-                               buf_blob(&body), 10000, answered);
+    int rc = fabric_call_start(c->bench->fabric, &c->call, &c->bench->leader, "op", buf_blob(&body),
+                               10000, answered);
     CHECK(rc == 0);
     c->bench->busy++;
     buf_fini(&args);

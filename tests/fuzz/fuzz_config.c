@@ -26,8 +26,10 @@ static void setup(void)
 static void check(struct blob bytes)
 {
     struct config *c = NULL;
-    const struct config_expect e = {
-        .trust = cluster.trust, .cluster_id = cluster_id, .node_id = node_id, .now_ms = FAKE_NOW_MS};
+    const struct config_expect e = {.trust = cluster.trust,
+                                    .cluster_id = cluster_id,
+                                    .node_id = node_id,
+                                    .now_ms = FAKE_NOW_MS};
     struct errmsg em = ERRMSG_INIT;
     int rc = config_verify(bytes, &e, &c, &em);
     CHECK((rc == 0) == (c != NULL));

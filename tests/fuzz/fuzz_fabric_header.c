@@ -38,8 +38,8 @@ static void feed(struct seen *seen, const uint8_t *data, size_t size, size_t ste
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct stream_header h;
-    if (size <= HEADER_FRAME_MAX && msg_decode(&stream_header_desc, MSG_LENIENT,
-                                               blob_of(data, size), &h) == 0) {
+    if (size <= HEADER_FRAME_MAX &&
+        msg_decode(&stream_header_desc, MSG_LENIENT, blob_of(data, size), &h) == 0) {
         struct buf out;
         buf_init(&out, HEADER_FRAME_MAX);
         msg_encode(&stream_header_desc, &h, &out);

@@ -20,10 +20,10 @@ static void start(void)
 {
     fabric_world_init(&world);
     server = fabric_world_node(
-        &world, &(struct fabric_node_opts){
-                    .authority = true, .serve_enroll = true, .dead_ms = 1000000000});
-    client = fabric_world_node(
-        &world, &(struct fabric_node_opts){.issuer = server, .dead_ms = 1000000000});
+        &world,
+        &(struct fabric_node_opts){.authority = true, .serve_enroll = true, .dead_ms = 1000000000});
+    client = fabric_world_node(&world,
+                               &(struct fabric_node_opts){.issuer = server, .dead_ms = 1000000000});
     fabric_world_introduce(server, client);
     fabric_peer_keep(client->f, &server->id, true);
     fabric_world_run(&world, connected, NULL);

@@ -40,10 +40,9 @@ static void accept_echo(void *data, struct fabric_stream *s)
 void echo_serve(struct echo_world *w, struct fabric_node *n)
 {
     fabric_serve(n->f, &(struct fabric_service){.name = "echo", .data = w, .stream = accept_echo});
-    fabric_serve(n->f, &(struct fabric_service){.name = "enroll",
-                                                .flags = FABRIC_SVC_ENROLL,
-                                                .data = w,
-                                                .stream = accept_echo});
+    fabric_serve(
+        n->f, &(struct fabric_service){
+                  .name = "enroll", .flags = FABRIC_SVC_ENROLL, .data = w, .stream = accept_echo});
 }
 
 struct fabric_node *echo_add(struct echo_world *w, struct fabric_node_opts o)
@@ -60,10 +59,11 @@ int echo_setup(void **state)
     struct echo_world *w = xcalloc(1, sizeof *w);
     *state = w;
     fabric_world_init(&w->w);
-    w->a = echo_add(w, (struct fabric_node_opts){
-                      .authority = true, .serve_enroll = true, .keepalive_ms = 50, .dead_ms = 400});
+    w->a = echo_add(
+        w, (struct fabric_node_opts){
+               .authority = true, .serve_enroll = true, .keepalive_ms = 50, .dead_ms = 400});
     w->b = echo_add(w,
-               (struct fabric_node_opts){.issuer = w->a, .keepalive_ms = 50, .dead_ms = 400});
+                    (struct fabric_node_opts){.issuer = w->a, .keepalive_ms = 50, .dead_ms = 400});
     fabric_world_introduce(w->a, w->b);
     return 0;
 }

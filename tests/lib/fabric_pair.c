@@ -166,8 +166,8 @@ struct fabric_node *fabric_world_node(struct fabric_world *w, const struct fabri
                                        .data = n,
                                        .session_up = on_up,
                                        .session_down = on_down};
-    assert_int_equal(addr_parse(o->listen != NULL ? o->listen : "127.0.0.1:0",
-                                &n->config.listen, &em), 0);
+    assert_int_equal(
+        addr_parse(o->listen != NULL ? o->listen : "127.0.0.1:0", &n->config.listen, &em), 0);
     rng_bytes(n->config.reset_secret, sizeof n->config.reset_secret);
     if (!o->manual) {
         fabric_node_open(n);

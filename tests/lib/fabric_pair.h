@@ -43,26 +43,26 @@ struct fabric_node {
     struct pki_cert leaf;
     struct pki_trust *trust;
     struct fabric_config config;
-    struct fabric *f;           /* NULL: closed */
+    struct fabric *f; /* NULL: closed */
     struct addr addr;
     bool closed;
     unsigned ups, downs;
     int last_down_rc;
     struct uuid last_peer;
-    void *data;                 /* the test's */
+    void *data; /* the test's */
 };
 
 struct fabric_node_opts {
-    bool authority;              /* its own issuing CA, authority name on the leaf */
-    struct fabric_node *issuer;  /* else: whose CA signs; must be an authority */
-    bool foreign;                /* of the other cluster */
-    bool no_identity;            /* nothing presented; trusts by pin */
+    bool authority;             /* its own issuing CA, authority name on the leaf */
+    struct fabric_node *issuer; /* else: whose CA signs; must be an authority */
+    bool foreign;               /* of the other cluster */
+    bool no_identity;           /* nothing presented; trusts by pin */
     bool serve_enroll;
-    int64_t leaf_life_ms;        /* 0: 30 days; negative: expired that long ago */
+    int64_t leaf_life_ms; /* 0: 30 days; negative: expired that long ago */
     uint32_t keepalive_ms, dead_ms;
     struct fabric_limits limits;
-    const char *listen;          /* NULL: 127.0.0.1:0 */
-    bool manual;                 /* do not open yet: fabric_node_open */
+    const char *listen; /* NULL: 127.0.0.1:0 */
+    bool manual;        /* do not open yet: fabric_node_open */
 };
 
 void fabric_world_init(struct fabric_world *w);

@@ -95,8 +95,7 @@ void fake_node_init_as(struct fake_node *n, const struct fake_cluster *c, const 
                        bool authority, int64_t now_ms)
 {
     uint8_t public_key[PKI_KEY_BYTES];
-    *n = (struct fake_node){
-        .id = *id, .key = pki_key_generate(), .issuer_key = pki_key_generate()};
+    *n = (struct fake_node){.id = *id, .key = pki_key_generate(), .issuer_key = pki_key_generate()};
     buf_init(&n->issuer_der, CERT_DER_MAX);
     buf_init(&n->leaf_der, CERT_DER_MAX);
     pki_key_public(n->issuer_key, public_key);

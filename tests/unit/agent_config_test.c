@@ -101,10 +101,22 @@ struct refusal {
     int rc;
 };
 
-static void wrong_cluster_body(struct fixture *f) { f->s.cluster_id = f->foreign.id; }
-static void wrong_node(struct fixture *f) { f->s.node_id = uuid_new(); }
-static void foreign_signer(struct fixture *f) { f->s.signer = &f->stranger; }
-static void plain_signer(struct fixture *f) { f->s.signer = &f->plain; }
+static void wrong_cluster_body(struct fixture *f)
+{
+    f->s.cluster_id = f->foreign.id;
+}
+static void wrong_node(struct fixture *f)
+{
+    f->s.node_id = uuid_new();
+}
+static void foreign_signer(struct fixture *f)
+{
+    f->s.signer = &f->stranger;
+}
+static void plain_signer(struct fixture *f)
+{
+    f->s.signer = &f->plain;
+}
 static void unlisted_signer(struct fixture *f)
 {
     f->s.unlisted = true;
@@ -125,11 +137,26 @@ static void older_epoch(struct fixture *f)
     f->expect.epoch = 2;
     f->expect.version = 1;
 }
-static void expired(struct fixture *f) { f->expect.now_ms = f->s.expires_at_ms; }
-static void unknown_schema(struct fixture *f) { f->s.schema = SNAPSHOT_SCHEMA + 1; }
-static void no_scope(struct fixture *f) { f->s.scopes[0] = NULL; }
-static void scope_of_a_role_not_held(struct fixture *f) { f->s.scopes[1] = "entry-node"; }
-static void authority_scope_for_plain_node(struct fixture *f) { f->s.scopes[1] = "authority"; }
+static void expired(struct fixture *f)
+{
+    f->expect.now_ms = f->s.expires_at_ms;
+}
+static void unknown_schema(struct fixture *f)
+{
+    f->s.schema = SNAPSHOT_SCHEMA + 1;
+}
+static void no_scope(struct fixture *f)
+{
+    f->s.scopes[0] = NULL;
+}
+static void scope_of_a_role_not_held(struct fixture *f)
+{
+    f->s.scopes[1] = "entry-node";
+}
+static void authority_scope_for_plain_node(struct fixture *f)
+{
+    f->s.scopes[1] = "authority";
+}
 static void role_scope_without_node_scope(struct fixture *f)
 {
     f->s.roles[0] = "relay-node";
@@ -159,7 +186,10 @@ static void expires_before_issued(struct fixture *f)
 {
     f->s.expires_at_ms = f->s.issued_at_ms;
 }
-static void version_beyond_store(struct fixture *f) { f->s.version = (uint64_t)INT64_MAX + 1; }
+static void version_beyond_store(struct fixture *f)
+{
+    f->s.version = (uint64_t)INT64_MAX + 1;
+}
 static void chain_not_yet_valid(struct fixture *f)
 {
     f->expect.now_ms = FAKE_NOW_MS - PKI_BACKDATE_MS - 5000;
@@ -224,8 +254,7 @@ static void test_each_refusal_has_its_own_error(void **state)
         table[i].change(f);
         int rc = verify(f);
         if (rc != table[i].rc) {
-            fail_msg("%s: got %s, expected %s", table[i].name, err_slug(rc),
-                     err_slug(table[i].rc));
+            fail_msg("%s: got %s, expected %s", table[i].name, err_slug(rc), err_slug(table[i].rc));
         }
         (void)teardown(&fresh);
     }

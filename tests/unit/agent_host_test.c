@@ -36,9 +36,14 @@ static void test_bare_host_reports_nothing_full_host_reports_all_known(void **st
 {
     (void)state;
     const struct host none = {.udp = false};
-    const struct host all = {.udp = true, .low_ports = true, .default_route = true,
-                             .private_route = true, .tun = true, .net_admin = true,
-                             .containers = true, .free_bytes = HOST_CACHE_MIN_BYTES};
+    const struct host all = {.udp = true,
+                             .low_ports = true,
+                             .default_route = true,
+                             .private_route = true,
+                             .tun = true,
+                             .net_admin = true,
+                             .containers = true,
+                             .free_bytes = HOST_CACHE_MIN_BYTES};
     for (size_t i = 0; capability_names[i] != NULL; i++) {
         assert_false(reports(&none, capability_names[i]));
         assert_true(reports(&all, capability_names[i]));
@@ -99,7 +104,8 @@ static void test_ipv4_routes_of_procfs(void **state)
         {HEAD "lo\t0000000A\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n", false, false},
         {HEAD "torn\t0000", false, false},
         {HEAD "eth0\t0000000A\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n"
-              "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0", true, true},
+              "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0",
+         true, true},
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
         struct host h = {.udp = false};
@@ -228,9 +234,8 @@ static void test_host_name_becomes_a_node_name(void **state)
     const struct {
         const char *from, *to;
     } table[] = {
-        {"web1", "web1"},     {"Web1.example.org", "web1"}, {"", "node"},
-        {"...", "node"},      {"--a_b--", "a-b"},           {"\xff\xff", "node"},
-        {"a..b", "a"},
+        {"web1", "web1"},   {"Web1.example.org", "web1"}, {"", "node"},  {"...", "node"},
+        {"--a_b--", "a-b"}, {"\xff\xff", "node"},         {"a..b", "a"},
     };
     char out[NAME_MAX_BYTES + 1];
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {

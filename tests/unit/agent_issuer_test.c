@@ -86,8 +86,8 @@ static void prepare(struct fixture *f)
 static int install(struct fixture *f, bool *changed)
 {
     buf_clear(&f->leaf);
-    return issuer_install(f->m, f->cluster.trust, buf_blob(&f->ca), FAKE_NOW_MS, changed,
-                          &f->leaf, NULL);
+    return issuer_install(f->m, f->cluster.trust, buf_blob(&f->ca), FAKE_NOW_MS, changed, &f->leaf,
+                          NULL);
 }
 
 static bool is_authority_now(struct fixture *f)
@@ -178,13 +178,15 @@ static void test_certificates_that_do_not_fit_are_refused_and_change_nothing(voi
     buf_clear(&f->ca); /* our names, but signed by a root that is not ours */
     struct fake_cluster forged = other;
     forged.id = f->cluster.id;
-    struct pki_cert root = {.kind = PKI_ROOT, .cluster_id = forged.id, .serial = {0x41},
+    struct pki_cert root = {.kind = PKI_ROOT,
+                            .cluster_id = forged.id,
+                            .serial = {0x41},
                             .not_before_ms = FAKE_NOW_MS - PKI_BACKDATE_MS,
                             .not_after_ms = FAKE_NOW_MS + PKI_ROOT_LIFE_MS};
     pki_key_public(forged.root_key, root.public_key);
     buf_init(&forged.root_der, CERT_DER_MAX);
-    assert_int_equal(pki_cert_issue(&root, forged.root_key, blob_of(NULL, 0), &forged.root_der,
-                                    NULL), 0);
+    assert_int_equal(
+        pki_cert_issue(&root, forged.root_key, blob_of(NULL, 0), &forged.root_der, NULL), 0);
     fake_issue_ca(&forged, &f->m->node_id, f->issuer_key, FAKE_NOW_MS, &f->ca);
     assert_int_not_equal(install(f, &changed), 0);
     buf_fini(&forged.root_der);

@@ -411,8 +411,8 @@ static void test_join_given_up_when_all_are_strangers_or_nobody_answers(void **s
         {{-ERR_NO_QUORUM, -ERR_BUSY}, false, 0, 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-        assert_int_equal(
-            join_verdict(table[i].rc, 2, table[i].acked, table[i].waited_ms), table[i].verdict);
+        assert_int_equal(join_verdict(table[i].rc, 2, table[i].acked, table[i].waited_ms),
+                         table[i].verdict);
     }
 }
 

@@ -225,8 +225,7 @@ static void test_retryable_refusal_is_asked_again(void **state)
 static void test_lost_connection_resumes_the_same_request(void **state)
 {
     struct fixture *f = *state;
-    play(f, (enum fake_enroll[]){FAKE_ENROLL_HANG_UP, FAKE_ENROLL_HANG_UP, FAKE_ENROLL_APPROVE},
-         3);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_HANG_UP, FAKE_ENROLL_HANG_UP, FAKE_ENROLL_APPROVE}, 3);
     start(f);
     assert_int_equal(join(f), 0);
     stop(f);

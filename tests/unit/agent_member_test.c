@@ -136,18 +136,12 @@ static void test_bad_settings_refused_before_anything_is_made(void **state)
     struct {
         const char *name, *cluster, *listen, *advertise;
     } table[] = {
-        {"", "c", "127.0.0.1:1", NULL},
-        {"UPPER", "c", "127.0.0.1:1", NULL},
-        {"a b", "c", "127.0.0.1:1", NULL},
-        {"../x", "c", "127.0.0.1:1", NULL},
-        {"n", "-c", "127.0.0.1:1", NULL},
-        {"n", "c", "localhost:1", NULL},
-        {"n", "c", "127.0.0.1", NULL},
-        {"n", "c", "", NULL},
-        {"n", "c", long_listen, NULL},
-        {"n", "c", "127.0.0.1:1", "nohost"},
-        {"n", "c", "127.0.0.1:1", ":1"},
-        {"n", "c", "127.0.0.1:1", "host:"},
+        {"", "c", "127.0.0.1:1", NULL},        {"UPPER", "c", "127.0.0.1:1", NULL},
+        {"a b", "c", "127.0.0.1:1", NULL},     {"../x", "c", "127.0.0.1:1", NULL},
+        {"n", "-c", "127.0.0.1:1", NULL},      {"n", "c", "localhost:1", NULL},
+        {"n", "c", "127.0.0.1", NULL},         {"n", "c", "", NULL},
+        {"n", "c", long_listen, NULL},         {"n", "c", "127.0.0.1:1", "nohost"},
+        {"n", "c", "127.0.0.1:1", ":1"},       {"n", "c", "127.0.0.1:1", "host:"},
         {"n", "c", "127.0.0.1:1", "ho\nst:1"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {

@@ -79,10 +79,9 @@ static int setup(void **state)
                                                  .flags = FABRIC_SVC_AUTHORITY,
                                                  .data = p,
                                                  .request = serve_echo});
-        fabric_serve(f, &(struct fabric_service){.name = "join",
-                                                 .flags = FABRIC_SVC_ENROLL,
-                                                 .data = p,
-                                                 .request = serve_echo});
+        fabric_serve(
+            f, &(struct fabric_service){
+                   .name = "join", .flags = FABRIC_SVC_ENROLL, .data = p, .request = serve_echo});
     }
     return 0;
 }
@@ -102,9 +101,8 @@ static void start(struct outcome *o, struct fabric_node *from, struct fabric_nod
                   const char *service, struct blob body, uint32_t deadline_ms)
 {
     *o = (struct outcome){.call.data = o};
-    assert_int_equal(fabric_call_start(from->f, &o->call, &to->id, service, body, deadline_ms,
-                                       on_answer),
-                     0);
+    assert_int_equal(
+        fabric_call_start(from->f, &o->call, &to->id, service, body, deadline_ms, on_answer), 0);
     assert_false(o->done);
 }
 
@@ -227,12 +225,12 @@ static void test_call_to_an_unknown_peer_or_oneself_is_refused_at_once(void **st
     struct pair *p = *state;
     struct outcome o = {.call.data = &o};
     struct uuid nobody = uuid_new();
-    assert_int_equal(fabric_call_start(p->a->f, &o.call, &nobody, "echo", blob_str("x"), 1000,
-                                       on_answer),
-                     -ERR_UNREACHABLE);
-    assert_int_equal(fabric_call_start(p->a->f, &o.call, &p->a->id, "echo", blob_str("x"), 1000,
-                                       on_answer),
-                     -ERR_INVALID);
+    assert_int_equal(
+        fabric_call_start(p->a->f, &o.call, &nobody, "echo", blob_str("x"), 1000, on_answer),
+        -ERR_UNREACHABLE);
+    assert_int_equal(
+        fabric_call_start(p->a->f, &o.call, &p->a->id, "echo", blob_str("x"), 1000, on_answer),
+        -ERR_INVALID);
     fabric_world_spin(&p->w, 10);
     assert_false(o.done);
 }

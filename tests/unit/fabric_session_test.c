@@ -147,7 +147,8 @@ static void test_ban_of_the_issuer_cuts_the_session(void **state)
 static void test_session_ends_when_the_certificate_expires(void **state)
 {
     struct echo_world *w = *state;
-    struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a, .leaf_life_ms = 2000});
+    struct fabric_node *x = echo_add(
+        w, (struct fabric_node_opts){.issuer = w->a, .leaf_life_ms = 2000});
     fabric_world_introduce(w->a, x);
     struct echo_end e;
     echo_open(&e, x, w->a);
@@ -189,8 +190,8 @@ static void test_half_open_load_brings_retry_and_honest_peers_still_connect(void
 {
     struct echo_world *w = *state;
     struct fabric_node *s = echo_add(
-        w, (struct fabric_node_opts){
-               .issuer = w->a, .serve_enroll = true, .limits.retry_above = 2});
+        w,
+        (struct fabric_node_opts){.issuer = w->a, .serve_enroll = true, .limits.retry_above = 2});
     fabric_world_introduce(w->b, s);
     /* Dials whose client never goes on. */
     struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
@@ -230,7 +231,8 @@ static void test_forgotten_peer_ends_streams_and_is_unknown(void **state)
     fabric_world_run(&w->w, echo_closed, &e);
     assert_int_equal(e.rc, -ERR_CLOSED);
     struct fabric_stream_to t = {.node_id = w->a->id, .service = "echo"};
-    assert_int_equal(fabric_stream_open(w->b->f, &t, &echo_client_vtab, &e, &e.s), -ERR_UNREACHABLE);
+    assert_int_equal(fabric_stream_open(w->b->f, &t, &echo_client_vtab, &e, &e.s),
+                     -ERR_UNREACHABLE);
 }
 
 static void test_session_without_traffic_stays_up(void **state)

@@ -93,14 +93,14 @@ static int setup(void **state)
     fabric_world_introduce(w->a, w->b);
     for (size_t i = 0; i < w->w.count; i++) {
         struct fabric *f = w->w.node[i]->f;
-        fabric_serve(f, &(struct fabric_service){.name = "echo",
-                                                 .frame_max_bytes = BIG,
-                                                 .data = w,
-                                                 .stream = accept_echo});
+        fabric_serve(f,
+                     &(struct fabric_service){
+                         .name = "echo", .frame_max_bytes = BIG, .data = w, .stream = accept_echo});
         fabric_serve(f,
                      &(struct fabric_service){.name = "close", .data = w, .stream = accept_close});
-        fabric_serve(f, &(struct fabric_service){
-                            .name = "small", .frame_max_bytes = 100, .data = w, .stream = accept_echo});
+        fabric_serve(
+            f, &(struct fabric_service){
+                   .name = "small", .frame_max_bytes = 100, .data = w, .stream = accept_echo});
     }
     return 0;
 }
@@ -141,8 +141,9 @@ static bool got_all(void *data)
 
 static void echo_frames(struct world *w, bool bulk)
 {
-    static const size_t sizes[] = {0, 1, 3, 4, 5, 100, 1200, 1452, 4092, 4096, 65535, 65536,
-                                   70000, 300000, 1u << 20, 5u << 20, BIG, 0, 0, 7};
+    static const size_t sizes[] = {0,        1,        3,    4,     5,     100,   1200,
+                                   1452,     4092,     4096, 65535, 65536, 70000, 300000,
+                                   1u << 20, 5u << 20, BIG,  0,     0,     7};
     struct blob frames[ARRAY_SIZE(sizes)];
     uint8_t *bytes = xmalloc(BIG + 1);
     rng_bytes(bytes, BIG + 1);

@@ -50,7 +50,8 @@ static void test_mutual_session_names_both_ends(void **state)
 static void test_node_of_another_cluster_is_refused(void **state)
 {
     struct echo_world *w = *state;
-    struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.authority = true, .foreign = true});
+    struct fabric_node *x = echo_add(w,
+                                     (struct fabric_node_opts){.authority = true, .foreign = true});
     fabric_world_introduce(w->a, x);
     assert_int_not_equal(echo_try(x, w->a), 0);
     assert_int_not_equal(echo_try(w->a, x), 0);
@@ -64,7 +65,8 @@ static void test_node_of_another_cluster_is_refused(void **state)
 static void test_stranger_that_trusts_us_is_refused_by_the_server(void **state)
 {
     struct echo_world *w = *state;
-    struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.authority = true, .foreign = true});
+    struct fabric_node *x = echo_add(w,
+                                     (struct fabric_node_opts){.authority = true, .foreign = true});
     struct errmsg em;
     pki_trust_free(x->trust);
     x->trust = pki_trust_new(&w->w.ca.cluster_id);
@@ -81,8 +83,8 @@ static void test_stranger_that_trusts_us_is_refused_by_the_server(void **state)
 static void test_expired_certificate_is_refused(void **state)
 {
     struct echo_world *w = *state;
-    struct fabric_node *x =
-        echo_add(w, (struct fabric_node_opts){.issuer = w->a, .leaf_life_ms = -3600 * 1000});
+    struct fabric_node *x = echo_add(
+        w, (struct fabric_node_opts){.issuer = w->a, .leaf_life_ms = -3600 * 1000});
     fabric_world_introduce(w->a, x);
     assert_int_equal(echo_try(x, w->a), -ERR_CERT_EXPIRED);
     assert_int_equal(echo_try(w->a, x), -ERR_CERT_EXPIRED);
@@ -169,8 +171,8 @@ static void test_host_without_identity_cannot_dial_a_node(void **state)
 static void test_enroll_server_must_be_an_authority(void **state)
 {
     struct echo_world *w = *state;
-    struct fabric_node *fake =
-        echo_add(w, (struct fabric_node_opts){.issuer = w->a, .serve_enroll = true});
+    struct fabric_node *fake = echo_add(
+        w, (struct fabric_node_opts){.issuer = w->a, .serve_enroll = true});
     struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
     struct echo_end e;
     enroll_at(&e, j, &fake->addr, "enroll");
@@ -248,9 +250,8 @@ static bool handshake_failed(void *data)
 static void replace_tls(struct session *ss, const char *alpn)
 {
     gnutls_deinit(ss->tls);
-    assert_int_equal(gnutls_init(&ss->tls, GNUTLS_CLIENT | GNUTLS_NO_END_OF_EARLY_DATA |
-                                               GNUTLS_NO_TICKETS),
-                     0);
+    assert_int_equal(
+        gnutls_init(&ss->tls, GNUTLS_CLIENT | GNUTLS_NO_END_OF_EARLY_DATA | GNUTLS_NO_TICKETS), 0);
     gnutls_session_set_ptr(ss->tls, &ss->ref);
     assert_int_equal(gnutls_priority_set(ss->tls, ss->f->priority), 0);
     assert_int_equal(ngtcp2_crypto_gnutls_configure_client_session(ss->tls), 0);
@@ -270,8 +271,8 @@ static void test_wrong_or_missing_alpn_is_refused(void **state)
     for (unsigned count = 0; count < 2; count++) {
         struct fabric_node *s = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
         struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
-        struct session *ss =
-            session_dial(x->f, KIND_CONTROL, &s->addr, peer_get(x->f, &s->id), 10000);
+        struct session *ss = session_dial(x->f, KIND_CONTROL, &s->addr, peer_get(x->f, &s->id),
+                                          10000);
         replace_tls(ss, count == 0 ? NULL : "h3");
         fabric_world_run(&w->w, handshake_failed, s);
         fabric_world_run(&w->w, handshake_failed, x);
@@ -298,10 +299,11 @@ static void test_wildcard_and_ipv6_sockets_connect(void **state)
     static const char *const listens[] = {"0.0.0.0:0", "[::]:0", "[::1]:0"};
     static const char *const hosts[] = {"127.0.0.1:%u", "127.0.0.1:%u", "[::1]:%u"};
     for (size_t i = 0; i < ARRAY_SIZE(listens); i++) {
-        struct fabric_node *s =
-            echo_add(w, (struct fabric_node_opts){.issuer = w->a, .listen = listens[i]});
+        struct fabric_node *s = echo_add(
+            w, (struct fabric_node_opts){.issuer = w->a, .listen = listens[i]});
         struct fabric_node *c = echo_add(
-            w, (struct fabric_node_opts){.issuer = w->a, .listen = i == 0 ? "127.0.0.1:0" : "[::]:0"});
+            w,
+            (struct fabric_node_opts){.issuer = w->a, .listen = i == 0 ? "127.0.0.1:0" : "[::]:0"});
         char text[ADDR_TEXT_MAX];
         addr_format(&s->addr, text);
         unsigned port = (unsigned)strtoul(strrchr(text, ':') + 1, NULL, 10);
