@@ -266,6 +266,25 @@ def test_removed_authority_neither_votes_nor_reads(env):
     expect(token["id"] in {t["id"] for t in all_items(c.a2, "token")}, "a1 and a2 go on")
 
 
+def test_nodes_of_a_removed_authority_renew_and_stay(env):
+    """DESIGN section 4: an authority's CA signs what it decided as leader. Removing that authority
+    retires the CA; its nodes get a certificate from another at once and are never cut off."""
+    c = env.cluster(authorities=3, nodes=0)
+    signer = c.wait_leader()
+    n1 = c.enroll("n1", via=signer)
+    left = c.others(signer)
+    before = left[0].ok("node", "show", "n1")["certificate_serial"]
+    left[0].ok("authority", "remove", signer.name, "--yes")
+    wait_until(lambda: left[0].ok("node", "show", "n1")["certificate_serial"] != before,
+               "n1 to have a certificate from another authority")
+    wait_until(lambda: n1.cli("status", "--check").rc == OK, "n1 to be ready under it")
+    events = {e["event_type"] for e in all_items(left[0], "audit")
+              if e["subject_id"] == n1.id}
+    expect("certificate_rotated" in events, "the renewal is audited", events)
+    left[0].ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: n1.roles() == ["relay-node"], "configuration to reach n1 still")
+
+
 def test_stolen_ordinary_node_directory_cannot_act_as_authority(env):
     """DESIGN D7 and section 4: an ordinary certificate opens no gated request and no enrolment."""
     c = env.cluster(authorities=3, nodes=1)
