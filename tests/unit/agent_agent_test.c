@@ -390,6 +390,11 @@ static void test_authority_known_by_name_is_looked_up(void **state)
     struct fake_snapshot s;
     char a1[ADDR_TEXT_MAX];
     char a2[ADDR_TEXT_MAX];
+    struct addr unused;
+    if (addr_resolve("localhost:1", &unused, NULL) != 0) {
+        print_message("skipped: this host has no name for itself (/etc/hosts)\n");
+        skip();
+    }
     start_fresh(f);
     (void)snprintf(a1, sizeof a1, "localhost%s", strrchr(f->a1.address, ':'));
     (void)snprintf(a2, sizeof a2, "localhost%s", strrchr(f->a2.address, ':'));
