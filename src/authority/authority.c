@@ -354,10 +354,12 @@ static int load_issuer(struct authority *a, struct errmsg *em)
     return rc;
 }
 
-static void destroy(struct authority *a)
+void authority_free(struct authority *a)
 {
+    if (a == NULL) {
+        return;
+    }
     raft_io_fini(&a->io);
-    raft_net_fabric_fini(&a->net);
     core_free(a->core);
     fsm_free(a->fsm);
     pki_key_free(a->issuer_key);
@@ -408,7 +410,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     }
     free(log_path);
     if (rc != 0) {
-        destroy(a);
+        authority_free(a);
         return errmsg_wrap(em, rc, "authority");
     }
     /* From here on only authority_close ends it: handles and the writer thread are live. */
@@ -453,11 +455,8 @@ static void done(struct authority *a)
     if (--a->open_handles > 0) {
         return;
     }
-    void (*cb)(void *data) = a->close_cb;
-    void *data = a->close_data;
-    destroy(a);
-    if (cb != NULL) {
-        cb(data);
+    if (a->close_cb != NULL) {
+        a->close_cb(a->close_data);
     }
 }
 
@@ -469,6 +468,8 @@ static void on_handle_closed(uv_handle_t *h)
 static void on_store_closed(void *data)
 {
     struct authority *a = data;
+    run_deferred(a); /* calls that were answered before they began */
+    raft_net_fabric_fini(&a->net);
     uv_close((uv_handle_t *)&a->tick, on_handle_closed);
     uv_close((uv_handle_t *)&a->flush, on_handle_closed);
     uv_close((uv_handle_t *)&a->spin, on_handle_closed);

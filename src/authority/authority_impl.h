@@ -97,6 +97,8 @@ struct authority {
     bool self_changed;    /* our own part of the configuration changed */
     uint64_t config_seen; /* config_index that directory and daemon know of */
     uint64_t node_config_seen;
+    uint64_t quorum_seen_ms; /* monotonic: when a majority was last behind us */
+    uint64_t sent_away_ms;   /* when subscribers were last sent to other authorities */
     uint64_t last_reconcile_ms;
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;

@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "base/text.h"
 
+#include <netdb.h>
+
 /* --- authority.prepare: the node makes its issuing key and asks for a CA certificate --- */
 
 struct counts {
@@ -82,27 +84,101 @@ static void prepared(struct fabric_call *call, int rc, struct blob body)
     buf_fini(&doc);
 }
 
+/* A question to the node, which may first need its address looked up:
+ *
+ *   ask_node ── connected or numeric ──────────────────────> call_rpc
+ *      └ a name ─> uv_getaddrinfo (pool) ─> on_looked_up ─> call_rpc, or the call ends with the error
+ *
+ * The look-up is the call's outstanding operation; one that was answered meanwhile is left alone. */
+struct question {
+    uv_getaddrinfo_t req;
+    struct pending_call *pc;
+    struct buf body;
+    fabric_call_cb cb;
+};
+
+static void question_free(struct question *q)
+{
+    buf_fini(&q->body);
+    free(q);
+}
+
+static int put_question(struct question *q, struct errmsg *em)
+{
+    int rc = call_rpc(q->pc, &q->pc->node_id, "issuer", buf_blob(&q->body), q->cb);
+    return rc == 0 ? 0 : errmsg_set(em, rc, "cannot ask the node: %s", err_text(rc));
+}
+
+static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+    struct question *q = container_of(req, struct question, req);
+    struct pending_call *pc = q->pc;
+    struct errmsg em = ERRMSG_INIT;
+    if (!call_returned(pc)) {
+        int rc = -ERR_UNREACHABLE;
+        struct addr addr;
+        if (status == 0 && list->ai_addrlen <= sizeof addr.ss) {
+            addr = (struct addr){.len = list->ai_addrlen};
+            memcpy(&addr.ss, list->ai_addr, list->ai_addrlen);
+            fabric_peer_set(pc->a->cfg.fabric, &pc->node_id, &addr, 1);
+            rc = put_question(q, &em);
+        } else {
+            (void)errmsg_set(&em, rc, "the node's address does not resolve: %s",
+                             uv_strerror(status));
+        }
+        if (rc != 0) {
+            call_answer_text(pc, rc, &em);
+        }
+    }
+    uv_freeaddrinfo(list);
+    question_free(q);
+}
+
+static int look_up(struct question *q, const char *address, struct errmsg *em)
+{
+    char host[ADDRESS_MAX_BYTES + 1];
+    const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
+    (void)snprintf(host, sizeof host, "%s", address);
+    char *port = strrchr(host, ':');
+    if (port == NULL) {
+        return errmsg_set(em, -ERR_INVALID, "the node's address \"%s\" has no port", address);
+    }
+    *port++ = '\0';
+    int rv = uv_getaddrinfo(q->pc->a->cfg.loop, &q->req, on_looked_up, host, port, &hints);
+    if (rv != 0) {
+        return errmsg_set(em, -ERR_UNREACHABLE, "the node's address: %s", uv_strerror(rv));
+    }
+    q->pc->outstanding = true;
+    return 0;
+}
+
 static int ask_node(struct pending_call *pc, const struct issuer_request *rq, fabric_call_cb cb,
                     struct errmsg *em)
 {
     char text[ADDRESS_MAX_BYTES + 1];
     struct addr addr;
     struct fabric *f = pc->a->cfg.fabric;
+    struct question *q = xcalloc(1, sizeof *q);
+    q->pc = pc;
+    q->cb = cb;
+    buf_init(&q->body, RPC_FRAME_MAX);
+    msg_encode(&issuer_request_desc, rq, &q->body);
+    pc->state = CALL_ASK_NODE;
     node_doc(pc->a, &pc->node_id, "address", text, sizeof text);
-    int rc = addr_resolve(text, &addr, em);
-    if (rc != 0) {
-        return errmsg_wrap(em, rc, "the node's address");
+    bool numeric = addr_parse(text, &addr, NULL) == 0;
+    if (!numeric && !fabric_peer_connected(f, &pc->node_id)) {
+        int rc = look_up(q, text, em);
+        if (rc != 0) {
+            question_free(q);
+        }
+        return rc;
     }
-    if (!fabric_peer_connected(f, &pc->node_id)) {
+    if (numeric) {
         fabric_peer_set(f, &pc->node_id, &addr, 1);
     }
-    struct buf body;
-    buf_init(&body, RPC_FRAME_MAX);
-    msg_encode(&issuer_request_desc, rq, &body);
-    pc->state = CALL_ASK_NODE;
-    rc = call_rpc(pc, &pc->node_id, "issuer", buf_blob(&body), cb);
-    buf_fini(&body);
-    return rc == 0 ? 0 : errmsg_set(em, rc, "cannot ask the node: %s", err_text(rc));
+    int rc = put_question(q, em);
+    question_free(q);
+    return rc;
 }
 
 /* --- authority.add: the owner has signed; the node installs, and the group decides --- */

@@ -16,7 +16,6 @@ static void release(struct pending_call *pc)
     if (!pc->answered || pc->outstanding) {
         return;
     }
-    LIST_REMOVE(pc, link);
     buf_wipe(&pc->args);
     buf_fini(&pc->prep.body);
     buf_wipe(&pc->prep.extra);
@@ -26,6 +25,7 @@ static void release(struct pending_call *pc)
 void call_answer(struct pending_call *pc, int rc, struct blob doc)
 {
     CHECK(!pc->answered);
+    LIST_REMOVE(pc, link); /* what is still outstanding may come back when the authority is gone */
     pc->answered = true;
     pc->state = CALL_DONE;
     pc->cb(pc->data, rc, doc);
@@ -517,8 +517,12 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
 {
     struct authority *a = data;
     struct op_request op;
-    int rc = msg_decode(&op_request_desc, MSG_LENIENT, body, &op);
     struct core_status s;
+    if (a->closing) {
+        fabric_answer(rq, -ERR_CLOSED, blob_of(NULL, 0));
+        return;
+    }
+    int rc = msg_decode(&op_request_desc, MSG_LENIENT, body, &op);
     core_status(a->core, &s);
     if (rc == 0 && s.role != CORE_LEADER) {
         rc = -ERR_NOT_LEADER; /* one hop only: no loops */

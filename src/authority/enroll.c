@@ -291,9 +291,13 @@ static void on_stream(void *data, struct fabric_stream *s)
 {
     struct authority *a = data;
     struct authority_state st;
+    if (a->closing) {
+        fabric_stream_reset(s, -ERR_CLOSED);
+        return;
+    }
     authority_state(a, &st);
-    if (a->closing || !st.member || a->root_der.len == 0) {
-        fabric_stream_reset(s, -ERR_NO_QUORUM);
+    if (!st.member || a->root_der.len == 0) {
+        fabric_stream_reset(s, -ERR_NO_QUORUM); /* it has no state yet */
         return;
     }
     struct enrolling *e = xcalloc(1, sizeof *e);

@@ -13,6 +13,9 @@
 /* Signing costs some tens of microseconds: a change that touches 10,000 nodes is spread over loop
  * turns instead of holding up Raft. */
 #define PUSHES_PER_TURN 64
+/* Well past an election (DESIGN section 3: 500 ms, up to twice that). */
+#define CUT_OFF_MS 2500
+#define SEND_AWAY_AGAIN_MS 15000
 
 struct cut {
     struct snapshot_body body;
@@ -297,9 +300,35 @@ void push_changed(struct authority *a)
     }
 }
 
+/* An authority that is cut off, or was removed without hearing of it, has no news to give: its nodes
+ * try another. Again from time to time, for those who found nothing better and came back. */
+static void send_away(struct authority *a)
+{
+    struct core_status s;
+    uint64_t now = authority_mono_ms();
+    core_status(a->core, &s);
+    if (s.quorum) {
+        a->quorum_seen_ms = now;
+        a->sent_away_ms = 0;
+        return;
+    }
+    bool first = a->sent_away_ms == 0 && now - a->quorum_seen_ms >= CUT_OFF_MS;
+    bool again = a->sent_away_ms != 0 && now - a->sent_away_ms >= SEND_AWAY_AGAIN_MS;
+    if (!first && !again) {
+        return;
+    }
+    a->sent_away_ms = now;
+    while (!LIST_EMPTY(&a->subscribers)) {
+        struct subscriber *sub = LIST_FIRST(&a->subscribers);
+        fabric_stream_reset(sub->stream, -ERR_NO_QUORUM);
+        forget(sub);
+    }
+}
+
 /* Refreshes, and whoever was ahead of us when we last looked. */
 void push_tick(struct authority *a)
 {
+    send_away(a);
     a->push_wanted = true;
     push_changed(a);
 }

@@ -166,7 +166,9 @@ static void on_authority_closed(void *data);
 
 static void on_fabric_closed(void *data)
 {
-    (void)data; /* nothing is left on the loop: uv_run returns */
+    struct node *n = data; /* nothing is left on the loop: uv_run returns */
+    authority_free(n->authority);
+    n->authority = NULL;
 }
 
 static void on_agent_closed(void *data)
@@ -179,7 +181,6 @@ static void on_agent_closed(void *data)
 static void on_authority_closed(void *data)
 {
     struct node *n = data;
-    n->authority = NULL;
     agent_close(n->agent, on_agent_closed, n);
 }
 

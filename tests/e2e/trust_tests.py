@@ -275,8 +275,9 @@ def test_nodes_of_a_removed_authority_renew_and_stay(env):
     left = c.others(signer)
     before = left[0].ok("node", "show", "n1")["certificate_serial"]
     left[0].ok("authority", "remove", signer.name, "--yes")
+    # Nodes spread their renewals over four heartbeats (a minute): all learn of it at once.
     wait_until(lambda: left[0].ok("node", "show", "n1")["certificate_serial"] != before,
-               "n1 to have a certificate from another authority")
+               "n1 to have a certificate from another authority", limit=90, every=0.5)
     wait_until(lambda: n1.cli("status", "--check").rc == OK, "n1 to be ready under it")
     events = {e["event_type"] for e in all_items(left[0], "audit")
               if e["subject_id"] == n1.id}
