@@ -46,13 +46,12 @@ int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b)
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st = db_prepare(x->db, "UPDATE nodes SET name = ? WHERE id = ?");
+    struct db_stmt *st =
+        db_prepare(x->db, "UPDATE nodes SET name = ?, config_index = ? WHERE id = ?");
     db_bind_textn(st, (const char *)b->name.data, b->name.len);
+    db_bind_int(st, (int64_t)x->index);
     db_bind_text(st, n.id);
     rc = db_run(st);
-    if (rc == 0) {
-        rc = fsm_node_config(x, n.id);
-    }
     if (rc == 0) {
         /* Everybody is told the names of the authorities. */
         x->config_changed = x->config_changed || n.authority[0] != '\0';
