@@ -1,9 +1,12 @@
-/* The happy path: membership prepared (pending) -> fabric without identity -> dial an address of the
- * token -> enroll_request -> PENDING, kept open -> APPROVED -> verified, stored, done.
+/* The happy path: membership prepared (pending) -> fabric without identity -> the addresses of the
+ * token raced (join_race.c) -> the first that authenticates gets the enroll_request, the others are
+ * reset -> PENDING, kept open -> APPROVED -> verified, stored, done.
  *
  * Failure paths:
- *   an address does not resolve, answer, or is no authority of ours -> the next one; after the last,
- *     a pause and all again; given up when all are strangers, or none answered for JOIN_GIVE_UP_MS
+ *   an address does not resolve, or is no authority of ours -> the next one at once; after the
+ *     last, a pause and the failed ones again; given up when all are strangers, or none answered for
+ *     JOIN_GIVE_UP_MS
+ *   an address does not answer -> the next one beside it
  *   the stream ends while pending -> the same request to the next address
  *   REFUSED with a retryable error -> as above; with another one -> the membership is discarded
  *   what came as APPROVED does not verify -> as a stranger; nothing is stored
@@ -23,21 +26,30 @@
 #define RETRY_MIN_MS 200
 #define RETRY_MAX_MS 5000
 
+struct join;
+
+struct attempt { /* at one address */
+    struct join *join;
+    char *address;
+    struct fabric_stream *stream; /* NULL: not under way */
+};
+
 struct join {
     const struct join_options *o;
     struct member *member;
     struct join_token token;
     struct buf request;
-    char *addresses[AUTHORITIES_MAX];
-    size_t count, next;
-    int last_rc[AUTHORITIES_MAX]; /* how the last attempt at each ended */
+    struct attempt attempts[AUTHORITIES_MAX];
+    size_t count;
+    struct join_race race;
+    struct attempt *won; /* an authority of ours: the one that was told the secret */
+    bool pausing;        /* until the next round */
 
     uv_loop_t loop;
-    uv_timer_t timer; /* the next attempt, or the end */
+    uv_timer_t timer; /* the next attempt, the next round, or the end */
     uv_timer_t deadline;
     struct pki_trust *trust;
     struct fabric *fabric;
-    struct fabric_stream *stream;
     uint64_t started_ms;
     uint32_t rounds; /* since something worked */
     bool acked;      /* an authority said PENDING */
@@ -77,28 +89,31 @@ static void end(struct join *j, int rc)
     wake(j, 0);
 }
 
-static void drop_stream(struct join *j)
+static void drop_stream(struct attempt *t)
 {
-    if (j->stream != NULL) {
-        struct fabric_stream *s = j->stream;
-        j->stream = NULL;
+    if (t->stream != NULL) {
+        struct fabric_stream *s = t->stream;
+        t->stream = NULL;
         fabric_stream_reset(s, -ERR_CANCELED);
+    }
+}
+
+/* All but this one; NULL: all. */
+static void drop_others(struct join *j, const struct attempt *but)
+{
+    for (size_t i = 0; i < j->count; i++) {
+        if (&j->attempts[i] != but) {
+            drop_stream(&j->attempts[i]);
+        }
     }
 }
 
 /* --- attempts --- */
 
-/* em, if the attempt set it, says why. */
-static void attempt_failed(struct join *j, int rc)
+/* Every address is under way or has failed. */
+static void round_over(struct join *j)
 {
-    drop_stream(j);
-    j->last_rc[j->next] = rc;
-    j->next = (j->next + 1) % j->count;
-    if (j->next != 0) {
-        wake(j, 0);
-        return;
-    }
-    int verdict = join_verdict(j->last_rc, j->count, j->acked, now_ms() - j->started_ms);
+    int verdict = join_verdict(j->race.last_rc, j->race.count, j->acked, now_ms() - j->started_ms);
     if (verdict == -ERR_UNREACHABLE) {
         end(j, errmsg_set(j->em, verdict, "no authority of the token answers (%s)",
                           j->token.addresses));
@@ -106,15 +121,34 @@ static void attempt_failed(struct join *j, int rc)
         struct errmsg why = *j->em;
         end(j, errmsg_set(j->em, verdict, "no authority of the token's cluster at %s: %s",
                           j->token.addresses, why.text[0] != '\0' ? why.text : err_text(verdict)));
-    } else {
+    } else if (!j->pausing) {
+        j->pausing = true;
         wake(j, backoff_delay_ms(j->rounds++, RETRY_MIN_MS, RETRY_MAX_MS, rng_u64()));
+    }
+}
+
+/* em, if the attempt set it, says why. */
+static void attempt_failed(struct attempt *t, int rc)
+{
+    struct join *j = t->join;
+    size_t next;
+    drop_stream(t);
+    if (j->won == t) {
+        j->won = NULL;
+    }
+    join_race_failed(&j->race, (size_t)(t - j->attempts), rc);
+    if (join_race_next(&j->race, &next)) {
+        wake(j, 0);
+    } else {
+        round_over(j);
     }
 }
 
 /* --- what the authority says --- */
 
-static void on_pending(struct join *j, const struct enroll_status *st)
+static void on_pending(struct attempt *t, const struct enroll_status *st)
 {
+    struct join *j = t->join;
     char until[CLOCK_TEXT_MAX] = "";
     enum join_event ev = j->acked ? JOIN_STILL_PENDING : JOIN_SUBMITTED;
     if (!j->acked) {
@@ -128,32 +162,34 @@ static void on_pending(struct join *j, const struct enroll_status *st)
     }
     tell(j, ev, until);
     if (!j->o->wait) {
-        fabric_stream_close(j->stream);
-        j->stream = NULL;
+        fabric_stream_close(t->stream);
+        t->stream = NULL;
         j->pending = true;
         end(j, 0);
     }
 }
 
-static void on_approved(struct join *j, const struct enroll_status *st)
+static void on_approved(struct attempt *t, const struct enroll_status *st)
 {
+    struct join *j = t->join;
     struct errmsg why = ERRMSG_INIT;
     int rc = join_accept(j->member, &j->token, st, clock_wall_ms(), &why);
     if (rc == -ERR_IO || rc == -ERR_CORRUPT) { /* our disk, not their answer */
         end(j, errmsg_set(j->em, rc, "approved, but not stored: %s", why.text));
     } else if (rc != 0) {
         rc = join_is_stranger(rc) ? rc : -ERR_MALFORMED;
-        attempt_failed(j, errmsg_set(j->em, rc, "approval refused: %s", why.text));
+        attempt_failed(t, errmsg_set(j->em, rc, "approval refused: %s", why.text));
     } else {
-        fabric_stream_close(j->stream);
-        j->stream = NULL;
+        fabric_stream_close(t->stream);
+        t->stream = NULL;
         tell(j, JOIN_APPROVED_EVENT, j->member->cluster_name);
         end(j, 0);
     }
 }
 
-static void on_refused(struct join *j, const struct enroll_status *st)
+static void on_refused(struct attempt *t, const struct enroll_status *st)
 {
+    struct join *j = t->join;
     int rc = st->error <= INT32_MAX ? -(int)st->error : -ERR_REJECTED;
     if (rc == 0 || strcmp(err_slug(rc), "unknown") == 0) {
         rc = -ERR_REJECTED;
@@ -162,7 +198,7 @@ static void on_refused(struct join *j, const struct enroll_status *st)
     errmsg_set(j->em, rc, "%s%s%.*s", err_text(rc), len > 0 ? ": " : "", len,
                len > 0 ? (const char *)st->detail.data : "");
     if (err_retryable(rc)) {
-        attempt_failed(j, rc);
+        attempt_failed(t, rc);
     } else {
         j->discard = true;
         end(j, rc);
@@ -171,54 +207,92 @@ static void on_refused(struct join *j, const struct enroll_status *st)
 
 static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
-    struct join *j = data;
+    struct attempt *t = data;
+    struct join *j = t->join;
     struct enroll_status st;
-    if (j->over || s != j->stream) {
+    if (j->over || s != t->stream || t != j->won) {
         return;
     }
     int rc = msg_decode(&enroll_status_desc, MSG_LENIENT, frame, &st);
     if (rc != 0) {
-        attempt_failed(j, errmsg_set(j->em, -ERR_MALFORMED, "the answer does not decode"));
+        attempt_failed(t, errmsg_set(j->em, -ERR_MALFORMED, "the answer does not decode"));
     } else if (st.state == ENROLL_PENDING) {
-        on_pending(j, &st);
+        on_pending(t, &st);
     } else if (st.state == ENROLL_APPROVED) {
-        on_approved(j, &st);
+        on_approved(t, &st);
     } else if (st.state == ENROLL_REFUSED) {
-        on_refused(j, &st);
+        on_refused(t, &st);
     } else {
-        attempt_failed(j, errmsg_set(j->em, -ERR_MALFORMED, "the answer has an unknown state"));
+        attempt_failed(t, errmsg_set(j->em, -ERR_MALFORMED, "the answer has an unknown state"));
     }
 }
 
 static void on_closed(struct fabric_stream *s, void *data, int rc)
 {
-    struct join *j = data;
-    if (s != j->stream) {
+    struct attempt *t = data;
+    struct join *j = t->join;
+    if (s != t->stream) {
         return;
     }
-    j->stream = NULL;
+    t->stream = NULL;
     if (!j->over) {
         j->em->text[0] = '\0';
-        attempt_failed(j, rc == 0 ? -ERR_CLOSED : rc);
+        attempt_failed(t, rc == 0 ? -ERR_CLOSED : rc);
     }
 }
 
-static const struct fabric_stream_vtab vtab = {.frame = on_frame, .closed = on_closed};
-
-static void attempt(struct join *j)
+/* TLS has verified an authority under the token's root. Only now, and only here, the secret is
+ * sent. */
+static void on_opened(struct fabric_stream *s, void *data)
 {
-    struct fabric_stream_to to = {.node_id = UUID_NIL, .service = "enroll"};
-    const char *address = j->addresses[j->next];
-    tell(j, JOIN_CONNECTING, address);
-    int rc = addr_resolve(address, &to.enroll_addr, j->em);
-    if (rc == 0) {
-        rc = fabric_stream_open(j->fabric, &to, &vtab, j, &j->stream);
+    struct attempt *t = data;
+    struct join *j = t->join;
+    if (j->over || s != t->stream) {
+        return;
     }
+    CHECK(j->won == NULL);
+    j->won = t;
+    j->pausing = false;
+    CHECK(uv_timer_stop(&j->timer) == 0);
+    join_race_won(&j->race, (size_t)(t - j->attempts));
+    drop_others(j, t);
+    int rc = fabric_stream_send(s, buf_blob(&j->request));
+    if (rc != 0) {
+        attempt_failed(t, rc);
+    }
+}
+
+static const struct fabric_stream_vtab vtab = {
+    .frame = on_frame, .closed = on_closed, .opened = on_opened};
+
+static void start(struct join *j, size_t i)
+{
+    struct attempt *t = &j->attempts[i];
+    struct fabric_stream_to to = {.node_id = UUID_NIL, .service = "enroll"};
+    size_t next;
+    join_race_start(&j->race, i);
+    tell(j, JOIN_CONNECTING, t->address);
+    if (join_race_next(&j->race, &next)) {
+        wake(j, join_race_delay_ms(rng_u64()));
+    }
+    int rc = addr_resolve(t->address, &to.enroll_addr, j->em);
     if (rc == 0) {
-        rc = fabric_stream_send(j->stream, buf_blob(&j->request));
+        rc = fabric_stream_open(j->fabric, &to, &vtab, t, &t->stream);
     }
     if (rc != 0) {
-        attempt_failed(j, rc);
+        attempt_failed(t, rc);
+    }
+}
+
+static void start_next(struct join *j)
+{
+    size_t next;
+    if (j->pausing) {
+        j->pausing = false;
+        join_race_again(&j->race);
+    }
+    if (j->won == NULL && join_race_next(&j->race, &next)) {
+        start(j, next);
     }
 }
 
@@ -234,10 +308,10 @@ static void on_timer(uv_timer_t *timer)
 {
     struct join *j = container_of(timer, struct join, timer);
     if (!j->over) {
-        attempt(j);
+        start_next(j);
         return;
     }
-    drop_stream(j);
+    drop_others(j, NULL);
     fabric_close(j->fabric, on_fabric_closed, j);
     uv_close((uv_handle_t *)&j->deadline, NULL);
     uv_close((uv_handle_t *)&j->timer, NULL);
@@ -299,11 +373,13 @@ static int split_addresses(struct join *j)
     while (*p != '\0') {
         size_t n = strcspn(p, ",");
         if (n > 0 && j->count < AUTHORITIES_MAX) {
-            j->addresses[j->count++] = xasprintf("%.*s", (int)n, p);
+            j->attempts[j->count++] = (struct attempt){.join = j,
+                                                       .address = xasprintf("%.*s", (int)n, p)};
         }
         p += n;
         p += *p == ',';
     }
+    join_race_init(&j->race, j->count);
     return j->count > 0 ? 0 : errmsg_set(j->em, -ERR_MALFORMED, "the token has no address");
 }
 
@@ -354,7 +430,7 @@ int join_run(const struct join_options *o, bool *ret_pending, struct uuid *ret_n
         j->member = NULL;
     }
     for (size_t i = 0; i < j->count; i++) {
-        free(j->addresses[i]);
+        free(j->attempts[i].address);
     }
     buf_wipe(&j->request);
     member_free(j->member);

@@ -154,6 +154,9 @@ struct fabric_stream_vtab {
     void (*closed)(struct fabric_stream *s, void *data, int rc);
     /* The unsent queue fell below half its bound after a -ERR_BUSY; may be NULL. */
     void (*drained)(struct fabric_stream *s, void *data);
+    /* A stream opened here has its session: fabric_stream_peer says who was authenticated. Once,
+     * before anything else; what was sent before may be on its way already. May be NULL. */
+    void (*opened)(struct fabric_stream *s, void *data);
 };
 
 struct fabric_stream_to {

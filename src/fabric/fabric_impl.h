@@ -190,6 +190,7 @@ struct fabric_stream {
     bool rx_fin, rx_done; /* end received; end or reset handled */
     bool tx_fin, tx_fin_sent, tx_shut;
     bool want_drained;
+    bool want_opened;
     int rc;
     struct fabric_stream_vtab vtab;
     void *data;
@@ -209,6 +210,8 @@ struct fabric_stream {
 /* Inside the library's callbacks. */
 struct fabric_stream *stream_incoming(struct session *ss, int64_t id);
 void stream_on_data(struct fabric_stream *s, struct blob in, bool fin);
+/* The session took a stream of ours. */
+void stream_on_open(struct fabric_stream *s);
 void stream_on_acked(struct fabric_stream *s, uint64_t end);
 void stream_on_reset(struct fabric_stream *s, uint64_t code);
 /* code: the peer's, or 0. */

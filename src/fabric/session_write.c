@@ -230,6 +230,7 @@ void session_open_streams(struct session *ss)
         s->state = s->state == STREAM_WAITING ? STREAM_OPEN : s->state;
         s->qs_gone = false;
         stream_wake(s);
+        stream_on_open(s);
     }
 }
 

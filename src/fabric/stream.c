@@ -148,6 +148,14 @@ void stream_on_acked(struct fabric_stream *s, uint64_t end)
     }
 }
 
+void stream_on_open(struct fabric_stream *s)
+{
+    if (s->vtab.opened != NULL && !s->silent) {
+        s->want_opened = true;
+        event_post(s->f, &s->event);
+    }
+}
+
 static int rc_for_code(uint64_t code)
 {
     return code == 0 || code > 4096 ? -ERR_CLOSED : -(int)code;
@@ -481,6 +489,10 @@ static void stream_run(struct event *e)
 {
     struct fabric_stream *s = container_of(e, struct fabric_stream, event);
     s->in_user = true;
+    if (s->want_opened && !s->silent && s->state == STREAM_OPEN) {
+        s->vtab.opened(s, s->data);
+    }
+    s->want_opened = false;
     bool more = deliver(s);
     if (!more && !s->silent) {
         if (s->state == STREAM_ENDED) {

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import secrets
+import socket
 import time
 
 from lib import CONFLICT, LIMIT, OK, UNAVAILABLE, expect, in_parallel, items, says, wait_until
@@ -176,6 +177,36 @@ def test_join_resumes_after_interruption(env):
     c.approve(request)
     expect(host.join_start(token).wait(LIMIT) == OK, "the third one ends the join")
     host.refused(CONFLICT, "exists", *host.join_args(token))
+    host.start()
+
+
+def test_join_works_with_a_dead_authority_first_in_the_token(env):
+    """RFC 8305: addresses that do not answer cost a fraction of a second each, not their dial's
+    10 s."""
+    c = env.cluster(authorities=3, nodes=0)
+    token, _ = c.token("--uses", "1")
+    head, secret, tail = token_parts(token)
+    addresses = tail.decode().split(",")
+    dead = next(n for n in c.authorities() if n.address == addresses[0])
+    dead.kill9()
+    among = c.others(dead)
+    leader = c.wait_leader(among)
+    silent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+    for s in silent:
+        s.bind(("127.0.0.1", 0))
+    mute = [f"127.0.0.1:{s.getsockname()[1]}" for s in silent]
+    token = env.token_file(token_text(
+        head, secret, ",".join([addresses[0], *mute, *addresses[1:]]).encode()))
+    host = c.add("h1")
+    joining = host.join_start(token, "--timeout", f"{LIMIT:.0f}s")
+    c.approve(c.pending("h1", via=leader), via=leader)
+    expect(joining.wait(LIMIT) == OK, "the host joins")
+    for address in (addresses[0], *mute):
+        expect(log_count(host, f"connecting to {address}") == 1, f"{address} was tried once")
+    for s in silent:
+        s.setblocking(False)
+        expect(len(s.recv(2048)) > 0, "the silent address was asked")
+        s.close()
     host.start()
 
 

@@ -409,11 +409,83 @@ static void test_join_given_up_when_all_are_strangers_or_nobody_answers(void **s
         {{-ERR_BAD_CERT, -ERR_NOT_AUTHORITY}, false, 0, -ERR_NOT_AUTHORITY},
         {{-ERR_BAD_CERT, -ERR_BAD_CERT}, true, 0, -ERR_BAD_CERT},
         {{-ERR_NO_QUORUM, -ERR_BUSY}, false, 0, 0},
+        {{-ERR_BAD_CERT, 0}, false, 0, 0}, /* the other one may still answer */
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
         assert_int_equal(join_verdict(table[i].rc, 2, table[i].acked, table[i].waited_ms),
                          table[i].verdict);
     }
+}
+
+/* --- the race --- */
+
+static size_t race_start(struct join_race *r)
+{
+    size_t i;
+    assert_true(join_race_next(r, &i));
+    join_race_start(r, i);
+    return i;
+}
+
+static void test_race_starts_each_address_once_in_order(void **state)
+{
+    (void)state;
+    struct join_race r;
+    size_t i;
+    join_race_init(&r, 3);
+    for (size_t n = 0; n < 3; n++) {
+        assert_int_equal(race_start(&r), n);
+    }
+    assert_false(join_race_next(&r, &i));
+}
+
+static void test_race_address_that_failed_waits_for_the_next_round(void **state)
+{
+    (void)state;
+    struct join_race r;
+    size_t i;
+    join_race_init(&r, 2);
+    (void)race_start(&r);
+    (void)race_start(&r);
+    join_race_failed(&r, 0, -ERR_CLOSED);
+    assert_false(join_race_next(&r, &i));
+    assert_int_equal(r.last_rc[0], -ERR_CLOSED);
+    assert_int_equal(r.last_rc[1], 0);
+    join_race_again(&r);
+    assert_int_equal(race_start(&r), 0); /* the other one is under way still */
+    assert_int_equal(r.last_rc[0], 0);
+    assert_false(join_race_next(&r, &i));
+}
+
+static void test_race_after_a_winner_failed_goes_on_behind_it_with_those_it_beat(void **state)
+{
+    (void)state;
+    struct join_race r;
+    size_t i;
+    join_race_init(&r, 4);
+    for (size_t n = 0; n < 3; n++) {
+        (void)race_start(&r);
+    }
+    join_race_failed(&r, 0, -ERR_BAD_CERT);
+    join_race_won(&r, 1);
+    join_race_failed(&r, 1, -ERR_CLOSED);
+    assert_int_equal(race_start(&r), 2);
+    assert_int_equal(race_start(&r), 3);
+    assert_false(join_race_next(&r, &i));
+}
+
+static void test_race_delay_is_jittered_by_a_quarter(void **state)
+{
+    (void)state;
+    uint64_t low = UINT64_MAX;
+    uint64_t high = 0;
+    for (uint64_t random = 0; random < 1000; random++) {
+        uint64_t ms = join_race_delay_ms(random);
+        low = ms < low ? ms : low;
+        high = ms > high ? ms : high;
+    }
+    assert_int_equal(low, JOIN_RACE_MS * 3 / 4);
+    assert_int_equal(high, JOIN_RACE_MS * 3 / 4 + JOIN_RACE_MS / 2);
 }
 
 int main(void)
@@ -430,6 +502,10 @@ int main(void)
         T(test_good_approval_completes_the_membership),
         T(test_forged_approvals_refused_and_join_stays_pending),
         T(test_join_given_up_when_all_are_strangers_or_nobody_answers),
+        cmocka_unit_test(test_race_starts_each_address_once_in_order),
+        cmocka_unit_test(test_race_address_that_failed_waits_for_the_next_round),
+        cmocka_unit_test(test_race_after_a_winner_failed_goes_on_behind_it_with_those_it_beat),
+        cmocka_unit_test(test_race_delay_is_jittered_by_a_quarter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,10 +14,32 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Stands before an authority and keeps what comes for it until told to let go. */
+struct relay {
+    uv_udp_t front, back;
+    uv_async_t let_go; /* from any thread */
+    struct sockaddr_in authority, client;
+    bool holding;
+    struct {
+        uint8_t data[2048];
+        size_t len;
+    } kept[16];
+    size_t kept_count;
+    char address[ADDR_TEXT_MAX];
+    char buf[65536];
+};
+
 struct fixture {
     char *dir;
     struct fake_cluster cluster;
     struct fake_authority authority;
+    struct fake_authority second; /* when has_second */
+    struct relay relay;           /* before the first one, when has_relay */
+    bool has_second, has_relay;
     uv_loop_t loop;
     uv_async_t stop;
     uv_thread_t thread;
@@ -27,6 +49,7 @@ struct fixture {
     struct join_options o;
     enum join_event events[32];
     size_t events_count;
+    size_t connects;
     char fingerprint[65];
     struct errmsg em;
     struct uuid node_id;
@@ -37,6 +60,14 @@ static void on_stop(uv_async_t *async)
 {
     struct fixture *f = container_of(async, struct fixture, stop);
     fake_authority_close(&f->authority);
+    if (f->has_second) {
+        fake_authority_close(&f->second);
+    }
+    if (f->has_relay) {
+        uv_close((uv_handle_t *)&f->relay.front, NULL);
+        uv_close((uv_handle_t *)&f->relay.back, NULL);
+        uv_close((uv_handle_t *)&f->relay.let_go, NULL);
+    }
     uv_close((uv_handle_t *)async, NULL);
 }
 
@@ -55,7 +86,12 @@ static void progress(void *data, enum join_event ev, const char *fingerprint_hex
     if (f->events_count < ARRAY_SIZE(f->events)) {
         f->events[f->events_count++] = ev;
     }
-    if (ev != JOIN_CONNECTING) {
+    if (ev == JOIN_CONNECTING) {
+        f->connects++;
+        if (f->has_relay && f->connects == 2) {
+            assert_int_equal(uv_async_send(&f->relay.let_go), 0);
+        }
+    } else {
         (void)snprintf(f->fingerprint, sizeof f->fingerprint, "%s", fingerprint_hex);
     }
 }
@@ -119,11 +155,116 @@ static int teardown(void **state)
     }
     assert_int_equal(uv_loop_close(&f->loop), 0);
     fake_authority_fini(&f->authority);
+    if (f->has_second) {
+        fake_authority_fini(&f->second);
+    }
     fake_cluster_fini(&f->cluster);
     buf_wipe(&f->text);
     fake_rmdir(f->dir);
     free(f);
     return 0;
+}
+
+/* --- more than one address --- */
+
+static void add_second(struct fixture *f, const enum fake_enroll what)
+{
+    fake_authority_open(&f->second, &f->loop, &f->cluster);
+    f->second.script[0] = what;
+    f->has_second = true;
+}
+
+static void relay_alloc(uv_handle_t *h, size_t size, uv_buf_t *ret)
+{
+    struct relay *r = h->data;
+    (void)size;
+    *ret = uv_buf_init(r->buf, sizeof r->buf);
+}
+
+static void relay_send(uv_udp_t *from, void *data, size_t len, const struct sockaddr_in *to)
+{
+    uv_buf_t b = uv_buf_init(data, (unsigned)len);
+    (void)uv_udp_try_send(from, &b, 1, (const struct sockaddr *)to);
+}
+
+static void relay_from_client(uv_udp_t *h, ssize_t n, const uv_buf_t *b,
+                              const struct sockaddr *from, unsigned flags)
+{
+    struct relay *r = h->data;
+    (void)flags;
+    if (n <= 0 || from == NULL) {
+        return;
+    }
+    memcpy(&r->client, from, sizeof r->client);
+    if (!r->holding) {
+        relay_send(&r->back, b->base, (size_t)n, &r->authority);
+    } else if (r->kept_count < ARRAY_SIZE(r->kept) && (size_t)n <= sizeof r->kept[0].data) {
+        memcpy(r->kept[r->kept_count].data, b->base, (size_t)n);
+        r->kept[r->kept_count++].len = (size_t)n;
+    }
+}
+
+static void relay_from_authority(uv_udp_t *h, ssize_t n, const uv_buf_t *b,
+                                 const struct sockaddr *from, unsigned flags)
+{
+    struct relay *r = h->data;
+    (void)flags;
+    if (n > 0 && from != NULL) {
+        relay_send(&r->front, b->base, (size_t)n, &r->client);
+    }
+}
+
+static void relay_let_go(uv_async_t *async)
+{
+    struct relay *r = async->data;
+    r->holding = false;
+    for (size_t i = 0; i < r->kept_count; i++) {
+        relay_send(&r->back, r->kept[i].data, r->kept[i].len, &r->authority);
+    }
+}
+
+/* Before the first authority: what comes waits until the join dials a second address. */
+static void add_relay(struct fixture *f)
+{
+    struct relay *r = &f->relay;
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct addr authority;
+    struct addr own = {.len = sizeof own.ss};
+    int len = sizeof own.ss;
+    assert_int_equal(addr_parse(f->authority.address, &authority, NULL), 0);
+    memcpy(&r->authority, &authority.ss, sizeof r->authority);
+    r->holding = true;
+    r->front.data = r->back.data = r->let_go.data = r;
+    assert_int_equal(uv_async_init(&f->loop, &r->let_go, relay_let_go), 0);
+    assert_int_equal(uv_udp_init(&f->loop, &r->front), 0);
+    assert_int_equal(uv_udp_init(&f->loop, &r->back), 0);
+    assert_int_equal(uv_udp_bind(&r->front, (const struct sockaddr *)&any, 0), 0);
+    assert_int_equal(uv_udp_bind(&r->back, (const struct sockaddr *)&any, 0), 0);
+    assert_int_equal(uv_udp_recv_start(&r->front, relay_alloc, relay_from_client), 0);
+    assert_int_equal(uv_udp_recv_start(&r->back, relay_alloc, relay_from_authority), 0);
+    assert_int_equal(uv_udp_getsockname(&r->front, (struct sockaddr *)&own.ss, &len), 0);
+    own.len = (socklen_t)len;
+    addr_format(&own, r->address);
+    f->has_relay = true;
+}
+
+/* A socket that takes everything and never answers. */
+static int silent_open(char address[ADDR_TEXT_MAX])
+{
+    struct addr own = {.len = sizeof own.ss};
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&any, sizeof any), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&own.ss, &own.len), 0);
+    addr_format(&own, address);
+    return fd;
+}
+
+static bool silent_was_asked(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 1;
 }
 
 static void play(struct fixture *f, const enum fake_enroll *script, size_t len)
@@ -320,6 +461,72 @@ static void test_dead_address_is_passed_over(void **state)
     assert_int_equal(join(f), 0);
 }
 
+/* RFC 8305. One after another they would take their dial's 10 s each, more than the join has. */
+static void test_silent_addresses_first_do_not_hold_the_join_up(void **state)
+{
+    struct fixture *f = *state;
+    int fd[3];
+    char silent[3][ADDR_TEXT_MAX];
+    char addresses[512];
+    for (size_t i = 0; i < ARRAY_SIZE(fd); i++) {
+        fd[i] = silent_open(silent[i]);
+    }
+    (void)snprintf(addresses, sizeof addresses, "%s,%s,%s,%s", silent[0], silent[1], silent[2],
+                   f->authority.address);
+    set_token(f, addresses);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_APPROVE}, 1);
+    start(f);
+    assert_int_equal(join(f), 0);
+    /* Each was tried once: nothing had to time out before the last one's turn. */
+    assert_int_equal(f->connects, 4);
+    assert_int_equal(f->events_count, 6);
+    assert_int_equal(f->events[4], JOIN_SUBMITTED);
+    assert_int_equal(f->events[5], JOIN_APPROVED_EVENT);
+    for (size_t i = 0; i < ARRAY_SIZE(fd); i++) {
+        assert_true(silent_was_asked(fd[i]));
+        assert_int_equal(close(fd[i]), 0);
+    }
+}
+
+static void test_secret_goes_to_one_of_two_authorities_that_answer_together(void **state)
+{
+    struct fixture *f = *state;
+    char addresses[256];
+    add_second(f, FAKE_ENROLL_WAIT);
+    add_relay(f);
+    (void)snprintf(addresses, sizeof addresses, "%s,%s", f->relay.address, f->second.address);
+    set_token(f, addresses);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_WAIT}, 1);
+    start(f);
+    f->o.timeout_ms = 1500;
+    assert_int_equal(join(f), -ERR_TIMEOUT);
+    stop(f);
+    assert_true(f->relay.kept_count > 0);
+    assert_int_equal(f->connects, 2);
+    assert_int_equal(f->authority.enrolled + f->second.enrolled, 1);
+    assert_true(is_pending(f));
+}
+
+static void test_authority_that_lost_the_race_takes_over_when_the_winner_hangs_up(void **state)
+{
+    struct fixture *f = *state;
+    char silent[ADDR_TEXT_MAX];
+    char addresses[256];
+    int fd = silent_open(silent);
+    add_second(f, FAKE_ENROLL_APPROVE);
+    (void)snprintf(addresses, sizeof addresses, "%s,%s,%s", silent, f->authority.address,
+                   f->second.address);
+    set_token(f, addresses);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_HANG_UP}, 1);
+    start(f);
+    assert_int_equal(join(f), 0);
+    stop(f);
+    assert_int_equal(f->authority.enrolled, 1);
+    assert_int_equal(f->second.enrolled, 1);
+    assert_true(uuid_equal(&f->authority.request_ids[0], &f->second.request_ids[0]));
+    assert_int_equal(close(fd), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -336,6 +543,9 @@ int main(void)
         T(test_answer_that_does_not_decode_refused),
         T(test_wrong_root_pin_refused_and_secret_not_sent),
         T(test_dead_address_is_passed_over),
+        T(test_silent_addresses_first_do_not_hold_the_join_up),
+        T(test_secret_goes_to_one_of_two_authorities_that_answer_together),
+        T(test_authority_that_lost_the_race_takes_over_when_the_winner_hangs_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@ struct end { /* one side of a stream */
     size_t got;
     uint64_t bytes;
     bool closed, drained, close_when_done, echo, mute;
+    unsigned opened;
     int rc;
     struct prng order; /* of the frames it compares with */
 };
@@ -63,8 +64,18 @@ static void on_drained(struct fabric_stream *s, void *data)
     ((struct end *)data)->drained = true;
 }
 
+static void on_opened(struct fabric_stream *s, void *data)
+{
+    struct end *e = data;
+    assert_ptr_equal(e->s, s);
+    assert_false(e->closed);
+    assert_int_equal(e->got, 0);
+    assert_true(fabric_stream_peer(s)->authenticated);
+    e->opened++;
+}
+
 static const struct fabric_stream_vtab vtab = {
-    .frame = on_frame, .closed = on_closed, .drained = on_drained};
+    .frame = on_frame, .closed = on_closed, .drained = on_drained, .opened = on_opened};
 
 static void accept_echo(void *data, struct fabric_stream *s)
 {
@@ -137,6 +148,49 @@ static bool got_all(void *data)
 {
     struct end *e = data;
     return e->got == e->expect_count;
+}
+
+static bool is_open(void *data)
+{
+    return ((struct end *)data)->opened > 0;
+}
+
+static void test_opener_is_told_once_when_the_session_is_there(void **state)
+{
+    struct world *w = *state;
+    struct end first;
+    struct end second;
+    struct blob frame = blob_str("x");
+    open_stream(&first, w->b, w->a, "echo", false, 0);
+    assert_int_equal(first.opened, 0);
+    fabric_world_run(&w->w, is_open, &first);
+    open_stream(&second, w->b, w->a, "echo", false, 0); /* there is a session already */
+    assert_int_equal(second.opened, 0);
+    fabric_world_run(&w->w, is_open, &second);
+    second.expect = &frame;
+    second.expect_count = 1;
+    assert_int_equal(fabric_stream_send(second.s, frame), 0);
+    fabric_world_run(&w->w, got_all, &second);
+    assert_int_equal(first.opened, 1);
+    assert_int_equal(second.opened, 1);
+    for (size_t i = 0; i < w->accepted_count; i++) {
+        assert_int_equal(w->accepted[i].opened, 0);
+    }
+    fabric_stream_close(first.s);
+    fabric_stream_close(second.s);
+}
+
+static void test_opener_that_gave_up_is_not_told(void **state)
+{
+    struct world *w = *state;
+    struct end gone;
+    struct end other;
+    open_stream(&gone, w->b, w->a, "echo", false, 0);
+    fabric_stream_reset(gone.s, -ERR_CANCELED);
+    open_stream(&other, w->b, w->a, "echo", false, 0);
+    fabric_world_run(&w->w, is_open, &other);
+    assert_int_equal(gone.opened, 0);
+    fabric_stream_close(other.s);
 }
 
 static void echo_frames(struct world *w, bool bulk)
@@ -395,6 +449,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        T(test_opener_is_told_once_when_the_session_is_there),
+        T(test_opener_that_gave_up_is_not_told),
         T(test_frames_of_every_size_come_back_in_order),
         T(test_frames_of_every_size_come_back_in_order_on_bulk),
         T(test_frames_sent_before_the_session_is_up_arrive_after_close),
