@@ -244,8 +244,8 @@ static void on_tick(uv_timer_t *t)
     raft_net_members(a);
     members_reconcile(a);
     push_tick(a);
+    health_tick(a);
     if (a->leader_since_ms != 0) {
-        health_tick(a);
         expire_joins(a);
     }
 }

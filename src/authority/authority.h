@@ -17,6 +17,7 @@ struct authority_config {
     const struct pki_key *node_key;     /* signs snapshots; must outlive the authority */
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = 50, 500 */
     uint32_t agent_heartbeat_ms;        /* what nodes are told; 0 = 15000 */
+    struct heartbeat self; /* what this node says of itself; views must outlive the authority */
     void *data;
     /* Something a node's snapshot says has changed and is applied here; also once after start. The
      * daemon hands this node's own snapshot to its agent. */

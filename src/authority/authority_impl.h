@@ -59,7 +59,13 @@ LIST_HEAD(enrolling_list, enrolling);
 struct live_node {
     struct uuid node_id;
     int64_t seen_ms;    /* wall clock */
-    char committed[16]; /* health last proposed */
+    char committed[16]; /* health the state has */
+    uint8_t report[PKI_HASH_BYTES]; /* of what it says of itself, as committed */
+    bool report_known;
+    bool proposing; /* a change is under way: */
+    char next_health[16];
+    uint8_t next_report[PKI_HASH_BYTES];
+    bool next_report_known;
     UT_hash_handle hh;
 };
 
@@ -106,6 +112,9 @@ struct authority {
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
+    struct fabric_call self_call; /* our own heartbeat to the leader */
+    bool self_busy;
+    uint64_t self_report_at_ms;
     bool change_busy;
     struct core_change change;
 

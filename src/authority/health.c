@@ -7,6 +7,7 @@
 #define INTERVAL_DEFAULT_MS 15000
 /* Missing this many heartbeats makes a node stale. */
 #define STALE_AFTER 3
+#define SELF_RETRY_MS 1000
 
 static uint32_t interval_ms(const struct authority *a)
 {
@@ -26,47 +27,111 @@ int64_t health_last_seen(const struct authority *a, const struct uuid *node_id)
     return n == NULL ? 0 : n->seen_ms;
 }
 
+/* --- proposing what changed --- */
+
+struct change {
+    struct authority *a;
+    struct uuid node_id;
+};
+
 static void committed(void *data, int rc, struct blob doc)
 {
-    (void)data;
+    struct change *c = data;
+    struct live_node *n = find(c->a, &c->node_id);
     (void)doc;
-    if (rc != 0 && rc != -ERR_CANCELED) {
-        log_debug(LOG_AUTHORITY, "health change not committed", "error=%s", err_slug(rc));
+    if (n != NULL) {
+        n->proposing = false;
+        if (rc == 0) {
+            (void)snprintf(n->committed, sizeof n->committed, "%s", n->next_health);
+            memcpy(n->report, n->next_report, sizeof n->report);
+            n->report_known = n->report_known || n->next_report_known;
+        } else {
+            log_debug(LOG_AUTHORITY, "health change not committed",
+                      "error=%s next=\"with the next heartbeat\"", err_slug(rc));
+        }
     }
+    free(c);
 }
 
-static void propose(struct authority *a, struct node_health *body)
+static void propose(struct authority *a, struct live_node *n, const struct node_health *body)
 {
+    struct change *c = xcalloc(1, sizeof *c);
     struct buf args;
+    c->a = a;
+    c->node_id = n->node_id;
+    n->proposing = true;
+    (void)snprintf(n->next_health, sizeof n->next_health, "%.*s", (int)body->health.len,
+                   (const char *)body->health.data);
     buf_init(&args, CMD_BODY_MAX);
     msg_encode(&node_health_desc, body, &args);
-    call_internal(a, "node.health", buf_blob(&args), NULL, ACTOR_SYSTEM, "", committed, NULL);
+    call_internal(a, "node.health", buf_blob(&args), NULL, ACTOR_SYSTEM, "", committed, c);
     buf_fini(&args);
+}
+
+/* Whether the state says the same of this node already: asked once a node and leadership. */
+static bool is_recorded(struct authority *a, const struct heartbeat *hb)
+{
+    char id[UUID_TEXT_MAX];
+    uuid_format(&hb->node_id, id);
+    struct db_stmt *st =
+        db_prepare(state_db(a), "SELECT 1 AS same FROM nodes WHERE id = ? AND agent_version = ?"
+                                " AND (address = ? OR ? = '') AND (facts = ? OR ? = '')");
+    db_bind_text(st, id);
+    const struct blob values[] = {hb->agent_version, hb->address, hb->address, hb->facts,
+                                  hb->facts};
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        db_bind_textn(st, (const char *)values[i].data, values[i].len);
+    }
+    bool same = db_step(st) == 1;
+    db_done(st);
+    return same;
+}
+
+/* Version, address, facts and capabilities: what a heartbeat says beside health. */
+static bool report_changed(struct authority *a, struct live_node *n, const struct heartbeat *hb)
+{
+    if (hb->agent_version.len == 0) {
+        return false; /* seen through Raft: it says nothing */
+    }
+    const struct blob parts[] = {hb->agent_version, hb->address, hb->facts, hb->capabilities.raw};
+    pki_sha256_parts(parts, ARRAY_SIZE(parts), n->next_report);
+    n->next_report_known = true;
+    if (!n->report_known && is_recorded(a, hb)) {
+        memcpy(n->report, n->next_report, sizeof n->report);
+        n->report_known = true;
+    }
+    return !n->report_known || memcmp(n->report, n->next_report, sizeof n->report) != 0;
+}
+
+static struct live_node *add(struct authority *a, const struct uuid *id)
+{
+    struct live_node *n = xcalloc(1, sizeof *n);
+    n->node_id = *id;
+    HASH_ADD(hh, a->live, node_id, sizeof n->node_id, n);
+    return n;
 }
 
 void health_seen(struct authority *a, const struct heartbeat *hb)
 {
     struct live_node *n = find(a, &hb->node_id);
     if (n == NULL) {
-        n = xcalloc(1, sizeof *n);
-        n->node_id = hb->node_id;
-        HASH_ADD(hh, a->live, node_id, sizeof n->node_id, n);
+        n = add(a, &hb->node_id);
     }
     n->seen_ms = authority_now_ms(a);
-    char health[16];
-    (void)snprintf(health, sizeof health, "%.*s", (int)hb->health.len,
-                   (const char *)hb->health.data);
-    if (strcmp(n->committed, health) == 0) {
+    if (n->proposing) {
         return;
     }
-    (void)snprintf(n->committed, sizeof n->committed, "%s", health);
-    propose(a, &(struct node_health){.node_id = hb->node_id,
-                                     .health = hb->health,
-                                     .agent_version = hb->agent_version,
-                                     .last_seen_ms = n->seen_ms,
-                                     .address = hb->address,
-                                     .facts = hb->facts,
-                                     .capabilities = hb->capabilities});
+    bool health = !blob_equal(hb->health, blob_str(n->committed));
+    if (report_changed(a, n, hb) || health) {
+        propose(a, n,
+                &(struct node_health){.node_id = hb->node_id,
+                                      .health = hb->health,
+                                      .agent_version = hb->agent_version,
+                                      .last_seen_ms = n->seen_ms,
+                                      .address = hb->address,
+                                      .facts = hb->facts,
+                                      .capabilities = hb->capabilities});
+    }
 }
 
 /* A new leader knows nothing yet: every active node gets a full period before it is called stale,
@@ -83,16 +148,14 @@ void health_became_leader(struct authority *a)
         if (uuid_parse(db_col_text(st, "id"), &id) != 0 || find(a, &id) != NULL) {
             continue;
         }
-        struct live_node *n = xcalloc(1, sizeof *n);
-        n->node_id = id;
+        struct live_node *n = add(a, &id);
         n->seen_ms = now_ms;
         (void)snprintf(n->committed, sizeof n->committed, "%s", db_col_text(st, "health_status"));
-        HASH_ADD(hh, a->live, node_id, sizeof n->node_id, n);
     }
     db_done(st);
 }
 
-/* Authorities are seen through Raft: they send no heartbeats to each other. */
+/* Authorities are seen through Raft too, between their heartbeats. */
 static void see_members(struct authority *a)
 {
     struct core_status s;
@@ -106,22 +169,69 @@ static void see_members(struct authority *a)
     }
 }
 
-void health_tick(struct authority *a)
+static void self_answered(struct fabric_call *call, int rc, struct blob body)
+{
+    struct authority *a = call->data;
+    (void)body;
+    a->self_busy = false;
+    if (rc != 0) {
+        a->self_report_at_ms = authority_mono_ms() + SELF_RETRY_MS;
+    }
+}
+
+/* An authority reports as every node does, to the leader. */
+static void report_self(struct authority *a, const struct core_status *s)
+{
+    uint64_t now = authority_mono_ms();
+    const struct uuid *leader = s->leader == 0 ? NULL : raft_net_node(a, s->leader);
+    if (a->self_busy || now < a->self_report_at_ms || leader == NULL || !s->quorum) {
+        return;
+    }
+    struct heartbeat hb = a->cfg.self;
+    hb.health = blob_str("healthy");
+    hb.sent_at_ms = authority_now_ms(a);
+    a->self_report_at_ms = now + interval_ms(a);
+    if (s->role == CORE_LEADER) {
+        hb.node_id = a->cfg.node_id;
+        health_seen(a, &hb);
+        return;
+    }
+    struct buf body;
+    buf_init(&body, RPC_FRAME_MAX);
+    msg_encode(&heartbeat_desc, &hb, &body);
+    a->self_call = (struct fabric_call){.data = a};
+    a->self_busy = fabric_call_start(a->cfg.fabric, &a->self_call, leader, "heartbeat",
+                                     buf_blob(&body), FORWARD_TIMEOUT_MS, self_answered) == 0;
+    buf_fini(&body);
+}
+
+static void find_stale(struct authority *a)
 {
     int64_t now_ms = authority_now_ms(a);
     int64_t limit_ms = (int64_t)interval_ms(a) * STALE_AFTER;
-    see_members(a);
     struct live_node *n;
     struct live_node *tmp;
     HASH_ITER(hh, a->live, n, tmp)
     {
-        if (now_ms - n->seen_ms <= limit_ms || strcmp(n->committed, "stale") == 0) {
-            continue;
+        if (now_ms - n->seen_ms > limit_ms && strcmp(n->committed, "stale") != 0 &&
+            !n->proposing) {
+            n->next_report_known = false;
+            propose(a, n,
+                    &(struct node_health){.node_id = n->node_id,
+                                          .health = blob_str("stale"),
+                                          .last_seen_ms = n->seen_ms});
         }
-        (void)snprintf(n->committed, sizeof n->committed, "stale");
-        propose(a, &(struct node_health){.node_id = n->node_id,
-                                         .health = blob_str("stale"),
-                                         .last_seen_ms = n->seen_ms});
+    }
+}
+
+void health_tick(struct authority *a)
+{
+    struct core_status s;
+    core_status(a->core, &s);
+    report_self(a, &s);
+    if (s.role == CORE_LEADER && s.quorum) {
+        see_members(a);
+        find_stale(a);
     }
 }
 

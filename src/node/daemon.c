@@ -100,6 +100,11 @@ static void on_state_config_changed(void *data)
 
 static int start_authority(struct node *n, struct errmsg *em)
 {
+    n->capabilities_count = 0;
+    buf_clear(&n->facts);
+    buf_clear(&n->capabilities);
+    agent_facts(&n->facts);
+    agent_capabilities(&n->capabilities, &n->capabilities_count);
     struct authority_config config = {
         .loop = &n->loop,
         .fabric = n->fabric,
@@ -111,6 +116,11 @@ static int start_authority(struct node *n, struct errmsg *em)
         .heartbeat_ms = n->options->heartbeat_ms,
         .election_ms = n->options->election_ms,
         .agent_heartbeat_ms = n->options->agent_heartbeat_ms,
+        .self = {.agent_version = blob_str(RAP_VERSION),
+                 .facts = buf_blob(&n->facts),
+                 .capabilities = {.raw = buf_blob(&n->capabilities),
+                                  .count = n->capabilities_count},
+                 .address = blob_str(n->member->advertise)},
         .data = n,
         .config_changed = on_state_config_changed,
     };
@@ -302,6 +312,8 @@ int node_run(const struct cli_run *o, struct errmsg *em)
     for (int i = 0; i < 3; i++) {
         buf_init(&n.chain[i], CERT_DER_MAX);
     }
+    buf_init(&n.facts, FACTS_MAX_BYTES);
+    buf_init(&n.capabilities, 4096);
     (void)signal(SIGPIPE, SIG_IGN);
     CHECK(uv_loop_init(&n.loop) == 0);
     int rc = open_identity(&n, em);
@@ -332,6 +344,8 @@ out:
     for (int i = 0; i < 3; i++) {
         buf_fini(&n.chain[i]);
     }
+    buf_fini(&n.facts);
+    buf_fini(&n.capabilities);
     member_free(n.member);
     return rc;
 }

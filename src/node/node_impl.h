@@ -14,6 +14,8 @@ struct node {
     struct pki_key *key;
     struct pki_trust *trust;
     struct buf chain[3];
+    struct buf facts, capabilities; /* of this host, for an authority's own report */
+    uint32_t capabilities_count;
     struct fabric *fabric;
     struct agent *agent;
     struct authority *authority; /* NULL on ordinary nodes */
