@@ -18,7 +18,7 @@ static size_t min3(size_t a, size_t b, size_t c)
 /* Levenshtein's distance of short words. */
 static size_t edits(const char *a, const char *b)
 {
-    size_t row[33];
+    size_t row[33] = {0};
     size_t la = strlen(a), lb = strlen(b);
     if (la > 32 || lb > 32) {
         return SIZE_MAX;

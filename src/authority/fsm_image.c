@@ -270,7 +270,7 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
     }
     struct db *from = NULL;
     struct db *db = NULL;
-    struct fsm_vars vars;
+    struct fsm_vars vars = {0};
     uint8_t digest[32];
     int rc = open_image(image, &from, em);
     if (rc == 0) {

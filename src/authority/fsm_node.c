@@ -46,8 +46,8 @@ int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b)
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st =
-        db_prepare(x->db, "UPDATE nodes SET name = ?, config_index = ? WHERE id = ?");
+    struct db_stmt *st = db_prepare(x->db,
+                                    "UPDATE nodes SET name = ?, config_index = ? WHERE id = ?");
     db_bind_textn(st, (const char *)b->name.data, b->name.len);
     db_bind_int(st, (int64_t)x->index);
     db_bind_text(st, n.id);

@@ -130,7 +130,7 @@ int fsm_node_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret)
 
 int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret)
 {
-    struct fsm_node n;
+    struct fsm_node n = {0};
     int rc = fsm_node_get(x, id, &n);
     if (rc != 0) {
         return rc;

@@ -76,6 +76,7 @@ void endpoint_add_cid(struct session *ss, const ngtcp2_cid *cid)
 
 static void free_cid(struct endpoint *ep, struct cid_entry *e)
 {
+    CHECK(ep->cids != NULL);
     HASH_DELETE(hh, ep->cids, e);
     list_del(&e->link);
     free(e);
@@ -114,6 +115,7 @@ void endpoint_add_token(struct session *ss, uint64_t seq, const uint8_t *token)
 
 static void free_token(struct endpoint *ep, struct token_entry *e)
 {
+    CHECK(ep->tokens != NULL);
     HASH_DELETE(hh, ep->tokens, e);
     list_del(&e->link);
     free(e);

@@ -80,8 +80,10 @@ static void put_time(struct buf *out, int64_t ms)
     char text[32];
     CHECK(gmtime_r(&secs, &tm) != NULL);
     bool utc = ms < UTC_TIME_END_MS;
-    size_t n = strftime(text, sizeof text, utc ? "%y%m%d%H%M%SZ" : "%Y%m%d%H%M%SZ", &tm);
-    der_put(out, utc ? DER_UTC_TIME : DER_GENERALIZED_TIME, blob_of(text, n));
+    size_t n = strftime(text, sizeof text, "%Y%m%d%H%M%SZ", &tm);
+    /* UTCTime has the year's last two digits. */
+    size_t skip = utc ? 2 : 0;
+    der_put(out, utc ? DER_UTC_TIME : DER_GENERALIZED_TIME, blob_of(text + skip, n - skip));
 }
 
 static void put_extension(struct buf *out, struct blob oid, bool critical, struct blob value)

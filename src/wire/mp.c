@@ -227,6 +227,20 @@ static uint64_t big_endian(const uint8_t *p, size_t n)
     return v;
 }
 
+static int64_t sign_extend(uint64_t n, size_t width)
+{
+    switch (width) {
+        case 1:
+            return (int8_t)n;
+        case 2:
+            return (int16_t)n;
+        case 4:
+            return (int32_t)n;
+        default:
+            return (int64_t)n;
+    }
+}
+
 static struct head read_head(const struct mp_reader *r)
 {
     const struct head bad = {.type = MP_BAD};
@@ -284,9 +298,8 @@ static struct head read_head(const struct mp_reader *r)
     uint64_t n = big_endian(r->p + 1, width);
     struct head h = {.type = type, .size = 1 + width, .n = n};
     if (type == MP_INT) {
-        /* Sign-extend, and call a non-negative value what it is. */
-        unsigned shift = (unsigned)(64 - 8 * width);
-        h.i = (int64_t)(n << shift) >> shift;
+        /* A non-negative value is called what it is. */
+        h.i = sign_extend(n, width);
         if (h.i >= 0) {
             h.type = MP_UINT;
             h.n = (uint64_t)h.i;
@@ -476,6 +489,7 @@ struct blob mp_find(struct blob in, const char *key)
 
 void mp_find_str(struct blob in, const char *key, char *out, size_t out_size)
 {
+    CHECK(out_size > 0);
     struct mp_reader r;
     mp_reader_init(&r, mp_find(in, key));
     struct blob s = mp_peek(&r) == MP_STR ? mp_get_str(&r, SIZE_MAX) : blob_of(NULL, 0);

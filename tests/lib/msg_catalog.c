@@ -83,7 +83,9 @@ static struct mp_list random_list(struct prng *p, struct msg_arena *a, size_t co
 /* A number of any width, not zero. */
 static uint64_t random_number(struct prng *p)
 {
-    uint64_t v = prng_u64(p) >> prng_below(p, 64);
+    /* Two statements: within one, the compiler chooses which draw comes first. */
+    uint64_t shift = prng_below(p, 64);
+    uint64_t v = prng_u64(p) >> shift;
     return v == 0 ? 1 : v;
 }
 

@@ -44,9 +44,9 @@ static int on_sync(int fd)
 }
 
 /* These take the place of libc's for everything in this process, libsqlite3 included. */
-int fdatasync(int fd)
+int fdatasync(int fildes)
 {
-    return on_sync(fd);
+    return on_sync(fildes);
 }
 
 int fsync(int fd)

@@ -8,7 +8,7 @@ static char *content(FILE *f)
     char chunk[4096];
     size_t n;
     buf_init(&b, 64u << 20);
-    rewind(f);
+    CHECK(fseek(f, 0, SEEK_SET) == 0);
     while ((n = fread(chunk, 1, sizeof chunk, f)) > 0) {
         buf_add(&b, chunk, n);
     }
@@ -24,7 +24,7 @@ struct cli_outcome run_cli_argv(const struct cli_ops *ops, const char *input, in
     FILE *in = tmpfile(), *out = tmpfile(), *err = tmpfile();
     CHECK(in != NULL && out != NULL && err != NULL);
     fputs(input == NULL ? "" : input, in);
-    rewind(in);
+    CHECK(fseek(in, 0, SEEK_SET) == 0);
     o.code = cli_main_on(argc, argv, ops, in, out, err);
     fclose(in);
     o.out = content(out);

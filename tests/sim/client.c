@@ -64,7 +64,7 @@ static void answered(struct core_proposal *p, int rc, const struct fsm_result *r
 {
     struct attempt *a = container_of(p, struct attempt, p);
     struct client *c = a->c;
-    world_trace(c->w, (uint64_t)(rc + 1000));
+    world_trace(c->w, (uint64_t)rc + 1000);
     if (rc == 0) {
         check_ack(a->n, &a->id, a->hash, a->floor, result);
         if (is_current(a) && !c->w->violated) {

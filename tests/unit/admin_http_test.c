@@ -285,9 +285,7 @@ static void test_oversized_body_is_refused(void **state)
     put(fd, "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
     char *chunk = xmalloc(65536 + 16);
-    memset(chunk, ' ', 65536 + 16);
-    memcpy(chunk, "10000\r\n", 7);
-    memcpy(chunk + 7 + 65536, "\r\n", 3);
+    (void)snprintf(chunk, 65536 + 16, "10000\r\n%65536s\r\n", "");
     for (int i = 0; i < 17; i++) {
         put(fd, chunk);
     }
@@ -323,12 +321,13 @@ static void test_slow_body_is_cut_off(void **state)
 
 static void test_half_a_request_leaks_nothing(void **state)
 {
+    static const char half_body[] = "POST /v1/tokens HTTP/1.1\r\nHost: x\r\n"
+                                    "Content-Length: 10\r\n\r\n{\"a";
     static const char *const parts[] = {"",
                                         "G",
                                         "GET /v1/status HTTP/1.1\r\n",
                                         "GET /v1/status HTTP/1.1\r\nHost: x\r\n",
-                                        "POST /v1/tokens HTTP/1.1\r\nHost: x\r\n"
-                                        "Content-Length: 10\r\n\r\n{\"a",
+                                        half_body,
                                         "\x01\x02\x03\r\n\r\n"};
     struct fake_admin *f = fake_admin_open(0);
     (void)state;

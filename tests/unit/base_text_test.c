@@ -228,8 +228,8 @@ static void test_crc32c_known_answers(void **state)
     assert_int_equal(crc32c(0, b, sizeof b), 0x8a9136aa);
     memset(b, 0xff, sizeof b);
     assert_int_equal(crc32c(0, b, sizeof b), 0x62a8ab43);
-    for (uint8_t i = 0; i < sizeof b; i++) {
-        b[i] = i;
+    for (size_t i = 0; i < sizeof b; i++) {
+        b[i] = (uint8_t)i;
     }
     assert_int_equal(crc32c(0, b, sizeof b), 0x46dd794e);
     for (size_t cut = 0; cut <= sizeof b; cut++) {

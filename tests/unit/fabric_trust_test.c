@@ -297,7 +297,7 @@ static void test_wildcard_and_ipv6_sockets_connect(void **state)
 {
     struct echo_world *w = *state;
     static const char *const listens[] = {"0.0.0.0:0", "[::]:0", "[::1]:0"};
-    static const char *const hosts[] = {"127.0.0.1:%u", "127.0.0.1:%u", "[::1]:%u"};
+    static const char *const hosts[] = {"127.0.0.1", "127.0.0.1", "[::1]"};
     for (size_t i = 0; i < ARRAY_SIZE(listens); i++) {
         struct fabric_node *s = echo_add(
             w, (struct fabric_node_opts){.issuer = w->a, .listen = listens[i]});
@@ -307,7 +307,7 @@ static void test_wildcard_and_ipv6_sockets_connect(void **state)
         char text[ADDR_TEXT_MAX];
         addr_format(&s->addr, text);
         unsigned port = (unsigned)strtoul(strrchr(text, ':') + 1, NULL, 10);
-        (void)snprintf(text, sizeof text, hosts[i], port);
+        (void)snprintf(text, sizeof text, "%s:%u", hosts[i], port);
         struct addr to;
         struct errmsg em;
         assert_int_equal(addr_parse(text, &to, &em), 0);
