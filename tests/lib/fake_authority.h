@@ -6,7 +6,7 @@
 #include "fabric/fabric.h"
 #include "lib/fake_cluster.h"
 
-/* What it does with one enrolment; always PENDING first, except when it refuses at once. */
+/* What it does with one enrolment; PENDING first where nothing else is said. */
 enum fake_enroll {
     FAKE_ENROLL_APPROVE,
     FAKE_ENROLL_WAIT,            /* stays pending */
@@ -15,6 +15,7 @@ enum fake_enroll {
     FAKE_ENROLL_FORGED_SNAPSHOT, /* approved, but the snapshot is signed by an ordinary node */
     FAKE_ENROLL_FOREIGN_KEY,     /* approved, but the certificate is for another key */
     FAKE_ENROLL_NONSENSE,        /* bytes that do not decode */
+    FAKE_ENROLL_SILENT,          /* takes the request and says nothing, not even PENDING */
 };
 
 #define FAKE_MAX 16

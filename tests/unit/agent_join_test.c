@@ -18,12 +18,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Stands before an authority and keeps what comes for it until told to let go. */
+/* Stands before an authority and keeps its answers until the other relay has one too. */
 struct relay {
+    struct relay *other;
     uv_udp_t front, back;
-    uv_async_t let_go; /* from any thread */
     struct sockaddr_in authority, client;
-    bool holding;
+    bool let_go;
     struct {
         uint8_t data[2048];
         size_t len;
@@ -38,8 +38,8 @@ struct fixture {
     struct fake_cluster cluster;
     struct fake_authority authority;
     struct fake_authority second; /* when has_second */
-    struct relay relay;           /* before the first one, when has_relay */
-    bool has_second, has_relay;
+    struct relay relays[2];       /* before each, when has_relays */
+    bool has_second, has_relays;
     uv_loop_t loop;
     uv_async_t stop;
     uv_thread_t thread;
@@ -63,10 +63,9 @@ static void on_stop(uv_async_t *async)
     if (f->has_second) {
         fake_authority_close(&f->second);
     }
-    if (f->has_relay) {
-        uv_close((uv_handle_t *)&f->relay.front, NULL);
-        uv_close((uv_handle_t *)&f->relay.back, NULL);
-        uv_close((uv_handle_t *)&f->relay.let_go, NULL);
+    for (size_t i = 0; f->has_relays && i < 2; i++) {
+        uv_close((uv_handle_t *)&f->relays[i].front, NULL);
+        uv_close((uv_handle_t *)&f->relays[i].back, NULL);
     }
     uv_close((uv_handle_t *)async, NULL);
 }
@@ -88,9 +87,6 @@ static void progress(void *data, enum join_event ev, const char *fingerprint_hex
     }
     if (ev == JOIN_CONNECTING) {
         f->connects++;
-        if (f->has_relay && f->connects == 2) {
-            assert_int_equal(uv_async_send(&f->relay.let_go), 0);
-        }
     } else {
         (void)snprintf(f->fingerprint, sizeof f->fingerprint, "%s", fingerprint_hex);
     }
@@ -192,15 +188,17 @@ static void relay_from_client(uv_udp_t *h, ssize_t n, const uv_buf_t *b,
 {
     struct relay *r = h->data;
     (void)flags;
-    if (n <= 0 || from == NULL) {
-        return;
-    }
-    memcpy(&r->client, from, sizeof r->client);
-    if (!r->holding) {
+    if (n > 0 && from != NULL) {
+        memcpy(&r->client, from, sizeof r->client);
         relay_send(&r->back, b->base, (size_t)n, &r->authority);
-    } else if (r->kept_count < ARRAY_SIZE(r->kept) && (size_t)n <= sizeof r->kept[0].data) {
-        memcpy(r->kept[r->kept_count].data, b->base, (size_t)n);
-        r->kept[r->kept_count++].len = (size_t)n;
+    }
+}
+
+static void relay_let_go(struct relay *r)
+{
+    r->let_go = true;
+    for (size_t i = 0; i < r->kept_count; i++) {
+        relay_send(&r->front, r->kept[i].data, r->kept[i].len, &r->client);
     }
 }
 
@@ -209,35 +207,33 @@ static void relay_from_authority(uv_udp_t *h, ssize_t n, const uv_buf_t *b,
 {
     struct relay *r = h->data;
     (void)flags;
-    if (n > 0 && from != NULL) {
+    if (n <= 0 || from == NULL) {
+        return;
+    }
+    if (r->let_go) {
         relay_send(&r->front, b->base, (size_t)n, &r->client);
+    } else if (r->kept_count < ARRAY_SIZE(r->kept) && (size_t)n <= sizeof r->kept[0].data) {
+        memcpy(r->kept[r->kept_count].data, b->base, (size_t)n);
+        r->kept[r->kept_count++].len = (size_t)n;
+    }
+    if (!r->let_go && r->other->kept_count > 0) {
+        relay_let_go(r->other);
+        relay_let_go(r);
     }
 }
 
-static void relay_let_go(uv_async_t *async)
+static void relay_open(struct relay *r, uv_loop_t *loop, const char *authority, struct relay *other)
 {
-    struct relay *r = async->data;
-    r->holding = false;
-    for (size_t i = 0; i < r->kept_count; i++) {
-        relay_send(&r->back, r->kept[i].data, r->kept[i].len, &r->authority);
-    }
-}
-
-/* Before the first authority: what comes waits until the join dials a second address. */
-static void add_relay(struct fixture *f)
-{
-    struct relay *r = &f->relay;
     struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct addr authority;
+    struct addr to;
     struct addr own = {.len = sizeof own.ss};
     int len = sizeof own.ss;
-    assert_int_equal(addr_parse(f->authority.address, &authority, NULL), 0);
-    memcpy(&r->authority, &authority.ss, sizeof r->authority);
-    r->holding = true;
-    r->front.data = r->back.data = r->let_go.data = r;
-    assert_int_equal(uv_async_init(&f->loop, &r->let_go, relay_let_go), 0);
-    assert_int_equal(uv_udp_init(&f->loop, &r->front), 0);
-    assert_int_equal(uv_udp_init(&f->loop, &r->back), 0);
+    assert_int_equal(addr_parse(authority, &to, NULL), 0);
+    memcpy(&r->authority, &to.ss, sizeof r->authority);
+    r->other = other;
+    r->front.data = r->back.data = r;
+    assert_int_equal(uv_udp_init(loop, &r->front), 0);
+    assert_int_equal(uv_udp_init(loop, &r->back), 0);
     assert_int_equal(uv_udp_bind(&r->front, (const struct sockaddr *)&any, 0), 0);
     assert_int_equal(uv_udp_bind(&r->back, (const struct sockaddr *)&any, 0), 0);
     assert_int_equal(uv_udp_recv_start(&r->front, relay_alloc, relay_from_client), 0);
@@ -245,7 +241,14 @@ static void add_relay(struct fixture *f)
     assert_int_equal(uv_udp_getsockname(&r->front, (struct sockaddr *)&own.ss, &len), 0);
     own.len = (socklen_t)len;
     addr_format(&own, r->address);
-    f->has_relay = true;
+}
+
+/* The answers of the two authorities reach the join together. */
+static void add_relays(struct fixture *f)
+{
+    relay_open(&f->relays[0], &f->loop, f->authority.address, &f->relays[1]);
+    relay_open(&f->relays[1], &f->loop, f->second.address, &f->relays[0]);
+    f->has_relays = true;
 }
 
 /* A socket that takes everything and never answers. */
@@ -492,16 +495,17 @@ static void test_secret_goes_to_one_of_two_authorities_that_answer_together(void
 {
     struct fixture *f = *state;
     char addresses[256];
-    add_second(f, FAKE_ENROLL_WAIT);
-    add_relay(f);
-    (void)snprintf(addresses, sizeof addresses, "%s,%s", f->relay.address, f->second.address);
+    add_second(f, FAKE_ENROLL_SILENT);
+    add_relays(f);
+    (void)snprintf(addresses, sizeof addresses, "%s,%s", f->relays[0].address,
+                   f->relays[1].address);
     set_token(f, addresses);
-    play(f, (enum fake_enroll[]){FAKE_ENROLL_WAIT}, 1);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_SILENT}, 1);
     start(f);
     f->o.timeout_ms = 1500;
     assert_int_equal(join(f), -ERR_TIMEOUT);
     stop(f);
-    assert_true(f->relay.kept_count > 0);
+    assert_true(f->relays[0].let_go && f->relays[1].let_go);
     assert_int_equal(f->connects, 2);
     assert_int_equal(f->authority.enrolled + f->second.enrolled, 1);
     assert_true(is_pending(f));
