@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uthash.h>
@@ -18,9 +19,18 @@ struct db_stmt {
     UT_hash_handle hh;
 };
 
+/* SQL is nearly always one constant at one address: that finds its statement without reading the
+ * text. The text is still what counts, so a hit is compared with it (one run over bytes that are
+ * equal). */
+#define BY_ADDRESS 256 /* the upper byte of a hash */
+
 struct db {
     sqlite3 *raw;
     struct db_stmt *stmts;
+    struct {
+        const char *sql;
+        struct db_stmt *st;
+    } by_address[BY_ADDRESS];
 };
 
 static int translate(int rv)
@@ -54,9 +64,18 @@ static const char durable_pragmas[] = "PRAGMA locking_mode=EXCLUSIVE;"
 static const char memory_pragmas[] = "PRAGMA journal_mode=MEMORY;"
                                      "PRAGMA foreign_keys=ON;";
 
+/* Before SQLite starts, for the whole process: without its count of all memory in use an
+ * allocation takes no lock. Every thread but the log writer would pay for a number nobody reads. */
+static void configure(void)
+{
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 int db_open(const char *path, enum db_kind kind, struct db **ret, struct errmsg *em)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     int rc = 0;
+    (void)pthread_once(&once, configure);
     struct db *db = xcalloc(1, sizeof *db);
     if (kind == DB_DURABLE) {
         /* Only to give a new file its mode. An existing one is left alone: closing a second
@@ -143,10 +162,21 @@ void db_rollback(struct db *db)
     }
 }
 
+static struct db_stmt *find(struct db *db, const char *sql)
+{
+    size_t slot = ((uintptr_t)sql * 0x9e3779b97f4a7c15u) >> 56;
+    struct db_stmt *st = db->by_address[slot].st;
+    if (st == NULL || db->by_address[slot].sql != sql || strcmp(st->sql, sql) != 0) {
+        HASH_FIND_STR(db->stmts, sql, st);
+        db->by_address[slot].sql = sql;
+        db->by_address[slot].st = st;
+    }
+    return st;
+}
+
 struct db_stmt *db_prepare(struct db *db, const char *sql)
 {
-    struct db_stmt *st;
-    HASH_FIND_STR(db->stmts, sql, st);
+    struct db_stmt *st = find(db, sql);
     if (st == NULL) {
         st = xcalloc(1, sizeof *st);
         st->db = db;
