@@ -127,8 +127,11 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
 /* --- fsm_doc.c --- */
 /* The SELECT ... FROM of a kind, to which a caller adds WHERE and ORDER BY at compile time. */
 #define FSM_SQL_TOKEN                                                                          \
-    "SELECT t.id, t.cluster_id, t.scope, json_extract(t.scope, '$.roles') AS scope_roles,"     \
-    " json_extract(t.scope, '$.name') AS scope_name, t.expires_at, t.max_uses, t.used_count,"  \
+    "SELECT t.id, t.cluster_id, t.scope,"                                                      \
+    " CASE t.scope WHEN '{}' THEN NULL ELSE json_extract(t.scope, '$.roles') END"              \
+    "   AS scope_roles,"                                                                       \
+    " CASE t.scope WHEN '{}' THEN NULL ELSE json_extract(t.scope, '$.name') END"               \
+    "   AS scope_name, t.expires_at, t.max_uses, t.used_count,"                                \
     " t.created_by_user_id, t.created_at, t.revoked_at FROM node_join_tokens t"
 #define FSM_SQL_REQUEST                                                                        \
     "SELECT r.id, r.cluster_id, r.node_name, r.node_fingerprint, r.status,"                    \
