@@ -1,5 +1,6 @@
 #include "base/db.h"
 
+#include "base/db_cache.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -69,6 +70,7 @@ static const char memory_pragmas[] = "PRAGMA journal_mode=MEMORY;"
 static void configure(void)
 {
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    db_cache_install();
 }
 
 int db_open(const char *path, enum db_kind kind, struct db **ret, struct errmsg *em)
