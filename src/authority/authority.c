@@ -113,7 +113,7 @@ static void env_role_changed(void *data)
 {
     struct authority *a = data;
     struct core_status s;
-    core_status(a->core, &s);
+    core_status_brief(a->core, &s);
     if (s.role == CORE_LEADER && a->leader_since_ms == 0) {
         a->leader_since_ms = authority_mono_ms();
         log_info(LOG_AUTHORITY, "leader", "term=%llu", (unsigned long long)s.term);
@@ -163,10 +163,9 @@ static void follow_state(struct authority *a)
 }
 
 /* Row changes of the entry being applied: only what saves a look at all who wait. */
-static void on_change(void *data, char op, const char *table, struct blob row)
+static void on_touch(void *data, char op, const char *table)
 {
     struct authority *a = data;
-    (void)row;
     if (op == 'U' && strcmp(table, "node_join_requests") == 0) {
         a->joins_dirty = true;
     }
@@ -403,7 +402,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
         rc = fsm_new(&a->fsm, em);
     }
     if (rc == 0) {
-        fsm_on_change(a->fsm, on_change, a);
+        fsm_on_touch(a->fsm, on_touch, a);
         rc = raft_log_open(config->loop, log_path, &a->store, em);
     }
     free(log_path);

@@ -59,7 +59,7 @@ bool call_returned(struct pending_call *pc)
 void call_no_quorum_doc(const struct authority *a, const char *outcome, struct buf *out)
 {
     struct core_status s;
-    core_status(a->core, &s);
+    core_status_brief(a->core, &s);
     struct mp_writer w;
     struct mp_doc d;
     mp_writer_init(&w, out);
@@ -149,7 +149,7 @@ int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service
 static int forward(struct pending_call *pc, const char *method, struct blob args, fabric_call_cb cb)
 {
     struct core_status s;
-    core_status(pc->a->core, &s);
+    core_status_brief(pc->a->core, &s);
     const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(pc->a, s.leader);
     if (leader == NULL || !s.quorum || uuid_equal(leader, &pc->a->cfg.node_id)) {
         return -ERR_NO_QUORUM;
@@ -362,7 +362,7 @@ static void begin(struct pending_call *pc)
 {
     struct authority *a = pc->a;
     struct core_status s;
-    core_status(a->core, &s);
+    core_status_brief(a->core, &s);
     bool leader = s.role == CORE_LEADER;
     struct errmsg em = ERRMSG_INIT;
 
@@ -482,7 +482,7 @@ void call_tick(struct authority *a)
     struct pending_call *pc;
     struct pending_call *next;
     uint64_t now = authority_mono_ms();
-    core_status(a->core, &s);
+    core_status_brief(a->core, &s);
     for (pc = LIST_FIRST(&a->calls); pc != NULL; pc = next) {
         next = LIST_NEXT(pc, link);
         if (!pc->answered) {
@@ -519,7 +519,7 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
     struct op_request op;
     int rc = msg_decode(&op_request_desc, MSG_LENIENT, body, &op);
     struct core_status s;
-    core_status(a->core, &s);
+    core_status_brief(a->core, &s);
     if (rc == 0 && s.role != CORE_LEADER) {
         rc = -ERR_NOT_LEADER; /* one hop only: no loops */
     }

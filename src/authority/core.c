@@ -350,7 +350,12 @@ int core_check_leader(const struct core *c)
     return seen > voters / 2 ? 0 : -ERR_NO_QUORUM;
 }
 
-void core_status(const struct core *c, struct core_status *ret)
+static uint64_t contact_window_ms(const struct core *c, bool leads)
+{
+    return leads ? core_contact_window_ms(c) : 2ull * c->config.election_ms;
+}
+
+void core_status_brief(const struct core *c, struct core_status *ret)
 {
     struct core_status s = {.role = CORE_FOLLOWER};
     /* The getters take a non-const struct but change nothing. */
@@ -362,7 +367,7 @@ void core_status(const struct core *c, struct core_status *ret)
     s.applied_index = raft_last_applied(r);
     s.last_index = raft_last_index(r);
     bool leads = r->state == RAFT_LEADER;
-    uint64_t window = leads ? core_contact_window_ms(c) : 2ull * c->config.election_ms;
+    uint64_t window = contact_window_ms(c, leads);
     if (leads) {
         s.role = CORE_LEADER;
     } else if (r->state == RAFT_CANDIDATE) {
@@ -377,6 +382,16 @@ void core_status(const struct core *c, struct core_status *ret)
                               raft_io_heard_ms(c->config.io, s.leader);
         s.quorum = core_in_contact(c, s.leader, c->config.election_ms);
     }
+    *ret = s;
+}
+
+void core_status(const struct core *c, struct core_status *ret)
+{
+    struct core_status s;
+    core_status_brief(c, &s);
+    struct raft *r = (struct raft *)(uintptr_t)&c->raft;
+    bool leads = s.role == CORE_LEADER;
+    uint64_t window = contact_window_ms(c, leads);
     for (unsigned i = 0; i < r->configuration.n && s.members_count < ARRAY_SIZE(s.members); i++) {
         const struct raft_server *server = &r->configuration.servers[i];
         struct core_member *m = &s.members[s.members_count++];

@@ -145,5 +145,7 @@ struct core_status {
     struct core_member members[16];
 };
 void core_status(const struct core *c, struct core_status *ret);
+/* The same without the members: for each call, where core_status would read their ids out of text. */
+void core_status_brief(const struct core *c, struct core_status *ret);
 
 #endif

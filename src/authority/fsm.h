@@ -70,5 +70,8 @@ int fsm_audit_verify(struct fsm *f, struct mp_writer *doc, struct errmsg *em);
  * in order, before fsm_apply's transaction commits. op 'I','U','D'. May be NULL. */
 typedef void (*fsm_change_cb)(void *data, char op, const char *table, struct blob row_msgpack);
 void fsm_on_change(struct fsm *f, fsm_change_cb cb, void *data);
+/* The same for who only wants to know which table: no row is put together for it. */
+typedef void (*fsm_touch_cb)(void *data, char op, const char *table);
+void fsm_on_touch(struct fsm *f, fsm_touch_cb cb, void *data);
 
 #endif

@@ -56,6 +56,8 @@ struct fsm {
     size_t tables_count;
     fsm_change_cb change_cb;
     void *change_data;
+    fsm_touch_cb touch_cb;
+    void *touch_data;
 };
 
 /* One command on its way. */

@@ -142,9 +142,27 @@ static const struct fsm_table *find_table(const struct fsm *f, struct blob name)
     return NULL;
 }
 
+/* The row of a record as a map with the names of the columns. */
+static void name_columns(const struct fsm_table *t, struct blob record, struct buf *row)
+{
+    struct mp_reader r;
+    struct mp_writer w;
+    mp_reader_init(&r, record);
+    uint32_t n = mp_get_array(&r, UINT32_MAX);
+    CHECK(n == (uint32_t)t->columns_count);
+    buf_clear(row);
+    mp_writer_init(&w, row);
+    mp_put_map(&w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        mp_put_str(&w, t->columns[i]);
+        mp_put_raw(&w, mp_skip(&r));
+    }
+    CHECK(mp_reader_finish(&r) == 0 && row->err == 0);
+}
+
 void fsm_track_emit(struct fsm *f)
 {
-    if (f->change_cb == NULL) {
+    if (f->change_cb == NULL && f->touch_cb == NULL) {
         return;
     }
     struct buf row;
@@ -158,21 +176,13 @@ void fsm_track_emit(struct fsm *f)
         p += RECORD_HEAD + name_len;
         size_t len = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
         p += 4;
-
-        struct mp_reader r;
-        mp_reader_init(&r, blob_of(p, len));
-        uint32_t n = mp_get_array(&r, UINT32_MAX);
-        CHECK(n == (uint32_t)t->columns_count);
-        struct mp_writer w;
-        buf_clear(&row);
-        mp_writer_init(&w, &row);
-        mp_put_map(&w, n);
-        for (uint32_t i = 0; i < n; i++) {
-            mp_put_str(&w, t->columns[i]);
-            mp_put_raw(&w, mp_skip(&r));
+        if (f->touch_cb != NULL) {
+            f->touch_cb(f->touch_data, op, t->name);
         }
-        CHECK(mp_reader_finish(&r) == 0 && row.err == 0);
-        f->change_cb(f->change_data, op, t->name, buf_blob(&row));
+        if (f->change_cb != NULL) {
+            name_columns(t, blob_of(p, len), &row);
+            f->change_cb(f->change_data, op, t->name, buf_blob(&row));
+        }
         p += len;
     }
     buf_fini(&row);
@@ -212,4 +222,10 @@ void fsm_on_change(struct fsm *f, fsm_change_cb cb, void *data)
 {
     f->change_cb = cb;
     f->change_data = data;
+}
+
+void fsm_on_touch(struct fsm *f, fsm_touch_cb cb, void *data)
+{
+    f->touch_cb = cb;
+    f->touch_data = data;
 }

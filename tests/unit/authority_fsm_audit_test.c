@@ -122,6 +122,29 @@ static void on_change(void *data, char op, const char *table, struct blob row)
     assert_int_equal(mp_reader_finish(&r), 0);
 }
 
+static void on_touch(void *data, char op, const char *table)
+{
+    struct feed *f = data;
+    f->len += (size_t)snprintf(f->log + f->len, sizeof f->log - f->len, "%c %s\n", op, table);
+    assert_true(f->len < sizeof f->log);
+}
+
+static void test_touch_feed_names_the_tables_without_their_rows(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct feed f = {.len = 0};
+    fsm_world_init(&w);
+    fsm_on_touch(w.fsm, on_touch, &f);
+    (void)fsm_make_token(&w, 1, 1);
+    assert_string_equal(f.log, "I node_join_tokens\n"
+                               "I cluster_audit_events\n"
+                               "I request_results\n"
+                               "U authority_applied\n");
+    assert_int_equal(f.count, 0);
+    fsm_world_fini(&w);
+}
+
 static void test_change_feed_has_every_row_once_and_nothing_undone(void **state)
 {
     (void)state;
@@ -175,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_audit_chain_notices_an_edited_or_missing_row),
         cmocka_unit_test(test_audit_rows_say_who_what_when_and_where_in_the_log),
+        cmocka_unit_test(test_touch_feed_names_the_tables_without_their_rows),
         cmocka_unit_test(test_change_feed_has_every_row_once_and_nothing_undone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
