@@ -260,8 +260,9 @@ static void enqueue(struct raft_log *l, struct job *j)
         (void)pthread_cond_wait(&l->changed, &l->lock);
     }
     list_push(&l->queue, j);
-    (void)pthread_cond_signal(&l->work);
+    /* After the lock: a writer woken under it runs into it and sleeps again. */
     (void)pthread_mutex_unlock(&l->lock);
+    (void)pthread_cond_signal(&l->work);
 }
 
 static void enqueue_async(struct raft_log *l, struct job *j)
