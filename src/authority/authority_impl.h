@@ -58,8 +58,8 @@ LIST_HEAD(enrolling_list, enrolling);
 /* --- live health on the leader (health.c) --- */
 struct live_node {
     struct uuid node_id;
-    int64_t seen_ms;    /* wall clock */
-    char committed[16]; /* health the state has */
+    int64_t seen_ms;                /* wall clock */
+    char committed[16];             /* health the state has */
     uint8_t report[PKI_HASH_BYTES]; /* of what it says of itself, as committed */
     bool report_known;
     bool proposing; /* a change is under way: */

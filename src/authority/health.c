@@ -73,9 +73,9 @@ static bool is_recorded(struct authority *a, const struct heartbeat *hb)
 {
     char id[UUID_TEXT_MAX];
     uuid_format(&hb->node_id, id);
-    struct db_stmt *st =
-        db_prepare(state_db(a), "SELECT 1 AS same FROM nodes WHERE id = ? AND agent_version = ?"
-                                " AND (address = ? OR ? = '') AND (facts = ? OR ? = '')");
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT 1 AS same FROM nodes WHERE id = ? AND agent_version = ?"
+                                    " AND (address = ? OR ? = '') AND (facts = ? OR ? = '')");
     db_bind_text(st, id);
     const struct blob values[] = {hb->agent_version, hb->address, hb->address, hb->facts,
                                   hb->facts};
@@ -213,8 +213,7 @@ static void find_stale(struct authority *a)
     struct live_node *tmp;
     HASH_ITER(hh, a->live, n, tmp)
     {
-        if (now_ms - n->seen_ms > limit_ms && strcmp(n->committed, "stale") != 0 &&
-            !n->proposing) {
+        if (now_ms - n->seen_ms > limit_ms && strcmp(n->committed, "stale") != 0 && !n->proposing) {
             n->next_report_known = false;
             propose(a, n,
                     &(struct node_health){.node_id = n->node_id,

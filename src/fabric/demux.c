@@ -178,11 +178,13 @@ static bool reset_allowed(struct fabric *f)
     return ep->resets_in_window++ < RESETS_PER_SECOND;
 }
 
-/* RFC 9000 section 10.3. Shorter than its trigger, so that two endpoints never keep it up. */
+/* RFC 9000 section 10.3. Shorter than its trigger, so that two endpoints never keep it up. A probe
+ * of an idle session has 30 bytes: answered with less noise, or it would wait for its timeout. */
 static void send_reset(struct fabric *f, const struct addr *from, const struct source *src,
                        const ngtcp2_version_cid *vc, size_t trigger_len)
 {
-    if (trigger_len <= 43 || !reset_allowed(f)) {
+    if (trigger_len <= NGTCP2_MIN_STATELESS_RESET_RANDLEN + NGTCP2_STATELESS_RESET_TOKENLEN ||
+        !reset_allowed(f)) {
         return;
     }
     ngtcp2_cid cid;
@@ -193,9 +195,11 @@ static void send_reset(struct fabric *f, const struct addr *from, const struct s
         return;
     }
     uint8_t noise[24];
-    rng_bytes(noise, sizeof noise);
+    size_t room = trigger_len - 1 - NGTCP2_STATELESS_RESET_TOKENLEN;
+    size_t noise_len = room < sizeof noise ? room : sizeof noise;
+    rng_bytes(noise, noise_len);
     uint8_t out[64];
-    ngtcp2_ssize n = ngtcp2_pkt_write_stateless_reset(out, sizeof out, token, noise, sizeof noise);
+    ngtcp2_ssize n = ngtcp2_pkt_write_stateless_reset(out, sizeof out, token, noise, noise_len);
     if (n > 0 && (size_t)n < trigger_len) {
         f->counters.resets_sent++;
         endpoint_send_copy(f, from, src, out, (size_t)n);
