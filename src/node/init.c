@@ -232,7 +232,7 @@ static int check_options(struct birth *b, struct errmsg *em)
         default_name(b->node_name);
     }
     int rc = addr_parse(o->listen, &addr, em);
-    return rc == 0 ? 0 : errmsg_wrap(em, rc, "--listen");
+    return rc == 0 ? 0 : errmsg_wrap(em, rc, "--listen takes a numeric IP:PORT");
 }
 
 int node_init(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em)
