@@ -201,16 +201,21 @@ static void arm(struct fabric *f)
         (void)uv_poll_start(&f->ep.poll, events, on_poll);
     }
     uint64_t at = f->timers.count > 0 ? f->timers.item[0]->at_ns : UINT64_MAX;
-    if (at == f->armed_ns && uv_is_active((uv_handle_t *)&f->timer)) {
+    /* The same moment may come to matter more: data queued behind the pacing of a packet already
+     * sent must not wait for the millisecond that was good enough for an empty queue. */
+    bool precise = at != UINT64_MAX && f->timers.item[0]->precise;
+    if (at == f->armed_ns && precise == f->armed_precise &&
+        uv_is_active((uv_handle_t *)&f->timer)) {
         return;
     }
     f->armed_ns = at;
+    f->armed_precise = precise;
     if (at == UINT64_MAX) {
         (void)uv_timer_stop(&f->timer);
         return;
     }
     uint64_t wait_ns = at > f->now_ns ? at - f->now_ns : 0;
-    if (f->timers.item[0]->precise && wait_ns > 0 && wait_ns < 2 * NS_PER_MS) {
+    if (precise && wait_ns > 0 && wait_ns < 2 * NS_PER_MS) {
         struct itimerspec its = {.it_value.tv_nsec = (long)wait_ns};
         (void)timerfd_settime(f->fine_fd, 0, &its, NULL);
     }

@@ -451,6 +451,7 @@ struct fabric {
     uint64_t now_ns, last_turn_ns, grace_until_ns;
     struct timer_heap timers;
     uint64_t armed_ns;
+    bool armed_precise;
     struct link events;
     struct link sessions, dirty, dead, streams;
     struct endpoint ep;
