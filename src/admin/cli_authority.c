@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/rng.h"
 #include "base/text.h"
 #include "pki/pki.h"
 
@@ -160,8 +159,7 @@ static int certify(struct cli *c, struct addition *a)
         goto out;
     }
     a->spec.kind = PKI_ISSUER;
-    rng_bytes(a->spec.serial, sizeof a->spec.serial);
-    a->spec.serial[0] = (uint8_t)((a->spec.serial[0] & 0x7f) | 0x40);
+    pki_serial_new(a->spec.serial);
     int64_t now_s = clock_wall_ms() / 1000;
     a->spec.not_before_ms = now_s * 1000 - PKI_BACKDATE_MS;
     a->spec.not_after_ms = now_s * 1000 + PKI_ISSUER_LIFE_MS;

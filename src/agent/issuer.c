@@ -1,7 +1,6 @@
 #include "agent/issuer.h"
 
 #include "base/file.h"
-#include "base/rng.h"
 
 static int load_issuer_key(const struct member *m, struct pki_key **ret, struct errmsg *em)
 {
@@ -66,8 +65,7 @@ static int make_leaf(struct member *m, const struct pki_key *issuer_key, struct 
     if (spec.not_after_ms > issuer->not_after_ms) {
         spec.not_after_ms = issuer->not_after_ms;
     }
-    rng_bytes(spec.serial, sizeof spec.serial);
-    spec.serial[0] = (uint8_t)((spec.serial[0] & 0x7f) | 0x40);
+    pki_serial_new(spec.serial);
     pki_key_public(key, spec.public_key);
     rc = pki_cert_issue(&spec, issuer_key, issuer_der, ret, em);
     pki_key_free(key);

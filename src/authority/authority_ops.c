@@ -303,12 +303,12 @@ static int begin_add(struct pending_call *pc, struct errmsg *em)
 
 static void transferred(void *data, int rc)
 {
-    struct authority *a = data;
+    (void)data;
     if (rc != 0) {
         log_warn(LOG_AUTHORITY, "leadership transfer failed", "error=%s", err_slug(rc));
     } else {
-        log_info(LOG_AUTHORITY, "leadership transferred", "node=%u",
-                 (unsigned)(a->cfg.node_id.b[15]));
+        log_info(LOG_AUTHORITY, "leadership transferred",
+                 "why=\"this authority is being removed\"");
     }
 }
 
@@ -327,7 +327,7 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
     }
     if (uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */
-        int rc = core_transfer(a->core, 0, transferred, a);
+        int rc = core_transfer(a->core, 0, transferred, NULL);
         return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,
                           "handing leadership over before this authority is removed");
     }

@@ -1,7 +1,5 @@
 #include "authority/authority_impl.h"
 
-#include "base/rng.h"
-
 /* Builds the certificate from what the command says, never from a request (DESIGN section 4), and
  * signs it with this authority's own issuing CA. It counts only once it is committed. */
 int issue_leaf(struct authority *a, const struct uuid *node_id,
@@ -16,8 +14,7 @@ int issue_leaf(struct authority *a, const struct uuid *node_id,
         .not_after_ms = (now_ms + PKI_LEAF_LIFE_MS) / 1000 * 1000,
     };
     memcpy(spec.public_key, public_key, PKI_KEY_BYTES);
-    rng_bytes(spec.serial, sizeof spec.serial);
-    spec.serial[0] = (uint8_t)((spec.serial[0] & 0x3f) | 0x40); /* positive, 16 bytes in DER */
+    pki_serial_new(spec.serial);
 
     struct buf der;
     buf_init(&der, CERT_DER_MAX);

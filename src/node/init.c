@@ -9,7 +9,6 @@
 #include "base/addr.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/rng.h"
 #include "base/text.h"
 #include "pki/pki.h"
 #include "wire/cmd.h"
@@ -28,12 +27,6 @@ struct birth {
     struct member *member;
 };
 
-static void random_serial(uint8_t serial[PKI_SERIAL_BYTES])
-{
-    rng_bytes(serial, PKI_SERIAL_BYTES);
-    serial[0] = (uint8_t)((serial[0] & 0x3f) | 0x40);
-}
-
 static int issue(struct birth *b, struct pki_cert *spec, enum pki_cert_kind kind, int64_t life_ms,
                  const struct pki_key *subject, const struct pki_key *signer, struct blob issuer,
                  struct buf *out, struct errmsg *em)
@@ -46,7 +39,7 @@ static int issue(struct birth *b, struct pki_cert *spec, enum pki_cert_kind kind
     spec->authority = kind == PKI_LEAF;
     spec->not_before_ms = (b->now_ms - PKI_BACKDATE_MS) / 1000 * 1000;
     spec->not_after_ms = (b->now_ms + life_ms) / 1000 * 1000;
-    random_serial(spec->serial);
+    pki_serial_new(spec->serial);
     pki_key_public(subject, spec->public_key);
     return pki_cert_issue(spec, signer, issuer, out, em);
 }

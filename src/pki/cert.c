@@ -4,6 +4,8 @@
 #include "pki/der.h"
 #include "pki/pki_internal.h"
 
+#include "base/rng.h"
+
 #include <time.h>
 
 #define VALIDITY_END_MS 253402300799000LL /* 9999-12-31T23:59:59Z */
@@ -464,6 +466,12 @@ static int bind_issuer(struct pki_cert_wire *c, const uint8_t issuer_key[PKI_KEY
     c->issuer_id = issuer.cert.node_id;
     pki_key_id(issuer_key, c->issuer_key_id);
     return 0;
+}
+
+void pki_serial_new(uint8_t ret_serial[PKI_SERIAL_BYTES])
+{
+    rng_bytes(ret_serial, PKI_SERIAL_BYTES);
+    ret_serial[0] = (uint8_t)((ret_serial[0] & 0x3f) | 0x40);
 }
 
 int pki_cert_issue(struct pki_cert *spec, const struct pki_key *issuer_key, struct blob issuer_der,

@@ -86,6 +86,9 @@ struct pki_cert {
     uint8_t fingerprint[PKI_HASH_BYTES]; /* of public_key; filled by parse and issue */
 };
 
+/* A fresh random serial of the required form: positive, and 16 bytes long in DER. */
+void pki_serial_new(uint8_t ret_serial[PKI_SERIAL_BYTES]);
+
 /* Builds the certificate from spec, never from a request. Root: issuer and issuer_key are the
  * subject's own. issuer_der may be empty for a root. Basic constraints, key usage, EKU (clientAuth
  * and serverAuth on leaves), SKI, AKI are set by kind. Times are rounded down to seconds, in spec too.

@@ -96,8 +96,7 @@ static int issue(struct pki_cert *spec, const struct pki_key *subject, const str
     int64_t now = clock_wall_ms();
     spec->not_before_ms = (now - PKI_BACKDATE_MS) / 1000 * 1000;
     spec->not_after_ms = (now + 3600000) / 1000 * 1000;
-    rng_bytes(spec->serial, sizeof spec->serial);
-    spec->serial[0] = (uint8_t)((spec->serial[0] & 0x3f) | 0x40);
+    pki_serial_new(spec->serial);
     pki_key_public(subject, spec->public_key);
     return pki_cert_issue(spec, signer, issuer, out, NULL);
 }
