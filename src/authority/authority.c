@@ -269,6 +269,8 @@ void authority_state(const struct authority *a, struct authority_state *ret)
         .needed = s.needed,
         .leader_contact_ms = s.leader_contact_ms,
     };
+    ret->level = fsm_level(a->fsm);
+    ret->level_known = fsm_level_known(a->fsm);
     memcpy(ret->digest, pos.digest, sizeof ret->digest);
     const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(a, s.leader);
     if (leader != NULL) {

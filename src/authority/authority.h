@@ -69,6 +69,7 @@ struct authority_state {
     uint64_t epoch, term, index, commit_index;
     unsigned voters, seen, needed;
     uint64_t leader_contact_ms;
+    unsigned level, level_known; /* of the state's schema, and the highest of this binary */
     uint8_t digest[32];
 };
 void authority_state(const struct authority *a, struct authority_state *ret);

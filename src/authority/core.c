@@ -241,6 +241,7 @@ static void lost_leadership(struct core *c)
 {
     c->leader_term = 0;
     c->term_started = false;
+    c->level_refused = false;
     core_fail_pending(c, -ERR_NOT_LEADER);
     core_reads_fail(c, -ERR_NOT_LEADER);
 }
@@ -289,6 +290,7 @@ void core_flush(struct core *c)
         core_reads_finish(c);
     }
     if (!c->closing && !c->failed) {
+        core_propose_level(c);
         core_submit(c);
         core_reads_start(c);
     }

@@ -38,6 +38,41 @@ static struct core_peer *peer_of(struct core *c, raft_id id)
     return p;
 }
 
+static bool is_member(const struct core *c, raft_id id)
+{
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+        if (c->raft.configuration.servers[i].id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+unsigned core_level_of_all(const struct core *c)
+{
+    unsigned level = fsm_level_known(c->fsm);
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+        raft_id id = c->raft.configuration.servers[i].id;
+        unsigned its = id == c->config.id ? level : 0;
+        for (size_t k = 0; k < c->peers_count; k++) {
+            if (c->peers[k].id == id) {
+                its = c->peers[k].level;
+            }
+        }
+        level = its < level ? its : level;
+    }
+    return level;
+}
+
+static void note_level(struct core *c, raft_id from, unsigned level)
+{
+    struct core_peer *p = is_member(c, from) ? peer_of(c, from) : NULL;
+    if (p != NULL && p->level != level) {
+        p->level = level;
+        core_want_flush(c);
+    }
+}
+
 static void out(void *data, struct raft_digest *ret)
 {
     struct core *c = data;
@@ -45,6 +80,7 @@ static void out(void *data, struct raft_digest *ret)
     fsm_position(c->fsm, &at);
     ret->applied_index = at.index;
     memcpy(ret->applied, at.digest, sizeof ret->applied);
+    ret->level = fsm_level_known(c->fsm);
     if (c->raft.state == RAFT_LEADER && c->agreed_index != 0) {
         ret->agreed_index = c->agreed_index;
         memcpy(ret->agreed, c->agreed, sizeof ret->agreed);
@@ -117,6 +153,9 @@ static void in(void *data, raft_id from, const struct raft_digest *d)
         return;
     }
     check_agreed(c, from, d);
+    if (c->raft.state == RAFT_LEADER) {
+        note_level(c, from, (unsigned)d->level);
+    }
     uint8_t ours[32];
     if (c->raft.state != RAFT_LEADER || d->applied_index == 0 || !is_voter(c, from) ||
         !fsm_digest_at(c->fsm, d->applied_index, ours)) {

@@ -39,6 +39,7 @@ struct core_peer {
     raft_id id;
     uint64_t agreed_index; /* highest index at which its digest was ours */
     bool contradicts;
+    unsigned level; /* schema level it knows; 0 not heard */
 };
 
 struct core {
@@ -54,6 +55,7 @@ struct core {
     raft_id leader;
     uint64_t leader_term; /* 0: not the leader */
     struct core_proposal term_start;
+    struct core_proposal level_raise;
 
     struct proposal_list pending;
     struct core_batch batches[CORE_INFLIGHT_MAX];
@@ -83,6 +85,8 @@ struct core {
     bool flushing;
     bool term_started; /* this term's TERM_START is applied */
     bool term_start_active;
+    bool level_raise_active;
+    bool level_refused;
     bool barrier_active;
     bool transfer_active;
 };
@@ -97,6 +101,8 @@ uint64_t core_contact_window_ms(const struct core *c);
 
 /* core_propose.c */
 void core_propose_term_start(struct core *c);
+/* As leader: raises the state's level to what every member knows, if that is more. */
+void core_propose_level(struct core *c);
 void core_submit(struct core *c);
 void core_fail_pending(struct core *c, int rc);
 /* From apply: keeps the results for the batch at this index, if it is ours. */
@@ -112,5 +118,8 @@ void core_waiters_fail(struct core *c, int rc);
 /* core_digest.c */
 extern const struct raft_io_digest_ops core_digest_ops;
 void core_digest_reset(struct core *c);
+/* The schema level that every member of the configuration knows, as far as they have told this
+ * leader. */
+unsigned core_level_of_all(const struct core *c);
 
 #endif

@@ -84,7 +84,35 @@ void core_fail_pending(struct core *c, int rc)
     finish_all(&c->pending, rc);
 }
 
-/* --- the term's own command --- */
+/* --- the leader's own commands --- */
+
+static void propose_own(struct core *c, struct core_proposal *p, uint64_t kind, const void *body,
+                        core_proposal_cb cb)
+{
+    struct fsm_position position;
+    fsm_position(c->fsm, &position);
+    int64_t now = c->env->wall_ms(c->env->data);
+    now = now > position.time_ms ? now : position.time_ms;
+    uint8_t random[10];
+    c->env->random(c->env->data, random, sizeof random);
+    char actor[UUID_TEXT_MAX];
+    uuid_format(&c->config.node_id, actor);
+    struct cmd cmd = {
+        .kind = kind,
+        .request_id = uuid_make(now, random),
+        .time_ms = now,
+        .actor_kind = blob_str(ACTOR_SYSTEM),
+        .actor_id = blob_str(actor),
+    };
+    struct buf bytes;
+    buf_init(&bytes, CORE_COMMAND_MAX);
+    cmd_encode(&cmd, body, &bytes);
+    CHECK(bytes.err == 0);
+    p->cb = cb;
+    keep_command(p, buf_blob(&bytes));
+    buf_fini(&bytes);
+    list_push(&c->pending, p);
+}
 
 static void term_start_done(struct core_proposal *p, int rc, const struct fsm_result *result)
 {
@@ -105,31 +133,32 @@ void core_propose_term_start(struct core *c)
     if (c->term_start_active) {
         return; /* the last one's callback is on its way, and asks for a flush */
     }
-    struct fsm_position position;
-    fsm_position(c->fsm, &position);
-    int64_t now = c->env->wall_ms(c->env->data);
-    now = now > position.time_ms ? now : position.time_ms;
-    uint8_t random[10];
-    c->env->random(c->env->data, random, sizeof random);
-    char actor[UUID_TEXT_MAX];
-    uuid_format(&c->config.node_id, actor);
-    struct term_start body = {.term = c->leader_term, .leader_id = c->config.node_id};
-    struct cmd cmd = {
-        .kind = CMD_TERM_START,
-        .request_id = uuid_make(now, random),
-        .time_ms = now,
-        .actor_kind = blob_str(ACTOR_SYSTEM),
-        .actor_id = blob_str(actor),
-    };
-    struct buf bytes;
-    buf_init(&bytes, CORE_COMMAND_MAX);
-    cmd_encode(&cmd, &body, &bytes);
-    CHECK(bytes.err == 0);
-    c->term_start.cb = term_start_done;
-    keep_command(&c->term_start, buf_blob(&bytes));
-    buf_fini(&bytes);
     c->term_start_active = true;
-    list_push(&c->pending, &c->term_start);
+    struct term_start body = {.term = c->leader_term, .leader_id = c->config.node_id};
+    propose_own(c, &c->term_start, CMD_TERM_START, &body, term_start_done);
+}
+
+static void level_raise_done(struct core_proposal *p, int rc, const struct fsm_result *result)
+{
+    struct core *c = container_of(p, struct core, level_raise);
+    c->level_raise_active = false;
+    if (rc == 0 && result->rc == 0) {
+        log_info(LOG_AUTHORITY, "schema level raised", "level=%u", fsm_level(c->fsm));
+    }
+    c->level_refused = rc == 0 && result->rc != 0; /* not again in this term */
+    core_want_flush(c);                            /* and on to the next, or again */
+}
+
+void core_propose_level(struct core *c)
+{
+    if (c->level_raise_active || c->level_refused || !c->term_started) {
+        return;
+    }
+    struct level_raise body = {.level = core_level_of_all(c)};
+    if (body.level > fsm_level(c->fsm)) {
+        c->level_raise_active = true;
+        propose_own(c, &c->level_raise, CMD_LEVEL_RAISE, &body, level_raise_done);
+    }
 }
 
 /* --- in flight --- */

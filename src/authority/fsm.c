@@ -19,36 +19,22 @@
 struct command {
     struct cmd cmd;
     union {
-        struct cluster_init cluster_init;
-        struct term_start term_start;
-        struct token_create token_create;
-        struct token_revoke token_revoke;
-        struct join_submit join_submit;
-        struct join_approve join_approve;
-        struct join_reject join_reject;
-        struct join_expire join_expire;
-        struct join_denied join_denied;
-        struct role_assign role_assign;
-        struct role_unassign role_unassign;
-        struct node_rename node_rename;
-        struct node_revoke node_revoke;
-        struct node_remove node_remove;
-        struct cert_renew cert_renew;
-        struct authority_add authority_add;
-        struct authority_status authority_status;
-        struct authority_remove authority_remove;
-        struct node_health node_health;
+#define MEMBER_(NAME, num, name, ...) struct name name;
+        CMD_KINDS(MEMBER_)
+#undef MEMBER_
     } body;
     size_t doc_at;
     size_t doc_len;
 };
 
-int fsm_new(struct fsm **ret, struct errmsg *em)
+int fsm_new_of(const struct db_migration *schema, struct fsm **ret, struct errmsg *em)
 {
     struct fsm *f = xcalloc(1, sizeof *f);
+    f->schema = schema;
+    f->vars.level = FSM_LEVEL_FIRST;
     int rc = fsm_db_open(&f->db, em);
     if (rc == 0) {
-        rc = db_migrate(f->db, migrations_state, em);
+        rc = db_migrate_to(f->db, schema, FSM_LEVEL_FIRST, em);
     }
     if (rc != 0) {
         fsm_free(f);
@@ -57,6 +43,21 @@ int fsm_new(struct fsm **ret, struct errmsg *em)
     fsm_track_attach(f);
     *ret = f;
     return 0;
+}
+
+int fsm_new(struct fsm **ret, struct errmsg *em)
+{
+    return fsm_new_of(migrations_state, ret, em);
+}
+
+unsigned fsm_level(const struct fsm *f)
+{
+    return f->vars.level;
+}
+
+unsigned fsm_level_known(const struct fsm *f)
+{
+    return (unsigned)db_migrations_count(f->schema);
 }
 
 void fsm_free(struct fsm *f)
@@ -157,34 +158,19 @@ static int decode_entry(struct blob in, uint64_t term, struct command **ret, siz
 
 static bool actor_may(const struct fsm_ctx *x)
 {
-    bool node = blob_equal(x->actor_kind, blob_str(ACTOR_NODE));
-    bool system = blob_equal(x->actor_kind, blob_str(ACTOR_SYSTEM));
-    bool owner = blob_equal(x->actor_kind, blob_str(ACTOR_OWNER));
-    bool admin = blob_equal(x->actor_kind, blob_str(ACTOR_ADMIN));
-    switch ((enum cmd_kind)x->cmd->kind) {
-        case CMD_CLUSTER_INIT:
-            return owner;
-        case CMD_JOIN_SUBMIT:
-        case CMD_JOIN_DENIED:
-        case CMD_NODE_HEALTH:
-        case CMD_CERT_RENEW:
-            return owner || admin || node || system;
-        case CMD_TERM_START:
-        case CMD_JOIN_EXPIRE:
-        case CMD_AUTHORITY_STATUS:
-            return owner || admin || system;
-        case CMD_TOKEN_CREATE:
-        case CMD_TOKEN_REVOKE:
-        case CMD_JOIN_APPROVE:
-        case CMD_JOIN_REJECT:
-        case CMD_ROLE_ASSIGN:
-        case CMD_ROLE_UNASSIGN:
-        case CMD_NODE_RENAME:
-        case CMD_NODE_REVOKE:
-        case CMD_NODE_REMOVE:
-        case CMD_AUTHORITY_ADD:
-        case CMD_AUTHORITY_REMOVE:
-            return owner || admin;
+    static const struct {
+        const char *kind;
+        unsigned bit;
+    } actors[] = {
+        {ACTOR_OWNER, CMD_BY_OWNER},
+        {ACTOR_ADMIN, CMD_BY_ADMIN},
+        {ACTOR_NODE, CMD_BY_NODE},
+        {ACTOR_SYSTEM, CMD_BY_SYSTEM},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(actors); i++) {
+        if (blob_equal(x->actor_kind, blob_str(actors[i].kind))) {
+            return (cmd_kind_who(x->cmd->kind) & actors[i].bit) != 0;
+        }
     }
     return false;
 }
@@ -195,48 +181,20 @@ static int dispatch(struct fsm_ctx *x, const struct command *c)
         return fsm_refuse(x, -ERR_DENIED, "a %.*s may not ask for %s", (int)x->actor_kind.len,
                           (const char *)x->actor_kind.data, cmd_kind_name(x->cmd->kind));
     }
-    if (x->cmd->kind != CMD_CLUSTER_INIT && x->v->cluster_id[0] == '\0') {
+    bool needs_cluster = x->cmd->kind != CMD_CLUSTER_INIT && x->cmd->kind != CMD_LEVEL_RAISE;
+    if (needs_cluster && x->v->cluster_id[0] == '\0') {
         return fsm_refuse(x, -ERR_CONFLICT, "there is no cluster yet: `rap init` makes one");
     }
+    if (cmd_kind_level(x->cmd->kind) > x->v->level) {
+        return fsm_refuse(x, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, x->v->level,
+                          cmd_kind_name(x->cmd->kind), cmd_kind_level(x->cmd->kind));
+    }
     switch ((enum cmd_kind)c->cmd.kind) {
-        case CMD_CLUSTER_INIT:
-            return fsm_cluster_init(x, &c->body.cluster_init);
-        case CMD_TERM_START:
-            return fsm_term_start(x, &c->body.term_start);
-        case CMD_TOKEN_CREATE:
-            return fsm_token_create(x, &c->body.token_create);
-        case CMD_TOKEN_REVOKE:
-            return fsm_token_revoke(x, &c->body.token_revoke);
-        case CMD_JOIN_SUBMIT:
-            return fsm_join_submit(x, &c->body.join_submit);
-        case CMD_JOIN_APPROVE:
-            return fsm_join_approve(x, &c->body.join_approve);
-        case CMD_JOIN_REJECT:
-            return fsm_join_reject(x, &c->body.join_reject);
-        case CMD_JOIN_EXPIRE:
-            return fsm_join_expire(x, &c->body.join_expire);
-        case CMD_JOIN_DENIED:
-            return fsm_join_denied(x, &c->body.join_denied);
-        case CMD_ROLE_ASSIGN:
-            return fsm_role_assign(x, &c->body.role_assign);
-        case CMD_ROLE_UNASSIGN:
-            return fsm_role_unassign(x, &c->body.role_unassign);
-        case CMD_NODE_RENAME:
-            return fsm_node_rename(x, &c->body.node_rename);
-        case CMD_NODE_REVOKE:
-            return fsm_node_revoke(x, &c->body.node_revoke);
-        case CMD_NODE_REMOVE:
-            return fsm_node_remove(x, &c->body.node_remove);
-        case CMD_CERT_RENEW:
-            return fsm_cert_renew(x, &c->body.cert_renew);
-        case CMD_AUTHORITY_ADD:
-            return fsm_authority_add(x, &c->body.authority_add);
-        case CMD_AUTHORITY_STATUS:
-            return fsm_authority_status(x, &c->body.authority_status);
-        case CMD_AUTHORITY_REMOVE:
-            return fsm_authority_remove(x, &c->body.authority_remove);
-        case CMD_NODE_HEALTH:
-            return fsm_node_health(x, &c->body.node_health);
+#define CASE_(NAME, num, name, ...) \
+    case CMD_##NAME:                \
+        return fsm_##name(x, &c->body.name);
+        CMD_KINDS(CASE_)
+#undef CASE_
     }
     CHECK(false);
     return -ERR_UNSUPPORTED;
@@ -560,6 +518,9 @@ static int attempt(struct fsm *f, struct run *run, uint64_t index, uint64_t term
     f->recording = false;
     if (rc != 0) {
         db_rollback(f->db);
+        if (f->vars.level != before.level) {
+            fsm_track_tables(f);
+        }
         f->vars = before;
         run->config_changed = false;
         buf_clear(&run->docs);
@@ -577,6 +538,7 @@ static int finish(struct fsm *f, const struct fsm_vars *before, uint64_t index, 
     if (rc != 0) {
         (void)errmsg_set(em, rc, "cannot commit: %s", db_errmsg(f->db));
         db_rollback(f->db);
+        fsm_track_tables(f);
         f->vars = *before;
         return rc;
     }

@@ -27,6 +27,16 @@ struct fsm_result {
 };
 typedef void (*fsm_result_cb)(void *data, size_t n, const struct fsm_result *result);
 
+/* The schema level of the state, and the highest this binary knows. A state starts at level 1 and
+ * moves when the log says so (CMD_LEVEL_RAISE), for two versions with different tables would compute
+ * different digests. SQL on a table of a later migration needs fsm_level to be there: a statement
+ * that does not prepare is a failed CHECK. */
+unsigned fsm_level(const struct fsm *f);
+unsigned fsm_level_known(const struct fsm *f);
+#define FSM_LEVEL_TEXT                                                                      \
+    "the cluster is at level %u, %s needs %u: it moves there by itself once every authority " \
+    "runs a version that knows it"
+
 /* Applies one entry as one transaction. index must be above the last applied one, term is the
  * log's and must equal the entry's own. cb may be NULL; it runs after the transaction committed and
  * may read, but not apply. Error: the entry could not be applied and nothing changed; the replica

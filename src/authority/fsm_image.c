@@ -115,21 +115,46 @@ static int schema_text(struct db *db, struct buf *out, struct errmsg *em)
     return 0;
 }
 
-static int check_schema(struct db *db, struct db *ours, struct errmsg *em)
+/* The image's own level decides what its schema must be: an older one stays as it is until the log
+ * raises it. */
+static int check_schema(struct db *db, const struct db_migration *schema, unsigned *ret_level,
+                        struct errmsg *em)
 {
+    int64_t level = 0;
+    int64_t known = db_migrations_count(schema);
+    int rc = db_version(db, &level);
+    if (rc != 0 || level < FSM_LEVEL_FIRST) {
+        return errmsg_set(em, -ERR_CORRUPT, "image: it has no schema level");
+    }
+    if (level > known) {
+        return errmsg_set(
+            em, -ERR_SCHEMA,
+            "image: the state is of level %lld, this binary knows up to %lld: install "
+            "the version that wrote it",
+            (long long)level, (long long)known);
+    }
+    struct db *model = NULL;
     struct buf a;
     struct buf b;
     buf_init(&a, 1u << 20);
     buf_init(&b, 1u << 20);
-    int rc = schema_text(db, &a, em);
+    rc = fsm_db_open(&model, em);
     if (rc == 0) {
-        rc = schema_text(ours, &b, em);
+        rc = db_migrate_to(model, schema, level, em);
+    }
+    if (rc == 0) {
+        rc = schema_text(db, &a, em);
+    }
+    if (rc == 0) {
+        rc = schema_text(model, &b, em);
     }
     if (rc == 0 && !blob_equal(buf_blob(&a), buf_blob(&b))) {
         rc = errmsg_set(em, -ERR_CORRUPT, "image: its schema is not ours");
     }
+    *ret_level = (unsigned)level;
     buf_fini(&a);
     buf_fini(&b);
+    db_close(model);
     return rc;
 }
 
@@ -279,15 +304,13 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
     if (rc == 0) {
         rc = copy_pages(from, db, em);
     }
+    unsigned level = 0;
     if (rc == 0) {
-        rc = db_migrate(db, migrations_state, em);
-        rc = rc == 0 || rc == -ERR_SCHEMA ? rc : -ERR_CORRUPT;
-    }
-    if (rc == 0) {
-        rc = check_schema(db, f->db, em);
+        rc = check_schema(db, f->schema, &level, em);
     }
     if (rc == 0) {
         rc = fsm_state_load(db, &vars, digest, em);
+        vars.level = level;
     }
     if (rc != 0) {
         goto out;

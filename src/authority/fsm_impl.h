@@ -6,6 +6,7 @@
  *   fsm_image.c   image and restore
  *   fsm_doc.c     rows -> documents; also what query.c answers with
  *   fsm_util.c    what handlers need: refusal, bans, nodes, lists, certificates
+ *   fsm_level.c   schema levels
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H
@@ -20,6 +21,7 @@
 #define FSM_RING 4096
 #define FSM_RESULT_LIFE_MS (24LL * 3600 * 1000)
 #define FSM_EXPIRE_STEP 256
+#define FSM_LEVEL_FIRST 1 /* of an empty state; the log raises it */
 #define FSM_CHANGES_MAX ((size_t)1 << 30)
 
 /* What a command moves besides rows. Copied before each command and put back when it is refused. */
@@ -30,6 +32,7 @@ struct fsm_vars {
     uint64_t audit_seq;
     uint8_t audit_head[32];
     uint64_t pending_requests;
+    unsigned level;                 /* of the schema: migrations that ran */
     char cluster_id[UUID_TEXT_MAX]; /* "" before cluster_init */
 };
 
@@ -40,6 +43,7 @@ struct fsm_table {
 };
 
 struct fsm {
+    const struct db_migration *schema; /* all levels this binary knows */
     struct db *db;
     struct fsm_vars vars;
     uint8_t digest[32];
@@ -86,6 +90,8 @@ int fsm_refuse(struct fsm_ctx *x, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4
 
 /* --- fsm_track.c --- */
 void fsm_track_attach(struct fsm *f); /* after f->db is set */
+/* The tables are others now, or those of before again. */
+void fsm_track_tables(struct fsm *f);
 void fsm_track_free(struct fsm *f);
 void fsm_track_digest(struct fsm *f, uint64_t index, uint8_t ret[32]);
 void fsm_track_emit(struct fsm *f);
@@ -96,6 +102,8 @@ int fsm_state_load(struct db *db, struct fsm_vars *ret_vars, uint8_t ret_digest[
                    struct errmsg *em);
 int fsm_db_open(struct db **ret, struct errmsg *em);
 extern const struct db_migration migrations_state[];
+/* fsm_new with levels of the caller's, static: for tests of two versions side by side. */
+int fsm_new_of(const struct db_migration *schema, struct fsm **ret, struct errmsg *em);
 
 /* --- fsm_audit.c --- */
 struct fsm_audit {
@@ -272,24 +280,8 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
 int fsm_cert_rotate(struct fsm_ctx *x, const struct fsm_node *n, const struct cmd_cert *cert);
 
 /* --- the commands --- */
-int fsm_cluster_init(struct fsm_ctx *x, const struct cluster_init *b);
-int fsm_term_start(struct fsm_ctx *x, const struct term_start *b);
-int fsm_token_create(struct fsm_ctx *x, const struct token_create *b);
-int fsm_token_revoke(struct fsm_ctx *x, const struct token_revoke *b);
-int fsm_join_submit(struct fsm_ctx *x, const struct join_submit *b);
-int fsm_join_approve(struct fsm_ctx *x, const struct join_approve *b);
-int fsm_join_reject(struct fsm_ctx *x, const struct join_reject *b);
-int fsm_join_expire(struct fsm_ctx *x, const struct join_expire *b);
-int fsm_join_denied(struct fsm_ctx *x, const struct join_denied *b);
-int fsm_role_assign(struct fsm_ctx *x, const struct role_assign *b);
-int fsm_role_unassign(struct fsm_ctx *x, const struct role_unassign *b);
-int fsm_node_rename(struct fsm_ctx *x, const struct node_rename *b);
-int fsm_node_revoke(struct fsm_ctx *x, const struct node_revoke *b);
-int fsm_node_remove(struct fsm_ctx *x, const struct node_remove *b);
-int fsm_node_health(struct fsm_ctx *x, const struct node_health *b);
-int fsm_cert_renew(struct fsm_ctx *x, const struct cert_renew *b);
-int fsm_authority_add(struct fsm_ctx *x, const struct authority_add *b);
-int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b);
-int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b);
+#define FSM_HANDLER_(NAME, num, name, ...) int fsm_##name(struct fsm_ctx *x, const struct name *b);
+CMD_KINDS(FSM_HANDLER_)
+#undef FSM_HANDLER_
 
 #endif

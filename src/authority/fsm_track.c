@@ -93,15 +93,7 @@ static void load_tables(struct fsm *f)
     db_done(st);
 }
 
-void fsm_track_attach(struct fsm *f)
-{
-    fsm_track_free(f);
-    buf_init(&f->changes, FSM_CHANGES_MAX);
-    load_tables(f);
-    (void)sqlite3_preupdate_hook(db_handle(f->db), on_preupdate, f);
-}
-
-void fsm_track_free(struct fsm *f)
+static void free_tables(struct fsm *f)
 {
     for (size_t i = 0; i < f->tables_count; i++) {
         for (int k = 0; k < f->tables[i].columns_count; k++) {
@@ -113,6 +105,25 @@ void fsm_track_free(struct fsm *f)
     free(f->tables);
     f->tables = NULL;
     f->tables_count = 0;
+}
+
+void fsm_track_tables(struct fsm *f)
+{
+    free_tables(f);
+    load_tables(f);
+}
+
+void fsm_track_attach(struct fsm *f)
+{
+    fsm_track_free(f);
+    buf_init(&f->changes, FSM_CHANGES_MAX);
+    load_tables(f);
+    (void)sqlite3_preupdate_hook(db_handle(f->db), on_preupdate, f);
+}
+
+void fsm_track_free(struct fsm *f)
+{
+    free_tables(f);
     buf_fini(&f->changes);
 }
 
@@ -142,14 +153,15 @@ static const struct fsm_table *find_table(const struct fsm *f, struct blob name)
     return NULL;
 }
 
-/* The row of a record as a map with the names of the columns. */
+/* The row of a record as a map with the names of the columns. A row from before its table grew, in
+ * the entry that grew it, has fewer. */
 static void name_columns(const struct fsm_table *t, struct blob record, struct buf *row)
 {
     struct mp_reader r;
     struct mp_writer w;
     mp_reader_init(&r, record);
     uint32_t n = mp_get_array(&r, UINT32_MAX);
-    CHECK(n == (uint32_t)t->columns_count);
+    CHECK(n <= (uint32_t)t->columns_count);
     buf_clear(row);
     mp_writer_init(&w, row);
     mp_put_map(&w, n);

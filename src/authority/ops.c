@@ -473,25 +473,26 @@ static const struct {
     const char *method;
     bool public; /* a person may ask for it; the rest come from nodes and the leader itself */
     int (*prepare)(struct prepare *p);
+    unsigned level; /* schema level it needs; 0: there from the first */
 } ops[] = {
-    {"token.create", true, prepare_token_create},
-    {"token.revoke", true, prepare_token_revoke},
-    {"request.approve", true, prepare_join_approve},
-    {"request.reject", true, prepare_join_reject},
-    {"node.rename", true, prepare_node_rename},
-    {"node.revoke", true, prepare_node_revoke},
-    {"node.remove", true, prepare_node_remove},
-    {"role.assign", true, prepare_role_assign},
-    {"role.unassign", true, prepare_role_unassign},
-    {"authority.remove", true, prepare_authority_remove},
-    {"join.submit", false, prepare_join_submit},
-    {"join.denied", false, prepare_join_denied},
-    {"join.expire", false, prepare_join_expire},
-    {"node.renew", false, prepare_node_renew},
-    {"node.health", false, prepare_node_health},
-    {"authority.renewed", false, prepare_authority_renewed},
-    {"authority.commit", false, prepare_authority_commit},
-    {"authority.status", false, prepare_authority_status},
+    {"token.create", true, prepare_token_create, 0},
+    {"token.revoke", true, prepare_token_revoke, 0},
+    {"request.approve", true, prepare_join_approve, 0},
+    {"request.reject", true, prepare_join_reject, 0},
+    {"node.rename", true, prepare_node_rename, 0},
+    {"node.revoke", true, prepare_node_revoke, 0},
+    {"node.remove", true, prepare_node_remove, 0},
+    {"role.assign", true, prepare_role_assign, 0},
+    {"role.unassign", true, prepare_role_unassign, 0},
+    {"authority.remove", true, prepare_authority_remove, 0},
+    {"join.submit", false, prepare_join_submit, 0},
+    {"join.denied", false, prepare_join_denied, 0},
+    {"join.expire", false, prepare_join_expire, 0},
+    {"node.renew", false, prepare_node_renew, 0},
+    {"node.health", false, prepare_node_health, 0},
+    {"authority.renewed", false, prepare_authority_renewed, 0},
+    {"authority.commit", false, prepare_authority_commit, 0},
+    {"authority.status", false, prepare_authority_status, 0},
 };
 
 static int find(const char *method)
@@ -519,6 +520,10 @@ int op_prepare(struct authority *a, const struct op_input *in, struct op_prepare
     /* Only nodes, by the services they may use, reach the rest; never a person's call. */
     if (!ops[i].public && strcmp(in->actor_kind, ACTOR_ADMIN) == 0) {
         return errmsg_set(em, -ERR_DENIED, "%s is not for callers", in->method);
+    }
+    if (ops[i].level > fsm_level(a->fsm)) {
+        return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(a->fsm), in->method,
+                          ops[i].level);
     }
     struct fsm_position pos;
     fsm_position(a->fsm, &pos);

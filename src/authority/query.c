@@ -401,12 +401,17 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
     static const struct {
         const char *kind;
         int (*run)(struct db *, const struct query_args *, struct mp_writer *, struct errmsg *);
+        unsigned level; /* of the tables it reads; 0: there from the first */
     } kinds[] = {
-        {"cluster", q_cluster}, {"tokens", q_tokens},           {"requests", q_requests},
-        {"nodes", q_nodes},     {"authorities", q_authorities}, {"roles", q_roles},
-        {"audit", q_audit},     {"memberships", q_memberships}, {"terms", q_terms},
+        {"cluster", q_cluster, 0}, {"tokens", q_tokens, 0},           {"requests", q_requests, 0},
+        {"nodes", q_nodes, 0},     {"authorities", q_authorities, 0}, {"roles", q_roles, 0},
+        {"audit", q_audit, 0},     {"memberships", q_memberships, 0}, {"terms", q_terms, 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {
+            return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(f), kind,
+                              kinds[i].level);
+        }
         if (strcmp(kinds[i].kind, kind) == 0) {
             int rc = kinds[i].run(fsm_db(f), args, out, em);
             return rc != 0 ? rc : out->out->err;

@@ -23,7 +23,8 @@
     X(T, 15, U64, applied_index, 0, 0)                       \
     X(T, 16, FIX, applied, 32, 0)                            \
     X(T, 17, U64, agreed_index, 0, 0)                        \
-    X(T, 18, FIX, agreed, 32, 0)
+    X(T, 18, FIX, agreed, 32, 0)                             \
+    X(T, 19, U64, level, 0, 0)
 MSG_DECLARE(raft_frame, RAFT_FRAME_FIELDS)
 MSG_DEFINE(raft_frame, RAFT_FRAME_FIELDS)
 
@@ -260,6 +261,9 @@ int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, s
         default: /* a type of a newer library */
             rc = -ERR_UNSUPPORTED;
             break;
+    }
+    if (d != NULL) {
+        f.level = d->level;
     }
     if (d != NULL && d->applied_index != 0) {
         f.applied_index = d->applied_index;
@@ -508,7 +512,7 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
         return rc;
     }
     if (f.type > RAFT_TIMEOUT_NOW || !digest_ok(f.applied_index, f.applied) ||
-        !digest_ok(f.agreed_index, f.agreed)) {
+        !digest_ok(f.agreed_index, f.agreed) || f.level > RAFT_MSG_LEVEL_MAX) {
         return -ERR_MALFORMED;
     }
     struct raft_message m = {.type = (enum raft_message_type)f.type};
@@ -520,6 +524,7 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
     *ret_digest = (struct raft_digest){
         .applied_index = f.applied_index,
         .agreed_index = f.agreed_index,
+        .level = f.level,
     };
     if (f.applied_index != 0) {
         memcpy(ret_digest->applied, f.applied.data, f.applied.len);

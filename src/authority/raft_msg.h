@@ -13,6 +13,7 @@
 
 /* Terms and indexes from a peer: far above what any cluster reaches, far below wrapping. */
 #define RAFT_MSG_NUMBER_MAX (1ull << 62)
+#define RAFT_MSG_LEVEL_MAX 10000
 #define RAFT_MSG_ENTRIES_MAX 4096
 #define RAFT_MSG_SERVERS_MAX 16
 #define RAFT_MSG_CONF_MAX ((size_t)RAFT_MSG_SERVERS_MAX * (ADDRESS_MAX_BYTES + 32))
@@ -28,6 +29,8 @@ struct raft_digest {
     uint8_t applied[32];
     uint64_t agreed_index;
     uint8_t agreed[32];
+    uint64_t level; /* highest schema level the sender's binary knows; 0: of a version that did not
+                       say yet, which knows 1 */
 };
 
 /* Appends to out. server_id and server_address are not sent: the receiver takes them from the

@@ -327,7 +327,7 @@ sqlite3_stmt *db_stmt_handle(struct db_stmt *st)
     return st->raw;
 }
 
-static int user_version(struct db *db, int64_t *ret)
+int db_version(struct db *db, int64_t *ret)
 {
     struct db_stmt *st = db_prepare(db, "PRAGMA user_version");
     int rc = db_step(st);
@@ -338,34 +338,49 @@ static int user_version(struct db *db, int64_t *ret)
     return rc < 0 ? rc : 0;
 }
 
-static int run_migrations(struct db *db, const struct db_migration *list, int64_t from,
+int64_t db_migrations_count(const struct db_migration *list)
+{
+    int64_t n = 0;
+    while (list[n].name != NULL) {
+        n++;
+    }
+    return n;
+}
+
+int db_migration_run(struct db *db, const struct db_migration *list, int64_t i, struct errmsg *em)
+{
+    char set_version[64];
+    (void)snprintf(set_version, sizeof set_version, "PRAGMA user_version=%lld", (long long)i + 1);
+    int rc = db_exec(db, list[i].sql, em);
+    if (rc == 0) {
+        rc = db_exec(db, set_version, em);
+    }
+    return rc == 0 ? 0 : errmsg_wrap(em, rc, "migration %s", list[i].name);
+}
+
+static int run_migrations(struct db *db, const struct db_migration *list, int64_t from, int64_t to,
                           struct errmsg *em)
 {
-    for (int64_t i = from; list[i].name != NULL; i++) {
-        char set_version[64];
-        (void)snprintf(set_version, sizeof set_version, "PRAGMA user_version=%lld",
-                       (long long)i + 1);
-        int rc = db_begin(db);
+    int rc = 0;
+    for (int64_t i = from; rc == 0 && i < to; i++) {
+        rc = db_begin(db);
         if (rc == 0) {
-            rc = db_exec(db, list[i].sql, em);
-        }
-        if (rc == 0) {
-            rc = db_exec(db, set_version, em);
+            rc = db_migration_run(db, list, i, em);
         }
         if (rc == 0) {
             rc = db_commit(db);
         }
         if (rc != 0) {
             db_rollback(db);
-            return errmsg_wrap(em, rc, "migration %s", list[i].name);
         }
     }
-    return 0;
+    return rc;
 }
 
 /* What a statement of ours may rely on is there, as the migrations made it: a damaged schema is
  * found here and not by a statement that does not prepare. */
-static int check_schema(struct db *db, const struct db_migration *list, struct errmsg *em)
+static int check_schema(struct db *db, const struct db_migration *list, int64_t version,
+                        struct errmsg *em)
 {
     struct db *model = NULL;
     int rc = db_open(NULL, DB_MEMORY, &model, em);
@@ -373,7 +388,7 @@ static int check_schema(struct db *db, const struct db_migration *list, struct e
         return rc;
     }
     CHECK(model != NULL);
-    rc = run_migrations(model, list, 0, em);
+    rc = run_migrations(model, list, 0, version, em);
     if (rc != 0) {
         db_close(model);
         return rc;
@@ -401,24 +416,26 @@ static int check_schema(struct db *db, const struct db_migration *list, struct e
 
 int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em)
 {
+    return db_migrate_to(db, list, db_migrations_count(list), em);
+}
+
+int db_migrate_to(struct db *db, const struct db_migration *list, int64_t version,
+                  struct errmsg *em)
+{
     int64_t have = 0;
-    int rc = user_version(db, &have);
+    int rc = db_version(db, &have);
     if (rc != 0) {
         return errmsg_set(em, rc, "cannot read the schema version: %s", db_errmsg(db));
-    }
-    int64_t known = 0;
-    while (list[known].name != NULL) {
-        known++;
     }
     if (have < 0) {
         return errmsg_set(em, -ERR_CORRUPT, "database has schema %lld", (long long)have);
     }
-    if (have > known) {
+    if (have > version) {
         return errmsg_set(em, -ERR_SCHEMA,
                           "database has schema %lld, this binary knows up to %lld: use the newer "
                           "binary that wrote it",
-                          (long long)have, (long long)known);
+                          (long long)have, (long long)version);
     }
-    rc = run_migrations(db, list, have, em);
-    return rc == 0 && have > 0 ? check_schema(db, list, em) : rc;
+    rc = run_migrations(db, list, have, version, em);
+    return rc == 0 && have > 0 ? check_schema(db, list, version, em) : rc;
 }

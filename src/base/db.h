@@ -73,5 +73,13 @@ struct db_migration {
     const char *sql;
 };
 int db_migrate(struct db *db, const struct db_migration *list, struct errmsg *em);
+/* Only up to a version: 1 is the first of the list, at most db_migrations_count. */
+int db_migrate_to(struct db *db, const struct db_migration *list, int64_t version,
+                  struct errmsg *em);
+/* One migration and its version, inside the caller's transaction. i: place in the list, from 0. */
+int db_migration_run(struct db *db, const struct db_migration *list, int64_t i, struct errmsg *em);
+int64_t db_migrations_count(const struct db_migration *list);
+/* PRAGMA user_version. */
+int db_version(struct db *db, int64_t *ret);
 
 #endif

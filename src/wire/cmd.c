@@ -22,14 +22,16 @@ MSG_DEFINE(authority_add, AUTHORITY_ADD_FIELDS)
 MSG_DEFINE(authority_status, AUTHORITY_STATUS_FIELDS)
 MSG_DEFINE(authority_remove, AUTHORITY_REMOVE_FIELDS)
 MSG_DEFINE(node_health, NODE_HEALTH_FIELDS)
+MSG_DEFINE(level_raise, LEVEL_RAISE_FIELDS)
 
 static const struct {
     uint64_t kind;
     bool high_risk;
+    unsigned level, who;
     const char *name;
     const struct msg_desc *desc;
 } kinds[] = {
-#define CMD_ROW_(NAME, num, name, risk) {num, risk, #name, &name##_desc},
+#define CMD_ROW_(NAME, num, name, risk, level, who) {num, risk, level, who, #name, &name##_desc},
     CMD_KINDS(CMD_ROW_)
 #undef CMD_ROW_
 };
@@ -54,6 +56,18 @@ bool cmd_kind_high_risk(uint64_t kind)
 {
     int i = find(kind);
     return i >= 0 && kinds[i].high_risk;
+}
+
+unsigned cmd_kind_who(uint64_t kind)
+{
+    int i = find(kind);
+    return i < 0 ? 0 : kinds[i].who;
+}
+
+unsigned cmd_kind_level(uint64_t kind)
+{
+    int i = find(kind);
+    return i < 0 ? 0 : kinds[i].level;
 }
 
 const struct msg_desc *cmd_body_desc(uint64_t kind)

@@ -11,36 +11,54 @@
 #include "wire/limits.h"
 #include "wire/msg.h"
 
-/*   X(NAME, number, lower-case name, high risk) : numbers are never reused */
-#define CMD_KINDS(X)                                  \
-    X(CLUSTER_INIT, 1, cluster_init, 1)               \
-    X(TERM_START, 2, term_start, 0)                   \
-    X(TOKEN_CREATE, 3, token_create, 0)               \
-    X(TOKEN_REVOKE, 4, token_revoke, 0)               \
-    X(JOIN_SUBMIT, 5, join_submit, 0)                 \
-    X(JOIN_APPROVE, 6, join_approve, 1)               \
-    X(JOIN_REJECT, 7, join_reject, 0)                 \
-    X(JOIN_EXPIRE, 8, join_expire, 0)                 \
-    X(ROLE_ASSIGN, 9, role_assign, 1)                 \
-    X(ROLE_UNASSIGN, 10, role_unassign, 1)            \
-    X(NODE_RENAME, 11, node_rename, 0)                \
-    X(NODE_REVOKE, 12, node_revoke, 1)                \
-    X(NODE_REMOVE, 13, node_remove, 1)                \
-    X(CERT_RENEW, 14, cert_renew, 1)                  \
-    X(AUTHORITY_ADD, 15, authority_add, 1)            \
-    X(AUTHORITY_STATUS, 16, authority_status, 1)      \
-    X(AUTHORITY_REMOVE, 17, authority_remove, 1)      \
-    X(NODE_HEALTH, 18, node_health, 0)                \
-    X(JOIN_DENIED, 19, join_denied, 0)
+/* Who may ask for a command, whatever it is about (who else may not is decided by its handler). */
+#define CMD_BY_OWNER 1u
+#define CMD_BY_ADMIN 2u
+#define CMD_BY_NODE 4u
+#define CMD_BY_SYSTEM 8u
+#define CMD_BY_PEOPLE (CMD_BY_OWNER | CMD_BY_ADMIN)
+#define CMD_BY_LEADER (CMD_BY_PEOPLE | CMD_BY_SYSTEM)
+#define CMD_BY_ANY (CMD_BY_LEADER | CMD_BY_NODE)
+
+/*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
+ * The struct of the body is called name, its handler fsm_name. level: the state's schema level
+ * (migrations/state) from which on the command exists: a cluster whose authorities run two versions
+ * stays at the lower one's level, so that nobody meets a command it does not know. A new *field* of
+ * an older command waits for its level just so: whoever fills it asks for fsm_level first. */
+#define CMD_KINDS(X)                                                     \
+    X(CLUSTER_INIT, 1, cluster_init, 1, 1, CMD_BY_OWNER)                 \
+    X(TERM_START, 2, term_start, 0, 1, CMD_BY_LEADER)                    \
+    X(TOKEN_CREATE, 3, token_create, 0, 1, CMD_BY_PEOPLE)                \
+    X(TOKEN_REVOKE, 4, token_revoke, 0, 1, CMD_BY_PEOPLE)                \
+    X(JOIN_SUBMIT, 5, join_submit, 0, 1, CMD_BY_ANY)                     \
+    X(JOIN_APPROVE, 6, join_approve, 1, 1, CMD_BY_PEOPLE)                \
+    X(JOIN_REJECT, 7, join_reject, 0, 1, CMD_BY_PEOPLE)                  \
+    X(JOIN_EXPIRE, 8, join_expire, 0, 1, CMD_BY_LEADER)                  \
+    X(ROLE_ASSIGN, 9, role_assign, 1, 1, CMD_BY_PEOPLE)                  \
+    X(ROLE_UNASSIGN, 10, role_unassign, 1, 1, CMD_BY_PEOPLE)             \
+    X(NODE_RENAME, 11, node_rename, 0, 1, CMD_BY_PEOPLE)                 \
+    X(NODE_REVOKE, 12, node_revoke, 1, 1, CMD_BY_PEOPLE)                 \
+    X(NODE_REMOVE, 13, node_remove, 1, 1, CMD_BY_PEOPLE)                 \
+    X(CERT_RENEW, 14, cert_renew, 1, 1, CMD_BY_ANY)                      \
+    X(AUTHORITY_ADD, 15, authority_add, 1, 1, CMD_BY_PEOPLE)             \
+    X(AUTHORITY_STATUS, 16, authority_status, 1, 1, CMD_BY_LEADER)       \
+    X(AUTHORITY_REMOVE, 17, authority_remove, 1, 1, CMD_BY_PEOPLE)       \
+    X(NODE_HEALTH, 18, node_health, 0, 1, CMD_BY_ANY)                    \
+    X(JOIN_DENIED, 19, join_denied, 0, 1, CMD_BY_ANY)                    \
+    X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)
 
 enum cmd_kind {
-#define CMD_ENUM_(NAME, num, name, risk) CMD_##NAME = num,
+#define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,
     CMD_KINDS(CMD_ENUM_)
 #undef CMD_ENUM_
 };
 /* "join_approve"; NULL for an unknown kind. */
 const char *cmd_kind_name(uint64_t kind);
 bool cmd_kind_high_risk(uint64_t kind);
+/* CMD_BY_*; 0 for an unknown kind. */
+unsigned cmd_kind_who(uint64_t kind);
+/* Schema level; 0 for an unknown kind. */
+unsigned cmd_kind_level(uint64_t kind);
 /* The body's description; NULL for an unknown kind. */
 const struct msg_desc *cmd_body_desc(uint64_t kind);
 
@@ -219,6 +237,11 @@ MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
     X(T, 6, STR, facts, FACTS_MAX_BYTES, 0)                        \
     X(T, 7, LIST, capabilities, CAPABILITIES_MAX, 0)
 MSG_DECLARE(node_health, NODE_HEALTH_FIELDS)
+
+/* The state's schema moves to this level: the migrations up to it run inside the entry. Proposed by
+ * the leader once every member of the Raft configuration has said that it knows the level. */
+#define LEVEL_RAISE_FIELDS(X, T) X(T, 1, U64, level, 0, MSG_REQUIRED)
+MSG_DECLARE(level_raise, LEVEL_RAISE_FIELDS)
 
 /* Builds the bytes of one command: encodes body with the kind's description, then the envelope. */
 void cmd_encode(struct cmd *c, const void *body, struct buf *out);

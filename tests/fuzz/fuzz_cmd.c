@@ -4,7 +4,7 @@
 #include "wire/cmd.h"
 
 union any_body {
-#define MEMBER(NAME, num, name, risk) struct name name;
+#define MEMBER(NAME, num, name, ...) struct name name;
     CMD_KINDS(MEMBER)
 };
 

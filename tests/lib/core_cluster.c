@@ -1,5 +1,7 @@
 #include "lib/core_cluster.h"
 
+#include "authority/fsm_impl.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -275,7 +277,8 @@ void core_cluster_start(struct core_cluster *c, int node)
     struct errmsg em = ERRMSG_INIT;
     assert_null(n->core);
     n->fatals = 0;
-    assert_int_equal(fsm_new(&n->fsm, &em), 0);
+    assert_int_equal(
+        n->schema == NULL ? fsm_new(&n->fsm, &em) : fsm_new_of(n->schema, &n->fsm, &em), 0);
     assert_int_equal(raft_io_init(&n->io, &n->store, &n->net, &n->io_env), 0);
     struct core_config config = {
         .id = n->raft_id,

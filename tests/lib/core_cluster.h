@@ -47,7 +47,8 @@ struct cluster_node {
     struct raft_io_env io_env;
     struct core_env core_env;
     struct fsm *fsm;
-    struct core *core; /* NULL while it is down */
+    const struct db_migration *schema; /* NULL: as the product; read when it starts */
+    struct core *core;                 /* NULL while it is down */
     /* What is stored; writes take effect at once and are reported a step later. */
     uint64_t term, vote;
     struct cluster_entry *log;

@@ -73,6 +73,8 @@ struct fsm_world {
 
 /* Authority 1 ("seed", key 1, issuer 1) of cluster "lab". */
 void fsm_world_init(struct fsm_world *w);
+/* The state moves to the highest schema level, as a leader would have it do. */
+void fsm_world_raise(struct fsm_world *w);
 /* No cluster yet. */
 void fsm_world_init_empty(struct fsm_world *w);
 void fsm_world_fini(struct fsm_world *w);

@@ -8,7 +8,7 @@ extern const struct msg_desc raft_frame_desc;    /* authority/raft_msg.c */
 extern const struct msg_desc config_schema_desc; /* agent/config.c */
 
 #define LENIENT(name) {&name##_desc, false},
-#define STRICT_CMD(NAME, num, name, risk) {&name##_desc, true},
+#define STRICT_CMD(NAME, num, name, ...) {&name##_desc, true},
 
 const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_entry_desc, true},

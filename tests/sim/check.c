@@ -93,6 +93,7 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_ROLE_UNASSIGN:
             return 1;
         case CMD_TERM_START:
+        case CMD_LEVEL_RAISE:
         case CMD_TOKEN_CREATE:
         case CMD_TOKEN_REVOKE:
         case CMD_JOIN_REJECT:

@@ -12,7 +12,7 @@ static uint8_t data_b[8] = "entry b";
 
 static struct raft_digest digest(void)
 {
-    struct raft_digest d = {.applied_index = 9, .agreed_index = 7};
+    struct raft_digest d = {.applied_index = 9, .agreed_index = 7, .level = 3};
     memset(d.applied, 0xa1, sizeof d.applied);
     memset(d.agreed, 0xa2, sizeof d.agreed);
     return d;
@@ -244,7 +244,8 @@ enum {
     CANDIDATE,
     CONF_INDEX = 13,
     APPLIED = 15,
-    AGREED = 17
+    AGREED = 17,
+    LEVEL = 19
 };
 #define BIG (RAFT_MSG_NUMBER_MAX + 1)
 
@@ -283,6 +284,9 @@ static void test_every_number_is_checked_at_zero_and_at_its_end(void **state)
     /* a digest has an index and an index a digest */
     assert_int_equal(DECODE({TYPE, 1}, {TERM, 5}, {APPLIED, 4}), -ERR_MALFORMED);
     assert_int_equal(DECODE({TYPE, 1}, {TERM, 5}, {AGREED, 4}), -ERR_MALFORMED);
+    /* a schema level */
+    assert_int_equal(DECODE({TYPE, 1}, {TERM, 5}, {LEVEL, RAFT_MSG_LEVEL_MAX}), 0);
+    assert_int_equal(DECODE({TYPE, 1}, {TERM, 5}, {LEVEL, RAFT_MSG_LEVEL_MAX + 1}), -ERR_MALFORMED);
 }
 
 /* One AppendEntries whose only entry has this type, term and data. */

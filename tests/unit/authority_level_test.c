@@ -1,0 +1,275 @@
+/* Schema levels: two versions in one group agree at every index, and the state changes its shape on
+ * all of them at once (S15). */
+#include "lib/core_asked.h"
+#include "lib/fsm_fixture.h"
+
+#include "authority/fsm_impl.h"
+
+/* Versions of the program: what each knows. */
+static struct db_migration knows_one[2];
+static struct db_migration knows_two[3];
+
+static int set_up(void **state)
+{
+    (void)state;
+    knows_one[0] = knows_two[0] = migrations_state[0];
+    knows_two[1] = (struct db_migration){
+        "0002_more", "ALTER TABLE nodes ADD COLUMN note TEXT;"
+                     "CREATE TABLE notes (id TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL) STRICT;"
+                     "INSERT INTO notes (id, n) SELECT id, 1 FROM nodes ORDER BY id;"
+                     "UPDATE nodes SET note = 'older' WHERE name = 'seed';"};
+    return 0;
+}
+
+static void world_of(struct fsm_world *w, const struct db_migration *schema)
+{
+    struct errmsg em = ERRMSG_INIT;
+    fsm_world_init_empty(w);
+    fsm_free(w->fsm);
+    assert_int_equal(fsm_new_of(schema, &w->fsm, &em), 0);
+    assert_int_equal(fsm_world_init_cluster(w), 0);
+}
+
+static struct cmd raise_envelope(struct fsm_world *w)
+{
+    struct cmd c = fsm_envelope(w, CMD_LEVEL_RAISE);
+    c.actor_kind = blob_str(ACTOR_SYSTEM);
+    return c;
+}
+
+static int raise_to(struct fsm_world *w, uint64_t level)
+{
+    return fsm_do_cmd(w, raise_envelope(w), &(struct level_raise){.level = level});
+}
+
+static void same_digest(const struct fsm *a, const struct fsm *b)
+{
+    char x[65];
+    char y[65];
+    fsm_digest_hex(a, x);
+    fsm_digest_hex(b, y);
+    assert_string_equal(x, y);
+}
+
+static void test_version_with_more_levels_computes_the_same_until_the_raise(void **state)
+{
+    (void)state;
+    struct fsm_world old;
+    struct fsm_world new;
+    world_of(&old, knows_one);
+    world_of(&new, knows_two);
+    (void)fsm_make_node(&old, 5, "n5");
+    (void)fsm_make_node(&new, 5, "n5");
+    same_digest(old.fsm, new.fsm);
+    assert_int_equal(fsm_level(new.fsm), 1);
+    assert_int_equal(fsm_level_known(new.fsm), 2);
+    fsm_world_fini(&old);
+    fsm_world_fini(&new);
+}
+
+static void test_raise_runs_the_migrations_and_is_audited_once(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    world_of(&w, knows_two);
+    (void)fsm_make_node(&w, 5, "n5");
+    assert_int_equal(raise_to(&w, 2), 0);
+    assert_int_equal(fsm_level(w.fsm), 2);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM notes"), 2);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM nodes WHERE note = 'older'"), 1);
+    assert_int_equal(raise_to(&w, 2), -ERR_CONFLICT);
+    assert_int_equal(raise_to(&w, 1), -ERR_CONFLICT);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_audit_events"
+                                   " WHERE event_type = 'level_raised'"),
+                     1);
+    (void)fsm_make_node(&w, 6, "n6"); /* into a table that grew */
+    fsm_world_fini(&w);
+}
+
+static void test_only_the_leader_itself_raises(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    world_of(&w, knows_two);
+    assert_int_equal(fsm_do(&w, CMD_LEVEL_RAISE, &(struct level_raise){.level = 2}), -ERR_DENIED);
+    assert_int_equal(fsm_level(w.fsm), 1);
+    fsm_world_fini(&w);
+}
+
+static void test_replica_that_does_not_know_the_level_stops_unchanged(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct fsm_entry e;
+    struct errmsg em = ERRMSG_INIT;
+    char before[65];
+    char after[65];
+    world_of(&w, knows_one);
+    fsm_digest_hex(w.fsm, before);
+    fsm_entry_begin(&e, w.term);
+    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = 2});
+    assert_int_equal(fsm_apply(w.fsm, w.index + 1, w.term, fsm_entry_end(&e), NULL, NULL, &em),
+                     -ERR_UNSUPPORTED);
+    fsm_digest_hex(w.fsm, after);
+    assert_string_equal(before, after);
+    assert_int_equal(fsm_level(w.fsm), 1);
+    fsm_entry_fini(&e);
+    fsm_world_fini(&w);
+}
+
+/* A change, the raise and a change of the grown table, in one entry: the change feed names the
+ * columns of each row as they were. */
+static size_t rows_seen;
+static void on_change(void *data, char op, const char *table, struct blob row)
+{
+    (void)data;
+    (void)op;
+    rows_seen += strcmp(table, "nodes") == 0 && mp_find(row, "name").len > 0;
+}
+
+static void test_raise_amid_other_commands_of_an_entry(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct fsm_entry e;
+    world_of(&w, knows_two);
+    struct uuid n5 = fsm_make_node(&w, 5, "n5");
+    fsm_on_change(w.fsm, on_change, NULL);
+    fsm_entry_begin(&e, w.term);
+    fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME),
+                  &(struct node_rename){.node_id = n5, .name = blob_str("one")});
+    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = 2});
+    fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME),
+                  &(struct node_rename){.node_id = n5, .name = blob_str("two")});
+    rows_seen = 0;
+    fsm_world_apply(&w, &e, NULL, NULL);
+    assert_int_equal(rows_seen, 3); /* the migration's own UPDATE among them */
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM nodes WHERE name = 'two'"), 1);
+    fsm_entry_fini(&e);
+    fsm_world_fini(&w);
+}
+
+static void test_image_keeps_its_level_and_is_raised_by_the_log(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct fsm_world other;
+    struct buf image;
+    struct errmsg em = ERRMSG_INIT;
+    world_of(&w, knows_two);
+    world_of(&other, knows_two);
+    (void)fsm_make_node(&w, 5, "n5");
+    buf_init(&image, IMAGE_MAX_BYTES);
+    assert_int_equal(fsm_image(w.fsm, &image), 0);
+    assert_int_equal(fsm_restore(other.fsm, buf_blob(&image), &em), 0);
+    assert_int_equal(fsm_level(other.fsm), 1);
+    other.index = w.index;
+    other.now_ms = w.now_ms;
+    other.next_request = w.next_request;
+    assert_int_equal(raise_to(&w, 2), 0);
+    assert_int_equal(raise_to(&other, 2), 0);
+    same_digest(w.fsm, other.fsm);
+    buf_clear(&image);
+    assert_int_equal(fsm_image(w.fsm, &image), 0);
+    assert_int_equal(fsm_restore(other.fsm, buf_blob(&image), &em), 0);
+    assert_int_equal(fsm_level(other.fsm), 2);
+    buf_fini(&image);
+    fsm_world_fini(&w);
+    fsm_world_fini(&other);
+}
+
+static void test_image_of_a_newer_version_is_refused_with_what_to_do(void **state)
+{
+    (void)state;
+    struct fsm_world old;
+    struct fsm_world new;
+    struct buf image;
+    struct errmsg em = ERRMSG_INIT;
+    world_of(&old, knows_one);
+    world_of(&new, knows_two);
+    assert_int_equal(raise_to(&new, 2), 0);
+    buf_init(&image, IMAGE_MAX_BYTES);
+    assert_int_equal(fsm_image(new.fsm, &image), 0);
+    assert_int_equal(fsm_restore(old.fsm, buf_blob(&image), &em), -ERR_SCHEMA);
+    assert_non_null(strstr(em.text, "install the version that wrote it"));
+    buf_fini(&image);
+    fsm_world_fini(&old);
+    fsm_world_fini(&new);
+}
+
+/* --- a group of two versions --- */
+
+static void commit(struct core_cluster *c, int leader, uint32_t number)
+{
+    struct asked a;
+    assert_int_equal(propose(c, leader, &a, number), 0);
+    core_cluster_run(c, 300);
+    assert_int_equal(a.calls, 1);
+    assert_int_equal(a.rc, 0);
+}
+
+static void test_rolling_upgrade_raises_when_the_last_member_is_new(void **state)
+{
+    (void)state;
+    struct core_cluster c = {0};
+    core_cluster_init(&c, 3, 3);
+    for (int i = 0; i < 3; i++) {
+        core_cluster_stop(&c, i);
+        c.nodes[i].schema = knows_one;
+        core_cluster_start(&c, i);
+    }
+    int leader = core_cluster_elect(&c);
+    commit(&c, leader, 1);
+    for (int i = 0; i < 3; i++) {
+        core_cluster_stop(&c, i);
+        c.nodes[i].schema = knows_two;
+        core_cluster_start(&c, i);
+        leader = core_cluster_elect(&c);
+        commit(&c, leader, 2 + (uint32_t)i); /* whoever leads, old or new: it goes on */
+        core_cluster_run(&c, 1000);
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(fsm_level(c.nodes[k].fsm), i < 2 ? 1 : 2);
+            assert_int_equal(c.nodes[k].fatals, 0);
+        }
+    }
+    same_digest(c.nodes[0].fsm, c.nodes[1].fsm);
+    same_digest(c.nodes[0].fsm, c.nodes[2].fsm);
+    core_cluster_fini(&c);
+}
+
+static void test_level_waits_for_a_member_that_is_away(void **state)
+{
+    (void)state;
+    struct core_cluster c = {0};
+    core_cluster_init(&c, 3, 3);
+    for (int i = 0; i < 3; i++) {
+        core_cluster_stop(&c, i);
+        c.nodes[i].schema = knows_two;
+    }
+    core_cluster_start(&c, 0);
+    core_cluster_start(&c, 1);
+    int leader = core_cluster_elect(&c);
+    commit(&c, leader, 1);
+    core_cluster_run(&c, 2000);
+    assert_int_equal(fsm_level(c.nodes[leader].fsm), 1);
+    core_cluster_start(&c, 2);
+    core_cluster_run(&c, 2000);
+    assert_int_equal(fsm_level(c.nodes[leader].fsm), 2);
+    core_cluster_fini(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_version_with_more_levels_computes_the_same_until_the_raise),
+        cmocka_unit_test(test_raise_runs_the_migrations_and_is_audited_once),
+        cmocka_unit_test(test_only_the_leader_itself_raises),
+        cmocka_unit_test(test_replica_that_does_not_know_the_level_stops_unchanged),
+        cmocka_unit_test(test_raise_amid_other_commands_of_an_entry),
+        cmocka_unit_test(test_image_keeps_its_level_and_is_raised_by_the_log),
+        cmocka_unit_test(test_image_of_a_newer_version_is_refused_with_what_to_do),
+        cmocka_unit_test(test_rolling_upgrade_raises_when_the_last_member_is_new),
+        cmocka_unit_test(test_level_waits_for_a_member_that_is_away),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
