@@ -30,6 +30,10 @@ int cli_exit_of(int rc)
         case ERR_KEY_REVOKED:
         case ERR_CERT_EXPIRED:
         case ERR_BAD_SIGNATURE:
+        case ERR_NOT_WITNESSED:
+        case ERR_BAD_PROOF:
+        case ERR_BAD_SET:
+        case ERR_HISTORY:
             return CLI_DENIED;
         case ERR_CONFLICT:
         case ERR_EXISTS:

@@ -20,6 +20,10 @@ int api_status(int rc)
         case ERR_TOKEN_SCOPE:
         case ERR_REVOKED:
         case ERR_CERT_EXPIRED:
+        case ERR_NOT_WITNESSED:
+        case ERR_BAD_PROOF:
+        case ERR_BAD_SET:
+        case ERR_HISTORY:
             return 403;
         case ERR_NOT_FOUND:
         case ERR_TOKEN_UNKNOWN:

@@ -57,7 +57,11 @@
     X(NO_SERVICE, 47, "no_service", "peer offers no such service", 0)                              \
     X(DIVERGED, 48, "diverged", "state differs from the majority", 0)                              \
     X(UNSUPPORTED, 49, "unsupported", "not supported", 0)                                          \
-    X(SCOPE, 50, "out_of_scope", "outside the scope granted", 0)
+    X(SCOPE, 50, "out_of_scope", "outside the scope granted", 0)                                   \
+    X(NOT_WITNESSED, 60, "not_witnessed", "no majority of the authority signed this", 0)           \
+    X(BAD_PROOF, 61, "bad_proof", "not what the majority signed", 0)                               \
+    X(BAD_SET, 62, "bad_authority_set", "does not follow from the authority set held", 0)          \
+    X(HISTORY, 63, "history_rewritten", "does not continue the history seen before", 0)
 
 enum err {
 #define ERR_ENUM_(name, num, slug, text, retry) ERR_##name = num,

@@ -116,6 +116,8 @@ struct pki_trust *pki_trust_new(const struct uuid *cluster_id);
 void pki_trust_free(struct pki_trust *t);
 /* The certificate must be a root of this cluster. Another root replaces it. */
 int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em);
+/* The public key of the root that is set; false when none is. */
+bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES]);
 /* Believe any root whose public key has this fingerprint (a joining host, from its token). Counts
  * only while no root is set. */
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);

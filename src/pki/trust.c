@@ -74,6 +74,14 @@ int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg 
     return rc;
 }
 
+bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES])
+{
+    if (t->has_root) {
+        memcpy(ret, t->root.public_key, PKI_KEY_BYTES);
+    }
+    return t->has_root;
+}
+
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
     memcpy(t->pin, fingerprint, PKI_HASH_BYTES);

@@ -1,6 +1,7 @@
 #include "lib/msg_catalog.h"
 
 #include "base/crc32c.h"
+#include "wire/witness_msg.h"
 
 /* Declared where nobody else sees them; the description is all that is needed here. */
 extern const struct msg_desc stream_header_desc; /* fabric */
@@ -14,13 +15,16 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
-    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat)
-        LENIENT(heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer)
-            LENIENT(config_subscribe) LENIENT(issuer_request) LENIENT(issuer_answer)
-                LENIENT(op_request) LENIENT(snapshot_body) LENIENT(snapshot_authority)
-                    LENIENT(snapshot_role) LENIENT(snapshot_peer) LENIENT(signed_snapshot)
-                        LENIENT(snapshot_signature) LENIENT(stream_header) LENIENT(raft_frame)
-                            LENIENT(config_schema)};
+    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(
+        heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer) LENIENT(config_subscribe)
+        LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request) LENIENT(snapshot_body)
+            LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer)
+                LENIENT(signed_snapshot) LENIENT(snapshot_signature) LENIENT(stream_header)
+                    LENIENT(raft_frame) LENIENT(config_schema) LENIENT(witness_statement)
+                        LENIENT(witness_signature) LENIENT(authority_set)
+                            LENIENT(authority_set_member) LENIENT(signed_set) LENIENT(set_signature)
+                                LENIENT(witness_request) LENIENT(witness_answer) LENIENT(node_leaf)
+                                    LENIENT(snapshot_witness) LENIENT(forgery_report)};
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 
 void msg_arena_free(struct msg_arena *a)

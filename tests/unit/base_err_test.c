@@ -54,6 +54,8 @@ static void test_numbers_did_not_move(void **state)
     assert_int_equal(ERR_BAD_CERT, 23);
     assert_int_equal(ERR_TOKEN_USED, 34);
     assert_int_equal(ERR_SCOPE, 50);
+    assert_int_equal(ERR_NOT_WITNESSED, 60);
+    assert_int_equal(ERR_HISTORY, 63);
 }
 
 static void test_unknown_codes_are_survived(void **state)

@@ -1,0 +1,98 @@
+/* What a peer sends to show that a majority signed. The first byte chooses what the rest is read as. */
+#include "fuzz/fuzz.h"
+
+#include "lib/pki_fixture.h"
+#include "pki/history.h"
+#include "pki/witness.h"
+
+static struct witness_set set; /* of one member, so that nothing but its signature is missing */
+static uint8_t root_key[PKI_KEY_BYTES];
+static struct uuid cluster_id;
+
+static void setup(void)
+{
+    if (set.known) {
+        return;
+    }
+    struct pki_key *key = pki_key_generate();
+    struct witness_member m = {.node_id = test_uuid(2)};
+    struct buf statement;
+    cluster_id = test_uuid(1);
+    pki_key_public(key, m.public_key);
+    pki_key_public(key, root_key);
+    buf_init(&statement, AUTHORITY_SET_MAX);
+    witness_set_build(&set, &cluster_id, 1, &m, 1, &statement);
+    CHECK(witness_set_read(buf_blob(&statement), &set, NULL) == 0);
+    buf_fini(&statement);
+    pki_key_free(key);
+}
+
+/* Keys are new in each run: nothing that is signed can verify. */
+static void advance(struct blob in)
+{
+    struct errmsg em = ERRMSG_INIT;
+    struct witness_set none = {.known = false};
+    struct witness_set held = set;
+    int rc = witness_set_advance(&held, &cluster_id, root_key, in, &em);
+    CHECK(memcmp(&held, &set, sizeof held) == 0);
+    CHECK((rc == 0) == (em.text[0] == '\0'));
+    CHECK(witness_set_advance(&none, &cluster_id, root_key, in, NULL) != 0 && !none.known);
+}
+
+static void read_set(struct blob in)
+{
+    struct witness_set got;
+    if (witness_set_read(in, &got, NULL) == 0) {
+        CHECK(got.known && got.count > 0 && got.count <= AUTHORITIES_MAX);
+        for (size_t i = 1; i < got.count; i++) {
+            CHECK(memcmp(got.members[i - 1].node_id.b, got.members[i].node_id.b, 16) < 0);
+        }
+    }
+}
+
+static void verify(struct blob in)
+{
+    struct snapshot_witness msg;
+    struct witness got;
+    if (msg_decode(&snapshot_witness_desc, MSG_LENIENT, in, &msg) == 0) {
+        CHECK(witness_verify(&set, &cluster_id, msg.statement, msg.signatures, &got, NULL) != 0);
+        uint8_t hash[PKI_HASH_BYTES] = {0};
+        CHECK(witness_item_check(blob_of(hash, sizeof hash), hash, hash, msg.node_path) != 0);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t hash[PKI_HASH_BYTES] = {0};
+    setup();
+    if (size == 0) {
+        return 0;
+    }
+    struct blob in = blob_of(data + 1, size - 1);
+    switch (data[0] % 5) {
+        case 0:
+            advance(in);
+            break;
+        case 1:
+            read_set(in);
+            break;
+        case 2:
+            verify(in);
+            break;
+        case 3:
+            (void)witness_part_hash(
+                in, data[0] / 5 % 2 == 0 ? WITNESS_CLUSTER_PART : WITNESS_NODE_PART, hash);
+            break;
+        case 4:
+            if (in.len >= 2) {
+                uint64_t from = in.data[0];
+                uint64_t to = from + in.data[1];
+                struct blob proof = blob_of(in.data + 2, in.len - 2);
+                CHECK(history_check(from, hash, to, hash, proof) != 0 ||
+                      (from == to && from != 0 && proof.len == 0));
+                (void)merkle_path_root(hash, hash, proof, hash);
+            }
+            break;
+    }
+    return 0;
+}
