@@ -38,6 +38,9 @@ int fsm_image(struct fsm *f, struct buf *out)
     if (rc == 0 && PLANTED("snapshot_drops_a_table")) {
         rc = db_run(db_prepare(f->db, "DELETE FROM node_role_assignments"));
     }
+    if (rc == 0 && PLANTED("results_not_in_image")) {
+        rc = db_run(db_prepare(f->db, "DELETE FROM request_results"));
+    }
     if (rc != 0) {
         return rc;
     }

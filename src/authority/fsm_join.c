@@ -49,10 +49,10 @@ static int token_by_hash(struct fsm_ctx *x, struct blob hash, struct token *ret)
 /* TOK-03: validity, then scope. */
 static int token_allows(struct fsm_ctx *x, const struct token *t, const struct join_submit *b)
 {
-    if (t->revoked) {
+    if (t->revoked && !PLANTED("revoked_token_used")) {
         return fsm_refuse(x, -ERR_TOKEN_REVOKED, "the token was revoked: ask for a new one");
     }
-    if (t->expires_at <= x->now_ms) {
+    if (t->expires_at <= x->now_ms && !PLANTED("expired_token_used")) {
         return fsm_refuse(x, -ERR_TOKEN_EXPIRED, "the token has expired: ask for a new one");
     }
     if (t->used_count >= t->max_uses && !PLANTED("token_overused")) {

@@ -202,7 +202,7 @@ static int io_set_term(struct raft_io *io, raft_term term)
         return RAFT_IOERR;
     }
     /* G6: libraft writes the term again with each vote, and writing it forgets the vote. */
-    if (term == im->term) {
+    if (term == im->term && !PLANTED("vote_forgotten")) {
         return 0;
     }
     struct errmsg em = ERRMSG_INIT;

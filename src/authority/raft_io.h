@@ -13,6 +13,7 @@
  *   - G13 a rejection of what that member already stored is out of date and dropped
  *   - G14 entries at or below our snapshot are skipped, not rejected
  *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
+ *   - G16 (core.c) no snapshot of an index below that of its configuration
  *   - every message is decoded by raft_msg (bounded) and its sender taken from the session
  *   - an error of the store ends the process through `fatal`: libraft's asserts are compiled out */
 #ifndef RAP_AUTHORITY_RAFT_IO_H

@@ -321,9 +321,14 @@ static int op_load(struct raft_store *s, struct raft_store_loaded *ret, struct e
 
 static int op_set_term(struct raft_store *s, uint64_t term, struct errmsg *em)
 {
+    struct disk *d = of(s);
     (void)em;
-    of(s)->term = term;
-    of(s)->vote = 0;
+    if (term <= d->term) {
+        violate(d->w, "S1: node %d forgets whom it gave its vote in term %llu", d->node,
+                (unsigned long long)term);
+    }
+    d->term = term;
+    d->vote = 0;
     return 0;
 }
 

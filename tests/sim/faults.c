@@ -3,24 +3,33 @@
 
 #define EVERY_US (500 * MS)
 
-static int leader_node(const struct world *w)
-{
-    for (int i = 0; i < w->n; i++) {
-        struct core_status s;
-        if (w->nodes[i].up) {
-            core_status(w->nodes[i].core, &s);
-            if (s.role == CORE_LEADER) {
-                return i;
-            }
-        }
-    }
-    return -1;
-}
-
 static int some_node(struct world *w)
 {
-    int leader = leader_node(w);
-    return leader >= 0 && chance(w, 400) ? leader : (int)between(w, 0, (uint64_t)w->n - 1);
+    struct node *leader = members_leader(w);
+    if (leader != NULL && chance(w, 400)) {
+        return leader->i;
+    }
+    int i;
+    do {
+        i = (int)between(w, 0, (uint64_t)w->n - 1);
+    } while (!w->nodes[i].in_play);
+    return i;
+}
+
+static void clock_fault(struct world *w, struct node *n)
+{
+    switch (between(w, 0, 2)) {
+        case 0:
+            n->wall_offset_ms = (int64_t)between(w, 0, 576000) - 288000;
+            break;
+        case 1:
+            n->wall_strobe_until_us = w->now_us + between(w, 1 * SEC, 5 * SEC);
+            break;
+        default: /* up to twice as fast, or standing still */
+            n->wall_drift_since_us = w->now_us;
+            n->wall_drift_ppm = (int32_t)between(w, 0, 2000000) - 1000000;
+            break;
+    }
 }
 
 static void heal_cuts(struct world *w)
@@ -108,7 +117,7 @@ static void one_fault(struct world *w)
             n->paused_until_us = w->now_us + between(w, 100 * MS, 5 * SEC);
             break;
         case 6:
-            n->wall_offset_ms = (int64_t)between(w, 0, 576000) - 288000;
+            clock_fault(w, n);
             break;
         case 7:
             n->disk.slow = true;
@@ -155,7 +164,7 @@ static void calm_down(struct world *w)
         n->disk.slow = false;
         n->disk.fail_next = false;
         n->paused_until_us = 0;
-        if (!n->up) {
+        if (n->in_play && !n->up) {
             disk_repair(&n->disk);
             n->broken = false;
             node_start(n);

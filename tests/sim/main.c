@@ -31,7 +31,13 @@ static const struct {
     {"request_id_forgotten", "applies a retry again"},
     {"fsm_uses_clock", "asks the clock while applying"},
     {"audit_row_missing", "leaves a role change out of the audit"},
-    {"snapshot_drops_a_table", "forgets tokens in an image"},
+    {"snapshot_drops_a_table", "forgets roles in an image"},
+    {"results_not_in_image", "forgets in an image what was answered"},
+    {"stamp_goes_back", "takes each leader's clock as it is"},
+    {"expired_token_used", "admits by a token that has expired"},
+    {"revoked_token_used", "admits by a token that was revoked"},
+    {"vote_forgotten", "writes a term again and with it forgets the vote"},
+    {"level_not_asked", "raises the schema before every member knows it"},
 };
 
 struct options {
@@ -42,7 +48,7 @@ struct options {
 
 struct total {
     uint64_t seeds, failed, virtual_s, commits, elections, crashes, acks, reads, unknown;
-    uint64_t messages, taken, installed, disk_errors, corruptions, refusals;
+    uint64_t messages, taken, installed, disk_errors, corruptions, refusals, changes;
 };
 
 static double seconds_now(void)
@@ -87,6 +93,7 @@ static bool run_one(const struct options *o, uint64_t seed, struct total *t, uin
     t->installed += w->stats.snapshots_installed;
     t->disk_errors += w->stats.disk_errors;
     t->corruptions += w->stats.corruptions;
+    t->changes += w->stats.changes;
     *ret_hash = w->hash;
     (void)snprintf(what, what_size, "%s", w->what);
     world_fini(w);
@@ -156,20 +163,21 @@ static struct total run_all(const struct options *o)
 
 static int seeds(const struct options *o)
 {
-    (void)printf("sim: seeds %llu-%llu, %llu s each, nodes %d (0: 3 or 5), jobs %d\n",
+    (void)printf("sim: seeds %llu-%llu, %llu s each, voters at first %d (0: 3 or 5), jobs %d\n",
                  (unsigned long long)o->first, (unsigned long long)o->last,
                  (unsigned long long)o->seconds, o->nodes, o->jobs);
     double start = seconds_now();
     struct total t = run_all(o);
     double real = seconds_now() - start;
     double cpu = cpu_seconds();
-    (void)printf("sim: acks=%llu refusals=%llu reads=%llu unknown=%llu messages=%llu taken=%llu "
-                 "installed=%llu disk_errors=%llu corruptions=%llu cpu_s=%.1f per_core=%.0fx\n",
-                 (unsigned long long)t.acks, (unsigned long long)t.refusals,
-                 (unsigned long long)t.reads, (unsigned long long)t.unknown,
-                 (unsigned long long)t.messages, (unsigned long long)t.taken,
-                 (unsigned long long)t.installed, (unsigned long long)t.disk_errors,
-                 (unsigned long long)t.corruptions, cpu, (double)t.virtual_s / cpu);
+    (void)printf(
+        "sim: acks=%llu refusals=%llu reads=%llu unknown=%llu messages=%llu taken=%llu "
+        "installed=%llu changes=%llu disk_errors=%llu corruptions=%llu cpu_s=%.1f per_core=%.0fx\n",
+        (unsigned long long)t.acks, (unsigned long long)t.refusals, (unsigned long long)t.reads,
+        (unsigned long long)t.unknown, (unsigned long long)t.messages, (unsigned long long)t.taken,
+        (unsigned long long)t.installed, (unsigned long long)t.changes,
+        (unsigned long long)t.disk_errors, (unsigned long long)t.corruptions, cpu,
+        (double)t.virtual_s / cpu);
     (void)printf("sim: seeds=%llu virtual_s=%llu real_s=%.1f speed=%.0fx commits=%llu "
                  "elections=%llu crashes=%llu\n",
                  (unsigned long long)t.seeds, (unsigned long long)t.virtual_s, real,

@@ -4,6 +4,7 @@
  *   world.c   event queue, nodes coming and going        faults.c  what goes wrong, and when
  *   disk.c    raft_store: loses what is not synced       check.c   the invariants (reliability.md 3)
  *   net.c     raft_net: loses, repeats, overtakes, cuts  client.c  what people ask, and retry
+ *   members.c who is in the group, and who changes it
  *   main.c    many seeds, planted bugs, the report       request.c how a question looks in the log */
 #ifndef RAP_TESTS_SIM_H
 #define RAP_TESTS_SIM_H
@@ -11,7 +12,7 @@
 #include "authority/core.h"
 #include "base/rng.h"
 
-#define SIM_NODES_MAX 5
+#define SIM_NODES_MAX 8
 #define SIM_CLIENTS 5
 #define HEARTBEAT_MS 50
 #define ELECTION_MS 500
@@ -108,6 +109,8 @@ struct node {
     struct prng rng;
     struct disk disk;
     struct net_port port;
+    bool old;     /* of the version before: knows one schema level */
+    bool in_play; /* a host of the owner's; others are not there yet */
     bool up;
     bool broken; /* refuses to start: corrupt */
     bool flush_wanted;
@@ -117,6 +120,10 @@ struct node {
     uint32_t generation;
     uint64_t paused_until_us;
     int64_t wall_offset_ms;
+    int32_t wall_drift_ppm; /* since: */
+    uint64_t wall_drift_since_us;
+    uint64_t wall_strobe_until_us;  /* the clock jumps to and fro until then */
+    uint32_t voters, voters_before; /* of its configuration, and of the one before (masks) */
     struct deferred deferred[64];
     size_t deferred_count;
     struct raft_io_env io_env;
@@ -127,7 +134,7 @@ struct node {
     int64_t last_time_ms;
 };
 
-enum event_kind { EV_TICK, EV_MSG, EV_DISK, EV_CLIENT, EV_FAULT, EV_START, EV_KILL };
+enum event_kind { EV_TICK, EV_MSG, EV_DISK, EV_CLIENT, EV_FAULT, EV_START, EV_KILL, EV_OWNER };
 struct event {
     uint64_t at_us, seq;
     uint32_t generation;
@@ -173,10 +180,11 @@ struct faults {
 /* --- clients --- */
 struct client;
 struct things;
+struct members;
 
 struct stats {
     uint64_t acks, refusals, reads, unknown, elections, crashes, starts, messages, commits;
-    uint64_t snapshots_taken, snapshots_installed, faults, disk_errors, corruptions;
+    uint64_t snapshots_taken, snapshots_installed, faults, disk_errors, corruptions, changes;
 };
 
 struct world {
@@ -185,7 +193,7 @@ struct world {
     uint64_t now_us, end_us, calm_us, seq;
     struct event *heap;
     size_t heap_count, heap_cap;
-    int n;
+    int n; /* hosts there may be; which of them are members is members.c's business */
     uint32_t snapshot_threshold, snapshot_trailing;
     struct node nodes[SIM_NODES_MAX];
     struct net net;
@@ -193,6 +201,7 @@ struct world {
     struct faults faults;
     struct client *clients[SIM_CLIENTS];
     struct things *things;
+    struct members *members;
     struct stats stats;
     uint64_t hash;
     bool violated;
@@ -234,6 +243,16 @@ void faults_event(struct world *w);
 /* Something became durable on this node: a moment to kill it, with this chance in 1000, and start it
  * again so soon that what was said to it before still arrives. */
 void faults_durable(struct node *n, uint32_t per_mille);
+
+/* members.c */
+void members_new(struct world *w, int voters);
+void members_free(struct world *w);
+void members_event(struct world *w);
+/* Voters of the configuration this node goes by, as a mask of node numbers. */
+uint32_t members_voters(const struct node *n);
+/* Whether node i gets the log, by this leader's configuration. */
+bool members_replicates(const struct node *leader, int i);
+struct node *members_leader(struct world *w);
 
 /* client.c */
 void clients_new(struct world *w);

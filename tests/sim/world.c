@@ -1,7 +1,10 @@
 /* Time, events, and nodes that come and go. */
 #include "sim.h"
 
+#include "authority/fsm_impl.h"
+
 #define WALL_START_MS 1767225600000ll
+#define STROBE_MS 120000
 #define SETTLE_MAX 10000
 
 bool chance(struct world *w, uint32_t per_mille)
@@ -104,7 +107,11 @@ uint64_t node_mono_ms(const struct node *n)
 
 int64_t node_wall_ms(const struct node *n)
 {
-    return WALL_START_MS + (int64_t)(n->w->now_us / MS) + n->wall_offset_ms;
+    uint64_t now = n->w->now_us;
+    int64_t drift = (int64_t)(now - n->wall_drift_since_us) / 1000000 * n->wall_drift_ppm / 1000;
+    bool strobe = now < n->wall_strobe_until_us && now / (50 * MS) % 2 == 1;
+    return WALL_START_MS + (int64_t)(now / MS) + n->wall_offset_ms + drift +
+           (strobe ? STROBE_MS : 0);
 }
 
 static uint64_t env_mono(void *data)
@@ -171,6 +178,26 @@ static void run_deferred(struct node *n)
 
 /* --- life of a node --- */
 
+#define LEVELS_MAX 64
+static struct db_migration schema_old[2];
+static struct db_migration schema_new[LEVELS_MAX + 2];
+
+/* The versions of this world: one that knows the first level, one that knows all of the product's
+ * and one more. */
+static void make_schemas(void)
+{
+    size_t n = 0;
+    for (; migrations_state[n].name != NULL; n++) {
+        CHECK(n < LEVELS_MAX);
+        schema_new[n] = migrations_state[n];
+    }
+    schema_new[n] = (struct db_migration){"sim",
+                                          "ALTER TABLE nodes ADD COLUMN sim INTEGER;"
+                                          "CREATE TABLE sim (id TEXT PRIMARY KEY NOT NULL) STRICT;"
+                                          "INSERT INTO sim (id) SELECT id FROM nodes ORDER BY id;"};
+    schema_old[0] = migrations_state[0];
+}
+
 static void core_gone(void *data)
 {
     ((struct node *)data)->closed = true;
@@ -206,7 +233,8 @@ void node_start(struct node *n)
     n->last_time_ms = 0;
     n->paused_until_us = 0;
     disk_boot(&n->disk);
-    CHECK(fsm_new(&n->fsm, &em) == 0);
+    n->old = n->old && !chance(w, 200); /* a rolling upgrade, at each start perhaps */
+    CHECK(fsm_new_of(n->old ? schema_old : schema_new, &n->fsm, &em) == 0);
     CHECK(raft_io_init(&n->io, &n->disk.store, &n->port.net, &n->io_env) == 0);
     struct core_config config = {
         .id = n->raft_id,
@@ -269,6 +297,10 @@ static void settle(struct world *w)
                 core_flush(n->core);
                 again = true;
             }
+            if (n->up && n->voters != members_voters(n)) {
+                n->voters_before = n->voters;
+                n->voters = members_voters(n);
+            }
         }
         if (turns > SETTLE_MAX) {
             violate(w, "L1: a node never comes to rest");
@@ -314,6 +346,9 @@ static void dispatch(struct world *w, struct event *e)
                 node_crash(n);
                 (void)world_schedule(w, between(w, 1 * MS, 30 * MS), EV_START, n->i);
             }
+            break;
+        case EV_OWNER:
+            members_event(w);
             break;
         case EV_START:
             n->broken = false;
@@ -365,11 +400,11 @@ static void make_node(struct world *w, int i)
 }
 
 /* Entry 1: who votes. Entry 2: the cluster. Both durable everywhere before anybody starts. */
-static void write_first_log(struct world *w)
+static void write_first_log(struct world *w, int voters)
 {
     struct raft_configuration conf;
     raft_configuration_init(&conf);
-    for (int i = 0; i < w->n; i++) {
+    for (int i = 0; i < voters; i++) {
         char address[UUID_TEXT_MAX];
         uuid_format(&w->nodes[i].id, address);
         CHECK(raft_configuration_add(&conf, w->nodes[i].raft_id, address, RAFT_VOTER) == 0);
@@ -380,7 +415,7 @@ static void write_first_log(struct world *w)
     struct buf init;
     buf_init(&init, ENTRY_MAX_BYTES);
     cluster_init_encode(w, &init);
-    for (int i = 0; i < w->n; i++) {
+    for (int i = 0; i < voters; i++) {
         struct disk *d = &w->nodes[i].disk;
         d->term = 1;
         rec_list_push(&d->durable, rec_new(1, 1, RAFT_CHANGE, blob_of(change.base, change.len)));
@@ -396,17 +431,24 @@ void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
     static const uint32_t trailings[] = {8, 64, 2048};
     *w = (struct world){.seed = seed};
     prng_seed(&w->rng, seed * 2 + 1);
-    w->n = nodes != 0 ? nodes : (chance(w, 300) ? 5 : 3);
+    int voters = nodes != 0 ? nodes : (chance(w, 300) ? 5 : 3);
+    w->n = voters + (chance(w, 600) ? (int)between(w, 1, SIM_NODES_MAX - 5) : 0);
     w->end_us = seconds * SEC;
     w->calm_us = w->end_us > CALM_US ? w->end_us - CALM_US : 0;
     w->snapshot_threshold = thresholds[between(w, 0, 2)];
     w->snapshot_trailing = trailings[between(w, 0, 2)];
+    make_schemas();
     for (int i = 0; i < w->n; i++) {
         make_node(w, i);
     }
-    write_first_log(w);
+    bool upgrade = chance(w, 500);
+    for (int i = 0; i < voters; i++) {
+        w->nodes[i].old = upgrade;
+    }
+    write_first_log(w, voters);
     check_boot(w);
-    for (int i = 0; i < w->n && !w->violated; i++) {
+    members_new(w, voters);
+    for (int i = 0; i < voters && !w->violated; i++) {
         node_start(&w->nodes[i]);
     }
     clients_new(w);
@@ -445,5 +487,6 @@ void world_fini(struct world *w)
     }
     free(w->heap);
     clients_free(w);
+    members_free(w);
     check_fini(w);
 }

@@ -1,6 +1,7 @@
 /* The edges of core.h: membership, snapshots, replicas that differ. */
 #include "lib/core_asked.h"
 
+#include "authority/core_impl.h"
 #include "authority/fsm_impl.h"
 
 /* --- membership --- */
@@ -169,6 +170,30 @@ static void test_transfer_to_a_voter_that_is_away_fails_and_leadership_stays(voi
 
 /* --- snapshots --- */
 
+/* G16. What a restart does to libraft is done to it by hand: the configuration it takes for committed
+ * is above what is applied. */
+static void test_no_snapshot_below_its_own_configuration(void **state)
+{
+    (void)state;
+    struct core_cluster c = {.threshold = 20, .trailing = 5};
+    struct asked a;
+    core_cluster_init(&c, 1, 1);
+    assert_int_equal(core_cluster_elect(&c), 0);
+    struct cluster_node *n = &c.nodes[0];
+    uint64_t conf_index = n->core->raft.configuration_committed_index;
+    n->core->raft.configuration_committed_index = 1000;
+    for (uint32_t i = 0; i < 30; i++) {
+        assert_int_equal(propose(&c, 0, &a, i), 0);
+        core_cluster_run(&c, 30);
+    }
+    assert_int_equal(n->snapshot_index, 0);
+    n->core->raft.configuration_committed_index = conf_index;
+    assert_int_equal(propose(&c, 0, &a, 30), 0);
+    core_cluster_run(&c, 100);
+    assert_true(n->snapshot_index > 30);
+    core_cluster_fini(&c);
+}
+
 static void test_member_that_was_away_for_long_comes_back_by_snapshot(void **state)
 {
     (void)state;
@@ -313,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_new_voter_that_does_not_answer_is_given_up),
         cmocka_unit_test(test_impossible_changes_are_refused_before_libraft_sees_them),
         cmocka_unit_test(test_transfer_to_a_voter_that_is_away_fails_and_leadership_stays),
+        cmocka_unit_test(test_no_snapshot_below_its_own_configuration),
         cmocka_unit_test(test_member_that_was_away_for_long_comes_back_by_snapshot),
         cmocka_unit_test(test_short_trailing_is_refused_outside_of_tests),
         cmocka_unit_test(test_follower_whose_state_differs_stops_itself),

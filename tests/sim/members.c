@@ -1,0 +1,238 @@
+/* Who is in the group, and an owner who changes it: adds hosts, takes members out, makes voters
+ * standbys and back, hands leadership over. One step at a time through whoever leads, as the
+ * product's members.c does, while everything else goes wrong. */
+#include "sim.h"
+
+#include "authority/core_impl.h"
+
+#define STEP_US (250 * MS)
+#define CATCH_UP_ENTRIES 64
+
+enum wanted { WANTED_OUT, WANTED_STANDBY, WANTED_VOTER };
+
+struct members {
+    enum wanted wanted[SIM_NODES_MAX];
+    bool gone[SIM_NODES_MAX]; /* was taken out: its key is banned, it does not come back */
+    struct core_change change;
+    bool busy; /* with change, which belongs to: */
+    int at;
+    uint32_t generation;
+};
+
+static int node_of(const struct world *w, raft_id id)
+{
+    for (int i = 0; i < w->n; i++) {
+        if (w->nodes[i].raft_id == id) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+uint32_t members_voters(const struct node *n)
+{
+    uint32_t mask = 0;
+    const struct raft_configuration *conf = &n->core->raft.configuration;
+    for (unsigned i = 0; i < conf->n; i++) {
+        int k = node_of(n->w, conf->servers[i].id);
+        if (k >= 0 && conf->servers[i].role == RAFT_VOTER) {
+            mask |= 1u << k;
+        }
+    }
+    return mask;
+}
+
+bool members_replicates(const struct node *leader, int i)
+{
+    const struct raft_configuration *conf = &leader->core->raft.configuration;
+    for (unsigned k = 0; k < conf->n; k++) {
+        if (conf->servers[k].id == leader->w->nodes[i].raft_id) {
+            return conf->servers[k].role != RAFT_SPARE;
+        }
+    }
+    return false;
+}
+
+/* The member with the highest term among those that say they lead; NULL: nobody does. */
+struct node *members_leader(struct world *w)
+{
+    struct node *best = NULL;
+    for (int i = 0; i < w->n; i++) {
+        struct node *n = &w->nodes[i];
+        if (n->up && !n->failed && n->core->raft.state == RAFT_LEADER &&
+            (best == NULL || n->core->raft.current_term > best->core->raft.current_term)) {
+            best = n;
+        }
+    }
+    return best;
+}
+
+/* --- what the owner wants --- */
+
+static int count_wanted(const struct world *w)
+{
+    int voters = 0;
+    for (int i = 0; i < w->n; i++) {
+        voters += w->members->wanted[i] == WANTED_VOTER;
+    }
+    return voters;
+}
+
+static void change_of_mind(struct world *w)
+{
+    struct members *m = w->members;
+    int i = (int)between(w, 0, (uint64_t)w->n - 1);
+    bool fewer = count_wanted(w) > 3;
+    switch (m->wanted[i]) {
+        case WANTED_OUT:
+            if (!m->gone[i] && count_wanted(w) < 5) {
+                m->wanted[i] = WANTED_VOTER;
+            }
+            break;
+        case WANTED_STANDBY:
+            m->wanted[i] = chance(w, 700) ? WANTED_VOTER : WANTED_OUT;
+            break;
+        case WANTED_VOTER:
+            if (fewer) {
+                m->wanted[i] = chance(w, 500) ? WANTED_STANDBY : WANTED_OUT;
+            }
+            break;
+    }
+}
+
+/* --- how it comes about --- */
+
+static void changed(struct core_change *ch, int rc)
+{
+    struct world *w = ch->data;
+    w->members->busy = false;
+    world_trace(w, (uint64_t)rc + 2000);
+}
+
+static void transferred(void *data, int rc)
+{
+    world_trace(data, (uint64_t)rc + 3000);
+}
+
+static const struct core_member *find(const struct core_status *s, raft_id id)
+{
+    for (size_t i = 0; i < s->members_count; i++) {
+        if (s->members[i].id == id) {
+            return &s->members[i];
+        }
+    }
+    return NULL;
+}
+
+static int take_out(struct world *w, struct node *leader, int i)
+{
+    struct members *m = w->members;
+    if (i == leader->i) {
+        (void)core_transfer(leader->core, 0, transferred, w);
+        return -ERR_BUSY;
+    }
+    m->gone[i] = true;
+    return core_remove(leader->core, &m->change, w->nodes[i].raft_id, changed);
+}
+
+/* 0: a step was begun. 1: nothing to do for this node. */
+static int one_step(struct world *w, struct node *leader, const struct core_status *s, int i)
+{
+    struct members *m = w->members;
+    struct node *n = &w->nodes[i];
+    const struct core_member *member = find(s, n->raft_id);
+    struct core *c = leader->core;
+    if (m->wanted[i] == WANTED_OUT) {
+        return member == NULL ? 1 : take_out(w, leader, i);
+    }
+    if (member == NULL) {
+        char address[UUID_TEXT_MAX];
+        uuid_format(&n->id, address);
+        if (!n->in_play) {
+            n->in_play = true;
+            node_start(n);
+        }
+        return core_add(c, &m->change, n->raft_id, address, changed);
+    }
+    switch (member->raft_role) {
+        case RAFT_SPARE:
+            return core_assign(c, &m->change, n->raft_id, RAFT_STANDBY, changed);
+        case RAFT_STANDBY:
+            if (m->wanted[i] == WANTED_STANDBY || !member->in_contact ||
+                member->match_index + CATCH_UP_ENTRIES < s->commit_index) {
+                return 1;
+            }
+            return core_assign(c, &m->change, n->raft_id, RAFT_VOTER, changed);
+        default:
+            if (m->wanted[i] == WANTED_VOTER) {
+                return 1;
+            }
+            if (i == leader->i) {
+                (void)core_transfer(c, 0, transferred, w);
+                return -ERR_BUSY;
+            }
+            return core_assign(c, &m->change, n->raft_id, RAFT_STANDBY, changed);
+    }
+}
+
+static void step(struct world *w)
+{
+    struct members *m = w->members;
+    struct node *leader = members_leader(w);
+    if (m->busy) {
+        const struct node *at = &w->nodes[m->at];
+        if (at->up && at->generation == m->generation) {
+            return;
+        }
+        m->busy = false; /* its node is gone, the outcome unknown */
+    }
+    if (leader == NULL || leader->paused_until_us > w->now_us) {
+        return;
+    }
+    struct core_status s;
+    core_status(leader->core, &s);
+    m->change = (struct core_change){.data = w};
+    for (int i = 0; i < w->n; i++) {
+        int rc = one_step(w, leader, &s, i);
+        if (rc == 0) {
+            m->busy = true;
+            m->at = leader->i;
+            m->generation = leader->generation;
+            w->stats.changes++;
+        }
+        if (rc <= 0) {
+            return;
+        }
+    }
+    if (chance(w, 20)) {
+        (void)core_transfer(leader->core, 0, transferred, w);
+    }
+}
+
+void members_event(struct world *w)
+{
+    if (w->now_us < w->calm_us) {
+        if (chance(w, 200)) {
+            change_of_mind(w);
+        }
+        step(w);
+        (void)world_schedule(w, STEP_US, EV_OWNER, -1);
+    }
+}
+
+void members_new(struct world *w, int voters)
+{
+    w->members = xcalloc(1, sizeof *w->members);
+    for (int i = 0; i < voters; i++) {
+        w->members->wanted[i] = WANTED_VOTER;
+        w->nodes[i].in_play = true;
+    }
+    if (w->n > voters) {
+        (void)world_schedule(w, 2 * SEC, EV_OWNER, -1);
+    }
+}
+
+void members_free(struct world *w)
+{
+    free(w->members);
+}
