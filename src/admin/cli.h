@@ -19,12 +19,14 @@ struct cli_run {
     const char *data_dir;
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = default */
     uint32_t agent_heartbeat_ms;        /* 0 = default */
+    uint32_t enroll_per_second;         /* from one source address; 0 = default */
 };
 enum cli_join_event { /* as enum join_event */
                       CLI_JOIN_CONNECTING,
                       CLI_JOIN_SUBMITTED, /* the fingerprint and the join id are known */
                       CLI_JOIN_PENDING,
                       CLI_JOIN_APPROVED,
+                      CLI_JOIN_WAITING,
 };
 struct cli_join {
     const char *data_dir, *token, *listen, *advertise, *name;

@@ -2,6 +2,7 @@
 #include "admin/cli_util.h"
 
 #include "base/log.h"
+#include "wire/limits.h"
 
 int cli_run_version(struct cli *c)
 {
@@ -116,6 +117,12 @@ int cli_run_agent(struct cli *c)
     rc = rc != CLI_OK ? rc : interval(c, "heartbeat", &o.heartbeat_ms);
     rc = rc != CLI_OK ? rc : interval(c, "election", &o.election_ms);
     rc = rc != CLI_OK ? rc : interval(c, "agent-heartbeat", &o.agent_heartbeat_ms);
+    int64_t rate = 0;
+    rc = rc != CLI_OK ? rc : cli_get_count(c, "enroll-rate", &rate);
+    if (rc == CLI_OK && rate > ENROLL_RATE_MAX) {
+        return cli_usage(c, NULL, "--enroll-rate: 1 to %d", ENROLL_RATE_MAX);
+    }
+    o.enroll_per_second = (uint32_t)rate;
     if (rc != CLI_OK) {
         return rc;
     }

@@ -40,6 +40,9 @@ static void on_progress(void *data, int event, const char *fingerprint, const ch
         case CLI_JOIN_APPROVED:
             cli_note(c, "approved");
             break;
+        case CLI_JOIN_WAITING:
+            cli_note(c, "too many attempts from this address: trying again in %s", detail);
+            break;
     }
     fflush(c->err);
 }

@@ -14,6 +14,7 @@ int cli_exit_of(int rc)
     switch ((enum err)(-rc)) {
         case ERR_INVALID:
         case ERR_ROLE_UNKNOWN:
+        case ERR_BAD_NAME:
             return CLI_USAGE;
         case ERR_NOT_FOUND:
         case ERR_TOKEN_UNKNOWN:
@@ -34,6 +35,7 @@ int cli_exit_of(int rc)
         case ERR_BAD_PROOF:
         case ERR_BAD_SET:
         case ERR_HISTORY:
+        case ERR_NO_CERT:
             return CLI_DENIED;
         case ERR_CONFLICT:
         case ERR_EXISTS:
@@ -59,6 +61,7 @@ int cli_exit_of(int rc)
         case ERR_NOT_LEADER:
         case ERR_OUTCOME_UNKNOWN:
         case ERR_NO_SERVICE:
+        case ERR_RATE_LIMITED:
             return CLI_UNREACHABLE;
         case ERR_TIMEOUT:
             return CLI_TIMED_OUT;

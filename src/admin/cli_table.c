@@ -58,6 +58,7 @@ const struct cli_cmd cli_commands[] = {
      {{"heartbeat", "T", "Raft heartbeat (default 50ms)", false, false},
       {"election", "T", "Raft election timeout (default 500ms)", false, false},
       {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
+      {"enroll-rate", "N", "attempts to join a second from one address (default 64)", false, false},
       {"log-format", "logfmt|json", "default logfmt", false, false},
       {"log-level", "L", "error, warn, info or debug (default info)", false, false}}},
     {"status", NULL, "", "this node: identity, roles, authority, quorum",

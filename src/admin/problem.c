@@ -13,6 +13,7 @@ int api_status(int rc)
         case ERR_BAD_CERT:
         case ERR_BAD_SIGNATURE:
         case ERR_ROLE_UNKNOWN:
+        case ERR_BAD_NAME:
             return 400;
         case ERR_DENIED:
         case ERR_NOT_AUTHORITY:
@@ -24,6 +25,7 @@ int api_status(int rc)
         case ERR_BAD_PROOF:
         case ERR_BAD_SET:
         case ERR_HISTORY:
+        case ERR_NO_CERT:
             return 403;
         case ERR_NOT_FOUND:
         case ERR_TOKEN_UNKNOWN:
@@ -52,6 +54,8 @@ int api_status(int rc)
             return 413;
         case ERR_REUSED_ID:
             return 422;
+        case ERR_RATE_LIMITED:
+            return 429;
         case ERR_IO:
         case ERR_CORRUPT:
         case ERR_SCHEMA:
@@ -77,7 +81,7 @@ int api_status(int rc)
 
 bool api_retry_later(int status)
 {
-    return status == 503;
+    return status == 503 || status == 429;
 }
 
 static const char *status_title(int status)
@@ -99,6 +103,8 @@ static const char *status_title(int status)
             return "Unsupported Media Type";
         case 422:
             return "Unprocessable Content";
+        case 429:
+            return "Too Many Requests";
         case 501:
             return "Not Implemented";
         case 503:

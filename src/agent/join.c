@@ -25,6 +25,7 @@
 
 #define RETRY_MIN_MS 200
 #define RETRY_MAX_MS 5000
+#define RETRY_HINT_MAX_MS 120000
 
 struct join;
 
@@ -51,8 +52,9 @@ struct join {
     struct pki_trust *trust;
     struct fabric *fabric;
     uint64_t started_ms;
-    uint32_t rounds; /* since something worked */
-    bool acked;      /* an authority said PENDING */
+    uint32_t rounds;        /* since something worked */
+    uint64_t not_before_ms; /* an authority said so (rate_limited) */
+    bool acked;             /* an authority said PENDING */
     char fingerprint[2 * PKI_HASH_BYTES + 1];
     char join_id[UUID_TEXT_MAX];
 
@@ -113,7 +115,9 @@ static void drop_others(struct join *j, const struct attempt *but)
 /* Every address is under way or has failed. */
 static void round_over(struct join *j)
 {
-    int verdict = join_verdict(j->race.last_rc, j->race.count, j->acked, now_ms() - j->started_ms);
+    uint64_t at = now_ms();
+    uint64_t waited_ms = at > j->started_ms ? at - j->started_ms : 0;
+    int verdict = join_verdict(j->race.last_rc, j->race.count, j->acked, waited_ms);
     if (verdict == -ERR_UNREACHABLE) {
         end(j, errmsg_set(j->em, verdict, "no authority of the token answers (%s)",
                           j->token.addresses));
@@ -122,8 +126,12 @@ static void round_over(struct join *j)
         end(j, errmsg_set(j->em, verdict, "no authority of the token's cluster at %s: %s",
                           j->token.addresses, why.text[0] != '\0' ? why.text : err_text(verdict)));
     } else if (!j->pausing) {
+        uint64_t delay_ms = backoff_delay_ms(j->rounds++, RETRY_MIN_MS, RETRY_MAX_MS, rng_u64());
+        if (j->not_before_ms > at + delay_ms) {
+            delay_ms = j->not_before_ms - at;
+        }
         j->pausing = true;
-        wake(j, backoff_delay_ms(j->rounds++, RETRY_MIN_MS, RETRY_MAX_MS, rng_u64()));
+        wake(j, delay_ms);
     }
 }
 
@@ -142,6 +150,22 @@ static void attempt_failed(struct attempt *t, int rc)
     } else {
         round_over(j);
     }
+}
+
+/* Bounded: whatever a host was told, it tries again. The wait is no silence, so giving up is put off. */
+static void not_before(struct join *j, uint64_t wait_ms)
+{
+    char text[32];
+    if (wait_ms == 0) {
+        return;
+    }
+    wait_ms = wait_ms < RETRY_HINT_MAX_MS ? wait_ms : RETRY_HINT_MAX_MS;
+    uint64_t at = now_ms() + wait_ms;
+    if (at > j->not_before_ms) {
+        j->not_before_ms = j->started_ms = at;
+    }
+    (void)snprintf(text, sizeof text, "%.1f s", (double)wait_ms / 1000);
+    tell(j, JOIN_WAITING, text);
 }
 
 /* --- what the authority says --- */
@@ -198,6 +222,7 @@ static void on_refused(struct attempt *t, const struct enroll_status *st)
     errmsg_set(j->em, rc, "%s%s%.*s", err_text(rc), len > 0 ? ": " : "", len,
                len > 0 ? (const char *)st->detail.data : "");
     if (err_retryable(rc)) {
+        not_before(j, st->retry_after_ms);
         attempt_failed(t, rc);
     } else {
         j->discard = true;
@@ -237,6 +262,7 @@ static void on_closed(struct fabric_stream *s, void *data, int rc)
     t->stream = NULL;
     if (!j->over) {
         j->em->text[0] = '\0';
+        not_before(j, fabric_stream_retry_ms(s));
         attempt_failed(t, rc == 0 ? -ERR_CLOSED : rc);
     }
 }

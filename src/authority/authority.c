@@ -243,6 +243,7 @@ static void on_tick(uv_timer_t *t)
     raft_net_members(a);
     members_reconcile(a);
     push_tick(a);
+    enroll_tick(a);
     health_tick(a);
     if (a->leader_since_ms != 0) {
         expire_joins(a);

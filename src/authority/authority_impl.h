@@ -49,6 +49,7 @@ struct enrolling {
     struct uuid join_id; /* nil until submitted */
     char node_name[NAME_MAX_BYTES + 1];
     uint8_t token_hash[PKI_HASH_BYTES];
+    uint64_t began_ms; /* monotonic */
     bool submitting;
     bool gone; /* the stream ended while a call was under way */
     LIST_ENTRY(enrolling) link;
@@ -201,6 +202,7 @@ void push_close(struct authority *a);
 /* enroll.c */
 void enroll_serve(struct authority *a);
 void enroll_applied(struct authority *a);
+void enroll_tick(struct authority *a);
 void enroll_close(struct authority *a);
 
 /* health.c */

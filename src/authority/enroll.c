@@ -7,6 +7,8 @@
 
 /* Refusals before there is a request are audited, but strangers must not fill the log. */
 #define DENIED_PER_MINUTE 60
+/* For the one request of a stream to arrive whole: a sender of a byte a second holds nothing for long. */
+#define REQUEST_WITHIN_MS 10000
 
 static void forget(struct enrolling *e)
 {
@@ -44,6 +46,20 @@ static void refuse(struct enrolling *e, int rc, const char *detail)
                   .join_id = e->join_id,
                   .error = (uint64_t)-rc,
                   .detail = blob_of(detail, strnlen(detail, REASON_MAX_BYTES)),
+              });
+}
+
+static void refuse_for_now(struct enrolling *e, uint32_t wait_ms)
+{
+    char detail[REASON_MAX_BYTES + 1];
+    (void)snprintf(detail, sizeof detail,
+                   "too many attempts from your address: this host tries again in %.1f s",
+                   (double)wait_ms / 1000);
+    finish(e, &(struct enroll_status){
+                  .state = ENROLL_REFUSED,
+                  .error = ERR_RATE_LIMITED,
+                  .detail = blob_str(detail),
+                  .retry_after_ms = wait_ms,
               });
 }
 
@@ -85,6 +101,17 @@ static void audit_denied(struct enrolling *e, int rc)
     msg_encode(&join_denied_desc, &body, &args);
     call_internal(a, "join.denied", buf_blob(&args), NULL, ACTOR_NODE, source, denied_done, NULL);
     buf_fini(&args);
+}
+
+/* Refuses what came: audited, and it costs its source. */
+static void turn_away(struct enrolling *e, int rc, const char *detail)
+{
+    const struct fabric_peer *peer = fabric_stream_peer(e->stream);
+    if (!err_retryable(rc) && peer != NULL) {
+        fabric_enroll_failed(e->a->cfg.fabric, &peer->address);
+    }
+    audit_denied(e, rc);
+    refuse(e, rc, detail);
 }
 
 /* --- what committed state says about a request --- */
@@ -196,8 +223,12 @@ static void submitted(void *data, int rc, struct blob doc)
         return;
     }
     if (rc != 0) {
+        const struct fabric_peer *peer = fabric_stream_peer(e->stream);
         if (rc == -ERR_TOKEN_UNKNOWN) {
             audit_denied(e, rc); /* refused before there was a command that would say so */
+        }
+        if (!err_retryable(rc) && peer != NULL) {
+            fabric_enroll_failed(e->a->cfg.fabric, &peer->address);
         }
         mp_find_str(doc, "detail", detail, sizeof detail);
         refuse(e, rc, detail[0] == '\0' ? err_text(rc) : detail);
@@ -223,15 +254,14 @@ static void submit(struct enrolling *e, const struct enroll_request *rq)
     pki_sha256(rq->token_secret, hash);
     int rc = pki_csr_parse(rq->csr, key, &em);
     if (rc == 0 && !text_is_name((const char *)rq->node_name.data, rq->node_name.len)) {
-        rc = errmsg_set(&em, -ERR_INVALID,
+        rc = errmsg_set(&em, -ERR_BAD_NAME,
                         "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
     }
     (void)snprintf(e->node_name, sizeof e->node_name, "%.*s", (int)rq->node_name.len,
                    (const char *)rq->node_name.data);
     memcpy(e->token_hash, hash, sizeof e->token_hash);
     if (rc != 0) {
-        audit_denied(e, rc);
-        refuse(e, rc, em.text);
+        turn_away(e, rc, em.text);
         return;
     }
     pki_fingerprint(key, fingerprint);
@@ -263,14 +293,18 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
     struct enrolling *e = data;
     struct enroll_request rq;
-    (void)s;
-    int rc = msg_decode(&enroll_request_desc, MSG_LENIENT, frame, &rq);
-    if (e->submitting || !uuid_is_nil(&e->join_id)) {
+    const struct fabric_peer *peer = fabric_stream_peer(s);
+    if (e->submitting || !uuid_is_nil(&e->join_id) || peer == NULL) {
         return; /* one request a stream */
     }
+    uint32_t wait_ms = fabric_enroll_wait_ms(e->a->cfg.fabric, &peer->address);
+    if (wait_ms > 0) {
+        refuse_for_now(e, wait_ms);
+        return;
+    }
+    int rc = msg_decode(&enroll_request_desc, MSG_LENIENT, frame, &rq);
     if (rc != 0) {
-        audit_denied(e, rc);
-        refuse(e, rc, err_text(rc));
+        turn_away(e, rc, err_text(rc));
         return;
     }
     submit(e, &rq);
@@ -303,8 +337,25 @@ static void on_stream(void *data, struct fabric_stream *s)
     struct enrolling *e = xcalloc(1, sizeof *e);
     e->a = a;
     e->stream = s;
+    e->began_ms = authority_mono_ms();
     LIST_INSERT_HEAD(&a->enrolling, e, link);
     fabric_stream_accept(s, &vtab, e);
+}
+
+void enroll_tick(struct authority *a)
+{
+    struct enrolling *e;
+    struct enrolling *next;
+    uint64_t now = authority_mono_ms();
+    for (e = LIST_FIRST(&a->enrolling); e != NULL; e = next) {
+        next = LIST_NEXT(e, link);
+        if (!e->submitting && uuid_is_nil(&e->join_id) && e->stream != NULL &&
+            now - e->began_ms > REQUEST_WITHIN_MS) {
+            fabric_stream_reset(e->stream, -ERR_TIMEOUT);
+            e->stream = NULL;
+            forget(e);
+        }
+    }
 }
 
 void enroll_serve(struct authority *a)

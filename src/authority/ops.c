@@ -131,7 +131,7 @@ static int prepare_token_create(struct prepare *p)
     }
     struct blob name = arg_text(p, "name");
     if (name.len > 0 && !text_is_name((const char *)name.data, name.len)) {
-        return errmsg_set(p->em, -ERR_INVALID,
+        return errmsg_set(p->em, -ERR_BAD_NAME,
                           "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
     }
 
@@ -325,7 +325,7 @@ static int prepare_node_rename(struct prepare *p)
 {
     struct node_rename body = {.name = arg_text(p, "name")};
     if (!text_is_name((const char *)body.name.data, body.name.len)) {
-        return errmsg_set(p->em, -ERR_INVALID,
+        return errmsg_set(p->em, -ERR_BAD_NAME,
                           "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
     }
     int rc = arg_id(p, "nodes", &body.node_id);

@@ -58,6 +58,9 @@
     X(DIVERGED, 48, "diverged", "state differs from the majority", 0)                              \
     X(UNSUPPORTED, 49, "unsupported", "not supported", 0)                                          \
     X(SCOPE, 50, "out_of_scope", "outside the scope granted", 0)                                   \
+    X(RATE_LIMITED, 51, "rate_limited", "too many attempts from this address", 1)                  \
+    X(BAD_NAME, 52, "bad_name", "name not acceptable", 0)                                          \
+    X(NO_CERT, 53, "certificate_required", "a certificate is required", 0)                             \
     X(NOT_WITNESSED, 60, "not_witnessed", "no majority of the authority signed this", 0)           \
     X(BAD_PROOF, 61, "bad_proof", "not what the majority signed", 0)                               \
     X(BAD_SET, 62, "bad_authority_set", "does not follow from the authority set held", 0)          \

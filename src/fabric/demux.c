@@ -10,44 +10,10 @@
 
 /* --- connection ids and reset tokens --- */
 
-/* SipHash-1-3 (Aumasson, Bernstein): a stranger chooses the ids of its first packets. */
+/* A stranger chooses the ids of its first packets. */
 static unsigned hash_bytes(const struct endpoint *ep, const uint8_t *p, size_t len)
 {
-#define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
-#define ROUND                                                  \
-    do {                                                       \
-        v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32);   \
-        v2 += v3, v3 = ROTL(v3, 16) ^ v2;                      \
-        v0 += v3, v3 = ROTL(v3, 21) ^ v0;                      \
-        v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32);   \
-    } while (0)
-    uint64_t v0 = ep->hash_key[0] ^ 0x736f6d6570736575u;
-    uint64_t v1 = ep->hash_key[1] ^ 0x646f72616e646f6du;
-    uint64_t v2 = ep->hash_key[0] ^ 0x6c7967656e657261u;
-    uint64_t v3 = ep->hash_key[1] ^ 0x7465646279746573u;
-    uint64_t m = 0;
-    size_t i = 0;
-    for (; i + 8 <= len; i += 8) {
-        memcpy(&m, p + i, 8);
-        v3 ^= m;
-        ROUND;
-        v0 ^= m;
-    }
-    m = (uint64_t)len << 56;
-    for (size_t j = 0; i + j < len; j++) {
-        m |= (uint64_t)p[i + j] << (8 * j);
-    }
-    v3 ^= m;
-    ROUND;
-    v0 ^= m;
-    v2 ^= 0xff;
-    ROUND;
-    ROUND;
-    ROUND;
-    uint64_t h = v0 ^ v1 ^ v2 ^ v3;
-    return (unsigned)(h ^ (h >> 32));
-#undef ROUND
-#undef ROTL
+    return siphash(&ep->hash_key, p, len);
 }
 
 static struct cid_entry *find_cid(struct endpoint *ep, const uint8_t *cid, size_t len)
@@ -250,6 +216,21 @@ static void refuse_token(struct fabric *f, const struct addr *from, const struct
     }
 }
 
+static void refuse_source(struct fabric *f, const struct addr *from, const struct source *src,
+                          const ngtcp2_pkt_hd *hd, uint32_t wait_ms)
+{
+    uint8_t out[256];
+    char reason[LIMIT_REASON_MAX];
+    size_t len = session_limit_reason(wait_ms, reason);
+    ngtcp2_ssize n = ngtcp2_crypto_write_connection_close(out, sizeof out, hd->version, &hd->scid,
+                                                          &hd->dcid, NGTCP2_CONNECTION_REFUSED,
+                                                          (const uint8_t *)reason, len);
+    if (n > 0) {
+        f->counters.rate_limited++;
+        endpoint_send_copy(f, from, src, out, (size_t)n);
+    }
+}
+
 static void accept_packet(struct fabric *f, const struct addr *from, const struct source *src,
                           struct blob packet)
 {
@@ -266,6 +247,10 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
         f->counters.dropped_limit++;
         return;
     }
+    /* A source with too many failures behind it proves its address, which costs us no state, and is
+     * sent away; but where members are, one of them may be asking. */
+    uint64_t now_ms = fabric_now_ms(f);
+    uint32_t wait_ms = source_limit_wait_ms(f->sources, from, now_ms);
     ngtcp2_cid odcid;
     const ngtcp2_cid *retried = NULL;
     if (hd.tokenlen > 0) {
@@ -273,8 +258,13 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
             refuse_token(f, from, src, &hd);
             return;
         }
+        if (source_limit_in_debt(f->sources, from, now_ms) &&
+            !source_limit_has_members(f->sources, from, now_ms)) {
+            refuse_source(f, from, src, &hd, wait_ms);
+            return;
+        }
         retried = &odcid;
-    } else if (f->half_open >= lim->retry_above) {
+    } else if (f->half_open >= lim->retry_above || wait_ms > 0) {
         send_retry(f, from, src, &hd);
         return;
     }

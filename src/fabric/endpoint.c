@@ -86,7 +86,7 @@ int endpoint_open(struct fabric *f, struct errmsg *em)
 {
     struct endpoint *ep = &f->ep;
     ep->fd = -1;
-    rng_bytes(ep->hash_key, sizeof ep->hash_key);
+    rng_bytes(&ep->hash_key, sizeof ep->hash_key);
     int rc = open_socket(f, em);
     if (rc != 0) {
         if (ep->fd >= 0) {

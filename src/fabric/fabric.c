@@ -12,6 +12,7 @@
 
 #define SWEEP_MS 1000
 #define LATE_NS (300 * NS_PER_MS)
+#define SOURCES_MAX 16384
 
 void fabric_tick(struct fabric *f)
 {
@@ -300,6 +301,28 @@ static void on_datagrams(struct event *e)
     }
 }
 
+void fabric_note_refusal(struct fabric *f, const struct fabric_peer *peer, int rc,
+                         struct blob service)
+{
+    if (f->cfg.refused == NULL || f->refusal_count == ARRAY_SIZE(f->refusals)) {
+        return;
+    }
+    struct fabric_refusal *r = &f->refusals[f->refusal_count++];
+    *r = (struct fabric_refusal){.peer = *peer, .rc = rc};
+    CHECK(service.len < sizeof r->service);
+    memcpy(r->service, service.data, service.len);
+    event_post(f, &f->refusal_event);
+}
+
+static void on_refusals(struct event *e)
+{
+    struct fabric *f = container_of(e, struct fabric, refusal_event);
+    for (size_t i = 0; i < f->refusal_count && !f->closing; i++) {
+        f->cfg.refused(f->cfg.data, &f->refusals[i]);
+    }
+    f->refusal_count = 0;
+}
+
 /* --- open, close --- */
 
 static uint32_t or_default(uint32_t v, uint32_t fallback)
@@ -318,6 +341,7 @@ static void fill_defaults(struct fabric_config *c)
     l->streams_per_session = or_default(l->streams_per_session, 256);
     l->handshakes_per_turn = or_default(l->handshakes_per_turn, 16);
     l->enroll_sessions_max = or_default(l->enroll_sessions_max, 2048);
+    l->enroll_per_second = or_default(l->enroll_per_second, 64);
     if (l->queue_bytes_max == 0) {
         l->queue_bytes_max = 8u << 20;
     }
@@ -329,10 +353,22 @@ static void fill_defaults(struct fabric_config *c)
     }
 }
 
+static void open_sources(struct fabric *f)
+{
+    struct source_limit_config c = {
+        .per_second = f->cfg.limits.enroll_per_second,
+        .sessions_max = (f->cfg.limits.enroll_sessions_max + 1) / 2,
+        .sources_max = SOURCES_MAX,
+    };
+    rng_bytes(&c.key, sizeof c.key);
+    f->sources = source_limit_new(&c);
+}
+
 static void free_fabric(struct fabric *f)
 {
     tls_fini(f);
     endpoint_fini(f);
+    source_limit_free(f->sources);
     if (f->fine_fd >= 0) {
         (void)close(f->fine_fd);
     }
@@ -357,6 +393,8 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     list_init(&f->streams);
     list_init(&f->datagrams);
     event_init(&f->datagram_event, on_datagrams);
+    event_init(&f->refusal_event, on_refusals);
+    open_sources(f);
     fabric_tick(f);
     int rc = endpoint_open(f, em);
     if (rc == 0) {
@@ -479,6 +517,16 @@ size_t fabric_recheck(struct fabric *f)
     return n;
 }
 
+uint32_t fabric_enroll_wait_ms(const struct fabric *f, const struct addr *from)
+{
+    return source_limit_wait_ms(f->sources, from, fabric_now_ms(f));
+}
+
+void fabric_enroll_failed(struct fabric *f, const struct addr *from)
+{
+    source_limit_charge(f->sources, from, SOURCE_FAILURE_COST, fabric_now_ms(f));
+}
+
 void fabric_local_addr(const struct fabric *f, struct addr *ret)
 {
     *ret = f->ep.local;
@@ -489,6 +537,7 @@ void fabric_serve(struct fabric *f, const struct fabric_service *svc)
     CHECK(f->service_count < ARRAY_SIZE(f->services));
     CHECK(strlen(svc->name) <= 32 && (svc->request == NULL) != (svc->stream == NULL));
     f->services[f->service_count++] = *svc;
+    f->enroll_served = f->enroll_served || (svc->flags & FABRIC_SVC_ENROLL) != 0;
 }
 
 const struct fabric_service *fabric_service_find(const struct fabric *f, struct blob name)

@@ -47,13 +47,24 @@ struct fabric_limits {            /* 0 = default */
     uint32_t retry_above;         /* half-open handshakes above which Retry is sent; 64 */
     uint32_t streams_per_session; /* concurrent, opened by the peer; 256 */
     uint32_t handshakes_per_turn; /* new connections accepted in one loop turn; 16 */
-    uint32_t enroll_sessions_max; /* 2048 */
+    uint32_t enroll_sessions_max; /* 2048; from one source address at most half of them */
+    uint32_t enroll_per_second;   /* attempts to enrol from one source address: this many, and 64
+                                     times as many at once; a failed one counts as 64
+                                     (source_limit.h); 64 */
     size_t queue_bytes_max;       /* unsent bytes of one stream before -ERR_BUSY; 8 MiB, or one
                                       frame of the service's maximum when that is more */
     uint32_t stream_window_max;   /* flow-control window of a stream grows up to this; larger:
                                       more speed on long paths, more delay beside a bulk stream;
                                       2 MiB */
     uint16_t udp_payload_max;     /* largest datagram the path is probed for; 8952 */
+};
+
+/* rc -ERR_REVOKED or -ERR_CERT_EXPIRED: the handshake, service is ""; -ERR_NOT_AUTHORITY: a service. The
+ * peer holds the private key of a certificate that the cluster's CAs signed. */
+struct fabric_refusal {
+    struct fabric_peer peer;
+    int rc;
+    char service[33];
 };
 
 struct fabric_config {
@@ -64,7 +75,6 @@ struct fabric_config {
                                       fabric_recheck */
     uint8_t reset_secret[32];      /* persisted by the caller: stateless resets (RFC 9000 10.3) and
                                       Retry tokens survive a restart */
-    bool serve_enroll;             /* accept ALPN rap-enroll/1 (authorities) */
     uint32_t keepalive_ms;         /* own probes on idle sessions; 0 = 1000 */
     uint32_t dead_ms;              /* no answer for this long = session dead; 0 = 4000 */
     struct fabric_limits limits;
@@ -73,6 +83,8 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
+    /* A peer that proved who it is was turned away; may be NULL. */
+    void (*refused)(void *data, const struct fabric_refusal *refusal);
 };
 
 int fabric_open(const struct fabric_config *config, struct fabric **ret, struct errmsg *em);
@@ -100,7 +112,8 @@ bool fabric_peer_connected(const struct fabric *f, const struct uuid *id);
 
 /* --- services --- */
 enum fabric_service_flags {
-    FABRIC_SVC_ENROLL = 1,    /* reachable by hosts without a certificate (and only by them) */
+    FABRIC_SVC_ENROLL = 1,    /* reachable by hosts without a certificate (and only by them), which
+                                 nobody else lets in: ALPN rap-enroll/1 */
     FABRIC_SVC_AUTHORITY = 2, /* only for peers with an authority name */
 };
 
@@ -182,6 +195,14 @@ void fabric_stream_close(struct fabric_stream *s);
 void fabric_stream_reset(struct fabric_stream *s, int rc);
 /* Who is there; NULL until the session is up. */
 const struct fabric_peer *fabric_stream_peer(const struct fabric_stream *s);
+/* During closed() with -ERR_RATE_LIMITED: in how many milliseconds to try again; else 0. */
+uint32_t fabric_stream_retry_ms(const struct fabric_stream *s);
+
+/* --- enrolment's limit for each source address (source_limit.h) --- */
+/* 0: a request from there may be looked at; else in how many milliseconds it may come again. */
+uint32_t fabric_enroll_wait_ms(const struct fabric *f, const struct addr *from);
+/* What came from there was refused. */
+void fabric_enroll_failed(struct fabric *f, const struct addr *from);
 
 /* --- datagrams (RFC 9221): small, unordered, may be lost --- */
 typedef void (*fabric_datagram_cb)(void *data, const struct fabric_peer *from, struct blob payload);
@@ -193,7 +214,7 @@ int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob pa
 struct fabric_counters {
     uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent, half_open,
         dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out, packets_in, packets_out,
-        rpcs_served, rpcs_made, auth_refused;
+        rpcs_served, rpcs_made, auth_refused, rate_limited;
 };
 void fabric_counters(const struct fabric *f, struct fabric_counters *ret);
 struct fabric_session_info {

@@ -22,7 +22,9 @@
 #define RAP_FABRIC_IMPL_H
 
 #include "base/rng.h"
+#include "base/siphash.h"
 #include "fabric/fabric.h"
+#include "fabric/source_limit.h"
 #include "wire/msg.h"
 
 #include <gnutls/gnutls.h>
@@ -45,6 +47,7 @@
 #define PEER_ADDRS_MAX 8
 #define PEER_WAITING_MAX 4096   /* streams waiting for a session to one peer */
 #define DATAGRAMS_QUEUED_MAX 1024
+#define REFUSALS_QUEUED_MAX 64
 #define RPC_ANSWER_PREFIX 2     /* big-endian enum err, in front of an answer's body */
 
 /* --- intrusive list --- */
@@ -150,6 +153,8 @@ int tls_set_identity(struct fabric *f, const struct blob *chain, size_t count,
                      const struct pki_key *key, struct errmsg *em);
 int tls_session_open(struct session *ss);
 void tls_session_close(struct session *ss);
+/* Counts a peer turned away in its handshake, and logs it at a bounded rate. */
+void tls_log_refusal(struct session *ss, int rc, const char *detail);
 /* The alert that tells the peer why we refused it, and back. */
 uint8_t tls_alert_for(int rc);
 int tls_rc_for_alert(uint8_t alert);
@@ -182,6 +187,7 @@ struct fabric_stream {
     struct event event;
     int64_t id;
     enum stream_state state;
+    uint32_t retry_ms; /* -ERR_RATE_LIMITED: what the peer said */
     bool local; /* we opened it */
     bool bulk;
     bool silent;          /* the user is not to be called again */
@@ -299,11 +305,14 @@ struct session {
     enum session_state state;
     bool dialled;
     bool half_open;
+    bool proven;           /* accepted: the peer does receive at its address */
+    bool entered;          /* counted in its source's sessions */
     bool reported;     /* counted in its peer's up count */
     bool mute_close;   /* nobody listens: send no close */
     struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */
     struct fabric_peer who;
     int verify_rc; /* why verification refused the peer */
+    uint32_t retry_ms; /* verify_rc or end_rc -ERR_RATE_LIMITED */
     int end_rc;
     struct source src;
     struct link cids, tokens;
@@ -321,6 +330,9 @@ struct session {
     uint64_t lost; /* packets with data of streams that are gone */
 };
 
+/* The reason phrase of a close with CONNECTION_REFUSED: "rate_limited 1500". Returns its length. */
+#define LIMIT_REASON_MAX 32
+size_t session_limit_reason(uint32_t wait_ms, char out[LIMIT_REASON_MAX]);
 struct session *session_dial(struct fabric *f, enum session_kind kind, const struct addr *to,
                              struct peer *peer, uint32_t timeout_ms);
 struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const ngtcp2_cid *odcid,
@@ -403,7 +415,7 @@ struct endpoint {
     size_t group_first, group_count;
     struct cid_entry *cids;
     struct token_entry *tokens;
-    uint64_t hash_key[2];
+    struct siphash_key hash_key;
     uint64_t resets_window_ns;
     uint32_t resets_in_window;
     uint32_t accepted_this_turn;
@@ -467,6 +479,11 @@ struct fabric {
     struct link datagrams;
     size_t datagram_count;
     struct event datagram_event;
+    struct fabric_refusal refusals[REFUSALS_QUEUED_MAX]; /* to be told */
+    size_t refusal_count;
+    struct event refusal_event;
+    struct source_limit *sources;
+    bool enroll_served; /* a service for hosts without a certificate is registered */
     struct timer sweep;
     size_t session_count, half_open, enroll_count;
     struct fabric_counters counters;
@@ -479,6 +496,13 @@ void event_cancel(struct event *e);
 /* Arms or moves. */
 void timer_set(struct fabric *f, struct timer *t, uint64_t at_ns);
 void timer_stop(struct fabric *f, struct timer *t);
+static inline uint64_t fabric_now_ms(const struct fabric *f)
+{
+    return f->now_ns / NS_PER_MS;
+}
+/* Tells the user of a peer turned away, on a later turn; what does not fit is only counted. */
+void fabric_note_refusal(struct fabric *f, const struct fabric_peer *peer, int rc,
+                         struct blob service);
 const struct fabric_service *fabric_service_find(const struct fabric *f, struct blob name);
 /* For tests: as if the process had died. Nothing is sent any more; fabric_close still frees. */
 void fabric_kill(struct fabric *f);

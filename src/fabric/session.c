@@ -15,7 +15,8 @@
 #define IDLE_TIMEOUT_MIN_MS 30000 /* a backstop; dead_ms comes first */
 #define ACCEPT_TIMEOUT_MS 5000
 #define INITIAL_RTT_NS (50 * NS_PER_MS)
-#define ENROLL_IDLE_NS (30000 * NS_PER_MS)
+#define ENROLL_IDLE_NS (10000 * NS_PER_MS)
+#define RETRY_HINT_MAX_MS 120000
 
 /* --- birth --- */
 
@@ -137,6 +138,7 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
 {
     struct session *ss = session_new(f, from);
     ss->src = *src;
+    ss->proven = odcid != NULL;
     ss->half_open = true;
     f->half_open++;
     enlist(ss);
@@ -183,8 +185,32 @@ static void count_opened(struct session *ss)
     }
 }
 
+size_t session_limit_reason(uint32_t wait_ms, char out[LIMIT_REASON_MAX])
+{
+    return (size_t)snprintf(out, LIMIT_REASON_MAX, "%s %u", err_slug(-ERR_RATE_LIMITED), wait_ms);
+}
+
+/* The other way round; 0 when it says nothing of the kind. */
+static uint32_t limit_from_reason(const ngtcp2_ccerr *e)
+{
+    char text[LIMIT_REASON_MAX] = "";
+    unsigned wait_ms = 0;
+    size_t len = e->reasonlen < sizeof text - 1 ? e->reasonlen : sizeof text - 1;
+    if (len == 0) {
+        return 0;
+    }
+    memcpy(text, e->reason, len);
+    if (sscanf(text, "rate_limited %9u", &wait_ms) != 1) {
+        return 0;
+    }
+    return wait_ms < RETRY_HINT_MAX_MS ? wait_ms : RETRY_HINT_MAX_MS;
+}
+
 static int rc_for_close(const ngtcp2_ccerr *e)
 {
+    if (e->type == NGTCP2_CCERR_TYPE_TRANSPORT && e->error_code == NGTCP2_CONNECTION_REFUSED) {
+        return -ERR_RATE_LIMITED;
+    }
     if (e->type == NGTCP2_CCERR_TYPE_APPLICATION) {
         switch (e->error_code) {
             case FABRIC_CLOSE_REVOKED:
@@ -205,6 +231,22 @@ static int rc_for_close(const ngtcp2_ccerr *e)
     return -ERR_CLOSED;
 }
 
+/* What a handshake that came to nothing costs its source. One that the client itself gave up costs
+ * little: a joining host tries several authorities and goes on with the first. */
+static void leave_source(struct session *ss, bool was_up, int rc)
+{
+    struct fabric *f = ss->f;
+    if (ss->entered) {
+        ss->entered = false;
+        source_limit_leave(f->sources, &ss->who.address, fabric_now_ms(f));
+    }
+    if (!was_up && ss->proven && !ss->dialled && f->enroll_served && rc != -ERR_RATE_LIMITED &&
+        rc != -ERR_BUSY && rc != -ERR_CANCELED) {
+        source_limit_charge(f->sources, &ss->who.address,
+                            rc == -ERR_CLOSED ? 1 : SOURCE_FAILURE_COST, fabric_now_ms(f));
+    }
+}
+
 /* Everything that hangs on it learns the reason; the library's object stays for the closing
  * period (RFC 9000 section 10.2). */
 static void session_end(struct session *ss, enum session_state state, int rc)
@@ -222,6 +264,7 @@ static void session_end(struct session *ss, enum session_state state, int rc)
     if (was_up && ss->kind == KIND_ENROLL) {
         f->enroll_count--;
     }
+    leave_source(ss, was_up, rc);
     if (was_up) {
         f->counters.sessions--;
     }
@@ -321,6 +364,9 @@ void session_failed(struct session *ss, int rv)
     ngtcp2_ccerr_default(&e);
     switch (rv) {
         case NGTCP2_ERR_DRAINING:
+            if (!ss->mute_close) {
+                ss->retry_ms = limit_from_reason(ngtcp2_conn_get_ccerr(ss->conn));
+            }
             session_end(ss, ss->mute_close ? SESSION_DEAD : SESSION_DRAINING,
                         ss->mute_close ? -ERR_CLOSED
                                        : rc_for_close(ngtcp2_conn_get_ccerr(ss->conn)));
@@ -342,12 +388,20 @@ void session_failed(struct session *ss, int rv)
             break;
     }
     int rc = -ERR_MALFORMED;
-    if (ss->verify_rc != 0) {
+    char reason[LIMIT_REASON_MAX];
+    if (ss->verify_rc == -ERR_RATE_LIMITED) {
+        size_t len = session_limit_reason(ss->retry_ms, reason);
+        ngtcp2_ccerr_set_transport_error(&e, NGTCP2_CONNECTION_REFUSED, (const uint8_t *)reason,
+                                         len);
+        rc = ss->verify_rc;
+    } else if (ss->verify_rc != 0) {
         ngtcp2_ccerr_set_tls_alert(&e, tls_alert_for(ss->verify_rc), NULL, 0);
         rc = ss->verify_rc;
     } else if (rv == NGTCP2_ERR_CRYPTO) {
-        ngtcp2_ccerr_set_tls_alert(&e, ngtcp2_conn_get_tls_alert(ss->conn), NULL, 0);
-        rc = -ERR_CRYPTO;
+        uint8_t alert = ngtcp2_conn_get_tls_alert(ss->conn);
+        ngtcp2_ccerr_set_tls_alert(&e, alert, NULL, 0);
+        rc = tls_rc_for_alert(alert);
+        tls_log_refusal(ss, rc, "the TLS library ended it");
     } else {
         ngtcp2_ccerr_set_liberr(&e, rv, NULL, 0);
     }
@@ -400,8 +454,15 @@ static void session_up(struct event *e)
         f->enroll_count++;
         if (ss->dialled) {
             session_open_streams(ss);
+        } else {
+            ss->entered = true;
+            source_limit_enter(f->sources, &ss->who.address, fabric_now_ms(f));
+            source_limit_charge(f->sources, &ss->who.address, 1, fabric_now_ms(f));
         }
         return;
+    }
+    if (!ss->dialled && f->enroll_served) {
+        source_limit_member(f->sources, &ss->who.address, fabric_now_ms(f));
     }
     peer_session_up(ss);
 }
@@ -499,6 +560,17 @@ static void session_timer(struct timer *t)
     }
 }
 
+/* Nothing has come of it so far: no stream, or none whose header is complete. */
+static bool is_unused(const struct session *ss)
+{
+    for (struct link *l = ss->streams.next; l != &ss->streams; l = l->next) {
+        if (container_of(l, struct fabric_stream, link)->svc != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void session_sweep(struct session *ss, int64_t wall_ms)
 {
     if (ss->state != SESSION_UP) {
@@ -509,7 +581,7 @@ void session_sweep(struct session *ss, int64_t wall_ms)
     }
     if (ss->who.authenticated && ss->who.identity.not_after_ms <= wall_ms) {
         session_close(ss, FABRIC_CLOSE_EXPIRED, -ERR_CERT_EXPIRED);
-    } else if (ss->kind == KIND_ENROLL && !ss->dialled && ss->stream_count == 0 &&
+    } else if (ss->kind == KIND_ENROLL && !ss->dialled && is_unused(ss) &&
                ss->f->now_ns - ss->idle_since_ns > ENROLL_IDLE_NS) {
         session_close(ss, FABRIC_CLOSE_IDLE, -ERR_CLOSED);
     }

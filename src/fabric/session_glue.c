@@ -55,6 +55,8 @@ static int crypto_data_cb(ngtcp2_conn *conn, ngtcp2_encryption_level level, uint
     if (ss->tls == NULL) {
         return 0;
     }
+    /* RFC 9000 section 8.1: only who got our Initial can write at this level. */
+    ss->proven = ss->proven || level == NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE;
     return ngtcp2_crypto_recv_crypto_data_cb(conn, level, offset, data, len, user);
 }
 

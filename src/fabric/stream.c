@@ -194,6 +194,7 @@ void stream_session_gone(struct fabric_stream *s, int rc)
 {
     /* What came complete before the session went is complete. */
     bool finished = s->rx_fin && s->local;
+    s->retry_ms = s->ss->retry_ms;
     s->ss = NULL;
     s->qs_gone = true;
     s->tx_shut = true;
@@ -406,6 +407,9 @@ static int service_for(struct fabric_stream *s, const struct stream_header *h,
 static void protocol_error(struct fabric_stream *s)
 {
     if (s->ss != NULL && s->ss->state == SESSION_UP) {
+        if (s->ss->kind == KIND_ENROLL && !s->ss->dialled) {
+            fabric_enroll_failed(s->f, &s->ss->who.address);
+        }
         session_close(s->ss, FABRIC_CLOSE_PROTOCOL, -ERR_MALFORMED);
     }
     stream_end(s, -ERR_MALFORMED);
@@ -421,6 +425,9 @@ static void dispatch(struct fabric_stream *s, struct blob frame)
     }
     const struct fabric_service *svc = NULL;
     int rc = service_for(s, &h, &svc);
+    if (rc == -ERR_NOT_AUTHORITY) {
+        fabric_note_refusal(s->f, &s->ss->who, rc, h.service);
+    }
     if (rc != 0) {
         stream_refuse(s, rc);
         return;
@@ -670,4 +677,9 @@ void fabric_stream_reset(struct fabric_stream *s, int rc)
 const struct fabric_peer *fabric_stream_peer(const struct fabric_stream *s)
 {
     return s->ss != NULL && s->ss->state == SESSION_UP ? &s->ss->who : NULL;
+}
+
+uint32_t fabric_stream_retry_ms(const struct fabric_stream *s)
+{
+    return s->rc == -ERR_RATE_LIMITED ? s->retry_ms : 0;
 }

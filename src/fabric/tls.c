@@ -56,8 +56,9 @@ int tls_rc_for_alert(uint8_t alert)
         case GNUTLS_A_INTERNAL_ERROR:
             return -ERR_BUSY;
         case GNUTLS_A_BAD_CERTIFICATE:
-        case GNUTLS_A_CERTIFICATE_REQUIRED:
             return -ERR_BAD_CERT;
+        case GNUTLS_A_CERTIFICATE_REQUIRED:
+            return -ERR_NO_CERT;
         case GNUTLS_A_NO_APPLICATION_PROTOCOL:
             return -ERR_UNSUPPORTED;
         default:
@@ -89,6 +90,11 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
     }
     struct pki_identity id;
     int rc = pki_chain_verify(ss->f->cfg.trust, chain, count, clock_wall_ms(), &id, em);
+    if ((rc == -ERR_REVOKED || rc == -ERR_CERT_EXPIRED) && !ss->dialled) {
+        const struct fabric_peer peer = {
+            .authenticated = true, .identity = id, .address = ss->who.address};
+        fabric_note_refusal(ss->f, &peer, rc, blob_str(""));
+    }
     if (rc != 0) {
         return rc;
     }
@@ -106,6 +112,19 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
     return 0;
 }
 
+void tls_log_refusal(struct session *ss, int rc, const char *detail)
+{
+    static struct log_limit limit;
+    ss->f->counters.auth_refused++;
+    if (log_allow(&limit, 20)) {
+        char addr[ADDR_TEXT_MAX];
+        addr_format(&ss->who.address, addr);
+        log_warn(LOG_FABRIC, "peer refused", "addr=%s error=%s detail=\"%s\"", addr, err_slug(rc),
+                 detail);
+    }
+}
+
+/* Runs behind CertificateVerify: the peer holds the key of the leaf it showed. */
 static int verify_cb(gnutls_session_t tls)
 {
     struct session *ss = session_of(tls);
@@ -115,14 +134,7 @@ static int verify_cb(gnutls_session_t tls)
         return 0;
     }
     ss->verify_rc = rc;
-    ss->f->counters.auth_refused++;
-    static struct log_limit limit;
-    if (log_allow(&limit, 20)) {
-        char addr[ADDR_TEXT_MAX];
-        addr_format(&ss->who.address, addr);
-        log_warn(LOG_FABRIC, "peer refused", "addr=%s error=%s detail=\"%s\"", addr, err_slug(rc),
-                 em.text);
-    }
+    tls_log_refusal(ss, rc, em.text);
     return GNUTLS_E_CERTIFICATE_ERROR;
 }
 
@@ -138,13 +150,18 @@ static int client_hello(gnutls_session_t tls, unsigned type, unsigned when, unsi
     struct session *ss = session_of(tls);
     gnutls_datum_t got;
     if (gnutls_alpn_get_selected_protocol(tls, &got) != 0) {
-        ss->f->counters.auth_refused++;
         return GNUTLS_E_NO_APPLICATION_PROTOCOL;
     }
     for (size_t i = 0; i < ARRAY_SIZE(alpn); i++) {
         if (blob_equal(blob_of(got.data, got.size), blob_str(alpn[i]))) {
             ss->kind = (enum session_kind)i;
             if (ss->kind == KIND_ENROLL) {
+                ss->retry_ms = fabric_enroll_wait_ms(ss->f, &ss->who.address);
+                if (ss->retry_ms > 0) { /* before the signature, which costs most */
+                    ss->f->counters.rate_limited++;
+                    ss->verify_rc = -ERR_RATE_LIMITED;
+                    return GNUTLS_E_INTERNAL_ERROR;
+                }
                 if (ss->f->enroll_count >= ss->f->cfg.limits.enroll_sessions_max) {
                     ss->f->counters.dropped_limit++;
                     ss->verify_rc = -ERR_BUSY;
@@ -285,7 +302,7 @@ int tls_session_open(struct session *ss)
     } else {
         protocols[count++] = alpn_datum(KIND_CONTROL);
         protocols[count++] = alpn_datum(KIND_BULK);
-        if (f->cfg.serve_enroll) {
+        if (f->enroll_served) {
             protocols[count++] = alpn_datum(KIND_ENROLL);
         }
         gnutls_certificate_server_set_request(ss->tls, GNUTLS_CERT_REQUIRE);

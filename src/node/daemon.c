@@ -232,7 +232,7 @@ static int open_fabric(struct node *n, struct errmsg *em)
         .loop = &n->loop,
         .cluster_id = n->member->cluster_id,
         .trust = n->trust,
-        .serve_enroll = true,
+        .limits = {.enroll_per_second = n->options->enroll_per_second},
     };
     memcpy(config.reset_secret, n->member->reset_secret, sizeof config.reset_secret);
     int rc = addr_parse(n->member->listen, &config.listen, em);

@@ -147,7 +147,8 @@ struct pki_identity {
 /* chain[0] leaf, chain[1] issuing CA, optionally chain[2] root (needed when only a pin is known).
  * Checks signatures, names, kinds, validity at now_ms, pathlen, bans, the authority rule above, and
  * that all three are of the trusted cluster. Distinct errors: -ERR_BAD_CERT, -ERR_CERT_EXPIRED,
- * -ERR_REVOKED, -ERR_WRONG_CLUSTER, -ERR_BAD_SIGNATURE. */
+ * -ERR_REVOKED, -ERR_WRONG_CLUSTER, -ERR_BAD_SIGNATURE. With -ERR_REVOKED and -ERR_CERT_EXPIRED the
+ * signatures were good and *ret is filled in all the same: it says who was turned away. */
 int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t count,
                      int64_t now_ms, struct pki_identity *ret, struct errmsg *em);
 

@@ -256,21 +256,10 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
     if (rc == 0) {
         rc = check_signed_by(&leaf, &issuer.cert, "leaf", em);
     }
-    if (rc == 0) {
-        rc = check_usable(t, &leaf.cert, now_ms, "certificate", em);
-    }
-    if (rc == 0) {
-        rc = check_usable(t, &issuer.cert, now_ms, "issuing CA", em);
-    }
-    if (rc == 0) {
-        rc = check_usable(t, &root, now_ms, "root", em);
-    }
-    if (rc == 0 && leaf.cert.authority && pki_trust_is_retired(t, issuer.cert.fingerprint)) {
-        rc = errmsg_set(em, -ERR_REVOKED, "this node was removed as an authority");
-    }
     if (rc != 0) {
         return rc;
     }
+    /* Authentic from here on, whether it is good for anything or not. */
     *ret = (struct pki_identity){.cluster_id = leaf.cert.cluster_id,
                                  .node_id = leaf.cert.node_id,
                                  .issuer_id = issuer.cert.node_id,
@@ -280,5 +269,15 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
     memcpy(ret->public_key, leaf.cert.public_key, PKI_KEY_BYTES);
     memcpy(ret->fingerprint, leaf.cert.fingerprint, PKI_HASH_BYTES);
     memcpy(ret->issuer_fingerprint, issuer.cert.fingerprint, PKI_HASH_BYTES);
-    return 0;
+    rc = check_usable(t, &leaf.cert, now_ms, "certificate", em);
+    if (rc == 0) {
+        rc = check_usable(t, &issuer.cert, now_ms, "issuing CA", em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &root, now_ms, "root", em);
+    }
+    if (rc == 0 && leaf.cert.authority && pki_trust_is_retired(t, issuer.cert.fingerprint)) {
+        rc = errmsg_set(em, -ERR_REVOKED, "this node was removed as an authority");
+    }
+    return rc;
 }

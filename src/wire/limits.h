@@ -25,6 +25,7 @@
 #define TOKEN_USES_MAX 100000
 #define JOIN_PENDING_MAX_MS (24LL * 3600 * 1000) /* a request nobody decided */
 #define JOIN_PENDING_MAX 20000  /* requests waiting at once */
+#define ENROLL_RATE_MAX 1000000 /* attempts to join a second from one address, as configured */
 #define AUTHORITIES_MAX 9
 #define PAGE_DEFAULT 100
 #define PAGE_MAX 500

@@ -40,7 +40,8 @@ enum enroll_state { ENROLL_PENDING = 1, ENROLL_APPROVED = 2, ENROLL_REFUSED = 3 
     X(T, 8, BIN, snapshot, SNAPSHOT_MAX_BYTES, 0) /* signed_snapshot */                     \
     X(T, 9, ID, node_id, 0, 0)                                                              \
     X(T, 10, STR, cluster_name, NAME_MAX_BYTES, 0)                                          \
-    X(T, 11, I64, expires_at_ms, 0, 0)            /* PENDING: abandoned after this */
+    X(T, 11, I64, expires_at_ms, 0, 0)            /* PENDING: abandoned after this */       \
+    X(T, 12, U64, retry_after_ms, 0, 0)           /* REFUSED, rate_limited: not before */
 MSG_DECLARE(enroll_status, ENROLL_STATUS_FIELDS)
 
 #define HEARTBEAT_FIELDS(X, T)                                     \

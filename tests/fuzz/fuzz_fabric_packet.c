@@ -16,12 +16,20 @@ static bool connected(void *data)
            fabric_peer_connected(client->f, &server->id);
 }
 
+static void on_stream(void *data, struct fabric_stream *s)
+{
+    (void)data;
+    fabric_stream_reset(s, -ERR_DENIED);
+}
+
 static void start(void)
 {
     fabric_world_init(&world);
     server = fabric_world_node(
         &world,
         &(struct fabric_node_opts){.authority = true, .serve_enroll = true, .dead_ms = 1000000000});
+    fabric_serve(server->f, &(struct fabric_service){
+                                .name = "enroll", .flags = FABRIC_SVC_ENROLL, .stream = on_stream});
     client = fabric_world_node(&world,
                                &(struct fabric_node_opts){.issuer = server, .dead_ms = 1000000000});
     fabric_world_introduce(server, client);

@@ -40,9 +40,12 @@ static void accept_echo(void *data, struct fabric_stream *s)
 void echo_serve(struct echo_world *w, struct fabric_node *n)
 {
     fabric_serve(n->f, &(struct fabric_service){.name = "echo", .data = w, .stream = accept_echo});
-    fabric_serve(
-        n->f, &(struct fabric_service){
-                  .name = "enroll", .flags = FABRIC_SVC_ENROLL, .data = w, .stream = accept_echo});
+    if (n->serve_enroll) {
+        fabric_serve(n->f, &(struct fabric_service){.name = "enroll",
+                                                    .flags = FABRIC_SVC_ENROLL,
+                                                    .data = w,
+                                                    .stream = accept_echo});
+    }
 }
 
 struct fabric_node *echo_add(struct echo_world *w, struct fabric_node_opts o)

@@ -140,6 +140,7 @@ struct fabric_node *fabric_world_node(struct fabric_world *w, const struct fabri
     n->ca = o->foreign ? &w->foreign : &w->ca;
     n->id = uuid_new();
     n->authority = o->authority;
+    n->serve_enroll = o->serve_enroll;
     buf_init(&n->issuer_der, CERT_DER_MAX);
     buf_init(&n->leaf_der, CERT_DER_MAX);
     if (o->authority) {
@@ -159,7 +160,6 @@ struct fabric_node *fabric_world_node(struct fabric_world *w, const struct fabri
     n->config = (struct fabric_config){.loop = &w->loop,
                                        .cluster_id = n->ca->cluster_id,
                                        .trust = n->trust,
-                                       .serve_enroll = o->serve_enroll,
                                        .keepalive_ms = o->keepalive_ms,
                                        .dead_ms = o->dead_ms,
                                        .limits = o->limits,

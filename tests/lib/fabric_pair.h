@@ -35,7 +35,7 @@ struct fabric_node {
     struct fabric_world *w;
     struct fabric_ca *ca;
     struct uuid id;
-    bool authority;
+    bool authority, serve_enroll;
     struct pki_key *key;        /* of the leaf */
     struct pki_key *issuer_key; /* authorities */
     struct buf issuer_der;      /* the CA above our leaf */
@@ -57,7 +57,7 @@ struct fabric_node_opts {
     struct fabric_node *issuer; /* else: whose CA signs; must be an authority */
     bool foreign;               /* of the other cluster */
     bool no_identity;           /* nothing presented; trusts by pin */
-    bool serve_enroll;
+    bool serve_enroll; /* the test registers such a service */
     int64_t leaf_life_ms; /* 0: 30 days; negative: expired that long ago */
     uint32_t keepalive_ms, dead_ms;
     struct fabric_limits limits;

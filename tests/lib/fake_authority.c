@@ -244,7 +244,6 @@ void fake_authority_open(struct fake_authority *a, uv_loop_t *loop, struct fake_
         .loop = loop,
         .cluster_id = c->id,
         .trust = c->trust,
-        .serve_enroll = true,
     };
     CHECK(addr_parse("127.0.0.1:0", &fc.listen, NULL) == 0);
     if (fabric_open(&fc, &a->fabric, &em) != 0) {

@@ -92,7 +92,7 @@ static void test_token_create_refusals(void **state)
         {"too many uses", tc_uses, -ERR_INVALID},
         {"unknown role", tc_role, -ERR_ROLE_UNKNOWN},
         {"role that is not text", tc_not_text, -ERR_INVALID},
-        {"bad name", tc_name, -ERR_INVALID},
+        {"bad name", tc_name, -ERR_BAD_NAME},
         {"id in use", tc_same_id, -ERR_CONFLICT},
         {"hash in use", tc_same_hash, -ERR_CONFLICT},
     };
@@ -341,7 +341,7 @@ static const struct submit_case submit_cases[] = {
     {"name of a node", sc_name_of_node, -ERR_NAME_TAKEN},
     {"name of a request", sc_name_of_request, -ERR_NAME_TAKEN},
     {"name of a revoked node", sc_name_of_revoked_node, 0},
-    {"bad name", sc_name_bad, -ERR_INVALID},
+    {"bad name", sc_name_bad, -ERR_BAD_NAME},
     {"fingerprint of another key", sc_fingerprint, -ERR_FINGERPRINT},
     {"over before it began", sc_over, -ERR_EXPIRED},
     {"unknown role", sc_role_unknown, -ERR_ROLE_UNKNOWN},

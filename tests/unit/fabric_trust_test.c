@@ -234,8 +234,8 @@ static void test_client_without_certificate_is_refused(void **state)
 {
     struct echo_world *w = *state;
     assert_int_equal(raw_client(w, KIND_CONTROL, true), 0);
-    assert_int_equal(raw_client(w, KIND_CONTROL, false), -ERR_BAD_CERT);
-    assert_int_equal(raw_client(w, KIND_BULK, false), -ERR_BAD_CERT);
+    assert_int_equal(raw_client(w, KIND_CONTROL, false), -ERR_NO_CERT);
+    assert_int_equal(raw_client(w, KIND_BULK, false), -ERR_NO_CERT);
     assert_int_equal(w->accepted_count, 1);
 }
 

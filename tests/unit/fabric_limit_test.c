@@ -1,0 +1,268 @@
+/* What one address may do to an authority, over the real endpoint: attempts to enrol are paid for
+ * before the handshake's signature, failures cost most, members are let in all the same; and who is
+ * told of a peer that was turned away. */
+#include "fabric/fabric_impl.h"
+#include "lib/fabric_echo.h"
+#include "lib/fabric_forge.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+struct attempt {
+    struct fabric_stream *s;
+    bool echoed, closed;
+    int rc;
+    uint32_t retry_ms;
+};
+
+static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    (void)s;
+    (void)frame;
+    ((struct attempt *)data)->echoed = true;
+}
+
+static void on_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct attempt *a = data;
+    a->closed = true;
+    a->rc = rc;
+    a->retry_ms = fabric_stream_retry_ms(s);
+}
+
+static const struct fabric_stream_vtab vtab = {.frame = on_frame, .closed = on_closed};
+
+static bool ended(void *data)
+{
+    struct attempt *a = data;
+    return a->echoed || a->closed;
+}
+
+/* One try to enrol: 0, or how it ended. */
+static int enroll(struct echo_world *w, struct fabric_node *from, struct fabric_node *to,
+                  uint32_t *ret_retry_ms)
+{
+    struct attempt a = {.s = NULL};
+    struct fabric_stream_to t = {.enroll_addr = to->addr, .service = "enroll"};
+    assert_int_equal(fabric_stream_open(from->f, &t, &vtab, &a, &a.s), 0);
+    assert_int_equal(fabric_stream_send(a.s, blob_str("x")), 0);
+    fabric_world_run(&w->w, ended, &a);
+    if (!a.closed) {
+        fabric_stream_close(a.s);
+    }
+    *ret_retry_ms = a.retry_ms;
+    return a.closed ? a.rc : 0;
+}
+
+/* An authority that takes one attempt a second from an address, and 64 at once. */
+static struct fabric_node *strict_authority(struct echo_world *w)
+{
+    return echo_add(w, (struct fabric_node_opts){.authority = true,
+                                                 .serve_enroll = true,
+                                                 .keepalive_ms = 50,
+                                                 .dead_ms = 400,
+                                                 .limits.enroll_per_second = 1});
+}
+
+static struct fabric_counters counters(struct fabric_node *n)
+{
+    struct fabric_counters c;
+    fabric_counters(n->f, &c);
+    return c;
+}
+
+static void spend(struct fabric_node *n, int failures)
+{
+    struct addr loopback;
+    assert_int_equal(addr_parse("127.0.0.1:9", &loopback, NULL), 0);
+    for (int i = 0; i < failures; i++) {
+        fabric_enroll_failed(n->f, &loopback);
+    }
+}
+
+static void test_a_source_that_failed_too_often_waits_as_told(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = strict_authority(w);
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    uint32_t retry_ms;
+    assert_int_equal(enroll(w, j, s, &retry_ms), 0);
+    assert_int_equal(retry_ms, 0);
+    spend(s, 3);
+    uint64_t opened = counters(s).sessions_opened;
+    assert_int_equal(enroll(w, j, s, &retry_ms), -ERR_RATE_LIMITED);
+    assert_in_range(retry_ms, 1, 66000);
+    struct fabric_counters c = counters(s);
+    /* It proved its address and was sent away without a session. */
+    assert_int_equal(c.rate_limited, 1);
+    assert_int_equal(c.retries_sent, 1);
+    assert_int_equal(c.sessions_opened, opened);
+    assert_int_equal(c.half_open, 0);
+    assert_int_equal(c.auth_refused, 0);
+}
+
+static void test_members_behind_the_same_address_are_let_in(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = strict_authority(w);
+    struct fabric_node *m = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
+    struct fabric_node *late = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    uint32_t retry_ms;
+    fabric_world_introduce(m, s);
+    fabric_world_introduce(late, s);
+    assert_int_equal(echo_try(m, s), 0);
+    spend(s, 3);
+    assert_int_equal(enroll(w, j, s, &retry_ms), -ERR_RATE_LIMITED);
+    assert_in_range(retry_ms, 1, 66000);
+    assert_int_equal(echo_try(late, s), 0);
+    assert_int_equal(counters(s).rate_limited, 1);
+}
+
+/* Every handshake that a stranger fails is a failure of its source. */
+static void test_refused_certificates_count(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = strict_authority(w);
+    struct fabric_node *x = echo_add(
+        w, (struct fabric_node_opts){.issuer = w->a, .leaf_life_ms = -3600 * 1000});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    uint32_t retry_ms;
+    fabric_peer_set(x->f, &s->id, &s->addr, 1);
+    assert_int_equal(enroll(w, j, s, &retry_ms), 0);
+    assert_int_equal(echo_try(x, s), -ERR_CERT_EXPIRED);
+    assert_int_equal(enroll(w, j, s, &retry_ms), -ERR_RATE_LIMITED);
+}
+
+static void test_one_source_has_half_of_the_enrolling_sessions(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = echo_add(w, (struct fabric_node_opts){.authority = true,
+                                                                  .serve_enroll = true,
+                                                                  .limits.enroll_sessions_max = 4});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    struct attempt held[2] = {{.s = NULL}};
+    struct fabric_stream_to t = {.enroll_addr = s->addr, .service = "enroll"};
+    uint32_t retry_ms;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fabric_stream_open(j->f, &t, &vtab, &held[i], &held[i].s), 0);
+        assert_int_equal(fabric_stream_send(held[i].s, blob_str("x")), 0);
+        fabric_world_run(&w->w, ended, &held[i]);
+        assert_true(held[i].echoed);
+    }
+    assert_int_equal(enroll(w, j, s, &retry_ms), -ERR_RATE_LIMITED);
+    assert_int_equal(retry_ms, 1000);
+    /* Another address is not concerned. */
+    struct fabric_node *k = echo_add(
+        w, (struct fabric_node_opts){.no_identity = true, .listen = "127.0.0.2:0"});
+    assert_int_equal(enroll(w, k, s, &retry_ms), 0);
+    fabric_stream_close(held[0].s);
+    fabric_stream_close(held[1].s);
+    fabric_world_run(&w->w, echo_no_sessions, s);
+    assert_int_equal(enroll(w, j, s, &retry_ms), 0);
+}
+
+/* --- who is told --- */
+
+struct told {
+    unsigned count;
+    struct fabric_refusal last;
+};
+
+static void on_refused(void *data, const struct fabric_refusal *r)
+{
+    struct fabric_node *n = data;
+    struct told *t = n->data;
+    t->count++;
+    t->last = *r;
+}
+
+static bool was_told(void *data)
+{
+    return ((struct told *)data)->count > 0;
+}
+
+static void listen_for(struct fabric_node *n, struct told *t)
+{
+    *t = (struct told){.count = 0};
+    n->data = t;
+    n->f->cfg.refused = on_refused;
+}
+
+static void test_a_revoked_peer_is_named_to_the_user(void **state)
+{
+    struct echo_world *w = *state;
+    struct told t;
+    listen_for(w->a, &t);
+    pki_trust_ban(w->a->trust, w->b->leaf.fingerprint);
+    assert_int_equal(echo_try(w->b, w->a), -ERR_REVOKED);
+    fabric_world_run(&w->w, was_told, &t);
+    assert_int_equal(t.last.rc, -ERR_REVOKED);
+    assert_string_equal(t.last.service, "");
+    assert_memory_equal(t.last.peer.identity.node_id.b, w->b->id.b, 16);
+}
+
+/* A certificate is public: shown without its key it names nobody. */
+static void test_a_copied_certificate_without_its_key_accuses_nobody(void **state)
+{
+    struct echo_world *w = *state;
+    struct told t;
+    listen_for(w->a, &t);
+    pki_trust_ban(w->a->trust, w->b->leaf.fingerprint);
+    struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
+    const struct blob chain[2] = {buf_blob(&w->b->leaf_der), buf_blob(&w->b->issuer_der)};
+    assert_true(fabric_forge_identity(x->f, chain, 2, x->key));
+    fabric_peer_set(x->f, &w->a->id, &w->a->addr, 1);
+    int rc = echo_try(x, w->a);
+    assert_int_not_equal(rc, 0);
+    assert_int_not_equal(rc, -ERR_REVOKED);
+    fabric_world_spin(&w->w, 20);
+    assert_int_equal(t.count, 0);
+    assert_int_equal(counters(w->a).auth_refused, 1);
+    assert_int_equal(w->a->ups, 0);
+}
+
+static void never(void *data, struct fabric_stream *s)
+{
+    (void)data;
+    (void)s;
+    fail();
+}
+
+static void test_an_ordinary_node_that_calls_an_authority_service_is_named(void **state)
+{
+    struct echo_world *w = *state;
+    struct told t;
+    listen_for(w->a, &t);
+    fabric_serve(w->a->f,
+                 &(struct fabric_service){
+                     .name = "secret", .flags = FABRIC_SVC_AUTHORITY, .data = w, .stream = never});
+    struct echo_end e = {.s = NULL};
+    struct fabric_stream_to to = {.node_id = w->a->id, .service = "secret"};
+    assert_int_equal(fabric_stream_open(w->b->f, &to, &echo_client_vtab, &e, &e.s), 0);
+    fabric_world_run(&w->w, echo_closed, &e);
+    assert_int_equal(e.rc, -ERR_NOT_AUTHORITY);
+    fabric_world_run(&w->w, was_told, &t);
+    assert_int_equal(t.last.rc, -ERR_NOT_AUTHORITY);
+    assert_string_equal(t.last.service, "secret");
+    assert_memory_equal(t.last.peer.identity.node_id.b, w->b->id.b, 16);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, echo_setup, echo_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_a_source_that_failed_too_often_waits_as_told),
+        TEST(test_members_behind_the_same_address_are_let_in),
+        TEST(test_refused_certificates_count),
+        TEST(test_one_source_has_half_of_the_enrolling_sessions),
+        TEST(test_a_revoked_peer_is_named_to_the_user),
+        TEST(test_a_copied_certificate_without_its_key_accuses_nobody),
+        TEST(test_an_ordinary_node_that_calls_an_authority_service_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
