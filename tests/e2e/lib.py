@@ -154,10 +154,11 @@ class Node:
         self.log_path = os.path.join(folder, name + ".log")
         self.address = f"127.0.0.1:{port}"
         self.process, self.frozen, self.id = None, False, None
+        self.rap = env.rap  # its binary; another for a host of another version
 
     # --- commands ---
     def cli(self, *args, **kw):
-        return run_rap(self.env.rap, *args, "-o", "json", "--data-dir", self.dir, **kw)
+        return run_rap(self.rap, *args, "-o", "json", "--data-dir", self.dir, **kw)
 
     def ok(self, *args, **kw):
         """A command that must succeed; its JSON."""
@@ -200,7 +201,7 @@ class Node:
         expect(self.process is None, f"{self.name} is running already")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.env.rap, "agent", "run", "--data-dir", self.dir], stdout=log, stderr=log,
+                [self.rap, "agent", "run", "--data-dir", self.dir], stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, env=clean_env(), preexec_fn=self.env.child_setup,
                 start_new_session=self.env.keep)
         self.env.processes.append(self)
@@ -266,7 +267,7 @@ class Node:
         """`rap join` that waits for the decision, in the background."""
         with open(self.log_path, "ab") as log:
             p = subprocess.Popen(
-                [self.env.rap, *self.join_args(token_file, *more), "-o", "json", "--data-dir",
+                [self.rap, *self.join_args(token_file, *more), "-o", "json", "--data-dir",
                  self.dir], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_env(),
                 preexec_fn=self.env.child_setup)
         self.env.helpers.append(p)
@@ -415,8 +416,8 @@ class Env:
 
     templates = {}  # (authorities, nodes) -> Cluster that was stopped
 
-    def __init__(self, rap, folder, keep=False):
-        self.rap, self.folder, self.keep = rap, folder, keep
+    def __init__(self, rap, folder, keep=False, old_rap=None):
+        self.rap, self.folder, self.keep, self.old_rap = rap, folder, keep, old_rap
         self.processes, self.helpers, self.clusters = [], [], []
         os.makedirs(folder, exist_ok=True)
 

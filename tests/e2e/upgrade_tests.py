@@ -1,0 +1,68 @@
+"""From one version to the next: directories that the version before wrote, and groups of two
+versions."""
+
+from lib import expect, items, wait_until
+
+
+def old_cluster(env, authorities, nodes):
+    """A running cluster of hosts of the version before."""
+    new_rap, env.rap = env.rap, env.old_rap
+    try:
+        return env.new_cluster().bootstrap(authorities, nodes)
+    finally:
+        env.rap = new_rap
+
+
+def upgrade(node):
+    node.stop()
+    node.rap = node.env.rap
+    node.start()
+
+
+def wait_for_the_level(c):
+    def raised():
+        s = c.a1.status()
+        expect(s.get("level") == s.get("level_known"), "the highest level", s)
+        return s["level"]
+    return wait_until(raised, "the schema level to rise")
+
+
+def test_a_directory_of_the_version_before_opens(env):
+    c = old_cluster(env, authorities=3, nodes=1)
+    c.a1.ok("role", "assign", "n1", "relay-node", "--yes")
+    before = {noun: items(c.a1.cli(noun, "list")) for noun in ("node", "token", "role", "audit")}
+    c.stop_all()
+    for n in c.nodes.values():
+        n.rap = env.rap
+    c.start_all()
+    for noun in ("token", "role"):
+        now = items(c.a1.cli(noun, "list"))
+        expect(now == before[noun], f"the same {noun} list", before[noun], now)
+    expect([n["fingerprint"] for n in items(c.a1.cli("node", "list"))] ==
+           [n["fingerprint"] for n in before["node"]], "the same nodes")
+    kept = {e["hash"] for e in items(c.a1.cli("audit", "list"))}
+    expect(kept >= {e["hash"] for e in before["audit"]}, "the same audit rows, and more")
+    expect(c.a1.ok("audit", "verify")["ok"] is True, "the audit chain verifies")
+    wait_for_the_level(c)
+    c.enroll("n2")
+
+
+def test_a_rolling_upgrade_keeps_approving(env):
+    c = old_cluster(env, authorities=3, nodes=0)
+    enrolled = []
+    for node in c.authorities():
+        upgrade(node)
+        # Leadership goes round, so that either version leads the other.
+        for leader in c.authorities():
+            if c.wait_leader() is not leader:
+                leader.ok("authority", "transfer", leader.name, "--yes")
+                wait_until(lambda: c.leader() is leader,  # pylint: disable=cell-var-from-loop
+                           f"{leader.name} to lead")
+            enrolled.append(f"n{len(enrolled) + 1}")
+            c.enroll(enrolled[-1], via=leader)
+    wait_for_the_level(c)
+    c.settle()
+    digests = {n.status()["state_digest"] for n in c.authorities()}
+    expect(len(digests) == 1, "one digest", digests)
+    seen = {n["name"] for n in items(c.a1.cli("node", "list"))}
+    expect(seen >= set(enrolled), "every host approved on the way", seen)
