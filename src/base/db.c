@@ -1,6 +1,6 @@
 #include "base/db.h"
 
-#include "base/db_cache.h"
+#include "base/db_pages.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -70,7 +70,7 @@ static const char memory_pragmas[] = "PRAGMA journal_mode=MEMORY;"
 static void configure(void)
 {
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
-    db_cache_install();
+    db_pages_install();
 }
 
 int db_open(const char *path, enum db_kind kind, struct db **ret, struct errmsg *em)

@@ -385,7 +385,7 @@ static void test_damaged_schema_page_is_an_error(void **state)
 
 #define DB_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
-/* Random keys make b-trees sort their pages, which is what db_cache.c is about; pages that a
+/* Random keys make b-trees sort their pages, which is what db_pages.c is about; pages that a
  * rollback takes away must not come back with what they held. */
 static void test_growth_that_is_rolled_back_leaves_no_pages_behind(void **state)
 {
