@@ -5,6 +5,7 @@
  *     fires finished requests -> sees what role we have -> completes reads -> submits a batch. */
 #include "authority/core_impl.h"
 
+#include "authority/raft_image.h"
 #include "base/log.h"
 #include "pki/pki.h"
 
@@ -98,17 +99,15 @@ static int take_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsign
     if (c->raft.configuration_committed_index > c->raft.commit_index) {
         return RAFT_BUSY; /* asked again with the next entry */
     }
-    struct buf image;
-    buf_init(&image, IMAGE_MAX_BYTES);
-    int rc = fsm_image(c->fsm, &image);
+    struct db_image *image = NULL;
+    int rc = fsm_freeze(c->fsm, &image);
     if (rc != 0) {
         log_error(LOG_AUTHORITY, "no snapshot", "why=\"%s\" next=\"the log grows, retried\"",
                   err_text(rc));
-        buf_fini(&image);
         return RAFT_NOMEM;
     }
     struct raft_buffer *b = xmalloc(sizeof *b);
-    *b = (struct raft_buffer){.base = image.data, .len = image.len};
+    *b = (struct raft_buffer){.base = image, .len = db_image_bytes(image)};
     *bufs = b;
     *n_bufs = 1;
     return 0;
@@ -118,7 +117,7 @@ static int finish_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsi
 {
     (void)rf;
     if (*n_bufs > 0) {
-        free((*bufs)[0].base);
+        db_image_free((*bufs)[0].base);
         free(*bufs);
     }
     *bufs = NULL;
@@ -130,7 +129,15 @@ static int restore(struct raft_fsm *rf, struct raft_buffer *buf)
 {
     struct core *c = rf->data;
     struct errmsg em = ERRMSG_INIT;
-    int rc = fsm_restore(c->fsm, blob_of(buf->base, buf->len), &em);
+    struct buf image;
+    buf_init(&image, IMAGE_MAX_BYTES);
+    int rc = raft_image_unpack(blob_of(buf->base, buf->len), &image);
+    if (rc == 0) {
+        rc = fsm_restore(c->fsm, buf_blob(&image), &em);
+    } else {
+        (void)errmsg_set(&em, rc, "image does not unpack");
+    }
+    buf_fini(&image);
     if (rc != 0) {
         /* At start libraft reports it and core_start fails; later there is no way back. */
         if (c->started) {

@@ -7,7 +7,7 @@
 #ifndef RAP_AUTHORITY_FSM_H
 #define RAP_AUTHORITY_FSM_H
 
-#include "base/db.h"
+#include "base/db_pages.h"
 #include "wire/cmd.h"
 
 struct fsm;
@@ -61,6 +61,9 @@ bool fsm_digest_at(const struct fsm *f, uint64_t index, uint8_t ret[32]);
  * included; on error the old state stays: -ERR_CORRUPT, -ERR_SCHEMA (of a newer version),
  * -ERR_TOO_LARGE. The image is untrusted: structure, schema and position are checked. */
 int fsm_image(struct fsm *f, struct buf *out);
+/* The image as it is now, to be read while commands go on being applied; also when the state is replaced
+ * or freed. -ERR_TOO_LARGE, -ERR_BUSY (an earlier one is not freed yet), -ERR_IO. */
+int fsm_freeze(struct fsm *f, struct db_image **ret);
 int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em);
 
 /* For queries (SELECT only). Valid until the next fsm_restore. */

@@ -1,4 +1,4 @@
-/* The state as bytes and back: SQLite's own serialisation of the database. A foreign image is
+/* The state as bytes and back: the pages of its database, as a file would hold them. A foreign image is
  * looked at as a file of an attacker would be: read-only in a database of its own, structure
  * checked, then copied, and its schema compared with ours before it replaces anything. */
 #include "authority/fsm_impl.h"
@@ -23,7 +23,7 @@ int fsm_db_open(struct db **ret, struct errmsg *em)
     return 0;
 }
 
-int fsm_image(struct fsm *f, struct buf *out)
+static int write_position(struct fsm *f)
 {
     struct db_stmt *st = db_prepare(
         f->db,
@@ -41,21 +41,42 @@ int fsm_image(struct fsm *f, struct buf *out)
     if (rc == 0 && PLANTED("results_not_in_image")) {
         rc = db_run(db_prepare(f->db, "DELETE FROM request_results"));
     }
+    return rc;
+}
+
+int fsm_freeze(struct fsm *f, struct db_image **ret)
+{
+    struct db_image *im = NULL;
+    int rc = write_position(f);
+    if (rc == 0) {
+        rc = db_freeze(f->db, &im);
+    }
+    if (rc == 0 && db_image_bytes(im) > IMAGE_MAX_BYTES) {
+        db_image_free(im);
+        rc = -ERR_TOO_LARGE;
+    }
+    if (rc == 0) {
+        *ret = im;
+    }
+    return rc;
+}
+
+int fsm_image(struct fsm *f, struct buf *out)
+{
+    struct db_image *im;
+    int rc = fsm_freeze(f, &im);
     if (rc != 0) {
         return rc;
     }
-    sqlite3_int64 size = 0;
-    unsigned char *bytes = sqlite3_serialize(db_handle(f->db), "main", &size, 0);
-    if (bytes == NULL) {
-        return -ERR_IO;
+    for (uint32_t i = 0; rc == 0 && i < db_image_pages(im); i++) {
+        uint8_t *page = buf_grow(out, db_image_page_bytes(im));
+        if (page == NULL) {
+            rc = out->err;
+        } else {
+            db_image_read(im, i, page);
+        }
     }
-    if ((uint64_t)size > IMAGE_MAX_BYTES) {
-        rc = -ERR_TOO_LARGE;
-    } else {
-        buf_add(out, bytes, (size_t)size);
-        rc = out->err;
-    }
-    sqlite3_free(bytes);
+    db_image_free(im);
     return rc;
 }
 

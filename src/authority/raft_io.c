@@ -4,6 +4,7 @@
  * (its asserts are compiled out) and go on as if the entry were stored. */
 #include "authority/raft_io_impl.h"
 
+#include "authority/raft_image.h"
 #include "base/log.h"
 
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
@@ -35,7 +36,7 @@ static void loaded_init(struct raft_store_loaded *l)
 {
     *l = (struct raft_store_loaded){0};
     buf_init(&l->snapshot_conf, RAFT_MSG_CONF_MAX);
-    buf_init(&l->snapshot_image, IMAGE_MAX_BYTES);
+    buf_init(&l->snapshot_image, IMAGE_PACKED_MAX);
 }
 
 /* --- start --- */
@@ -302,7 +303,6 @@ struct put {
     raft_io_snapshot_put_cb cb;
     bool taking;
     struct buf conf;
-    struct buf image;
 };
 
 static void put_done(void *data, int rc)
@@ -317,7 +317,6 @@ static void put_done(void *data, int rc)
         im->installing = false;
     }
     buf_fini(&p->conf);
-    buf_fini(&p->image);
     free(p);
     im->pending--;
     if (rc != 0 && !im->closing) {
@@ -334,27 +333,23 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io
     struct put *p = xmalloc(sizeof *p);
     *p = (struct put){.im = im, .req = req, .cb = cb, .taking = trailing > 0};
     buf_init(&p->conf, RAFT_MSG_CONF_MAX);
-    buf_init(&p->image, IMAGE_MAX_BYTES);
     raft_msg_conf_encode(&snapshot->configuration, &p->conf);
-    struct blob image;
-    if (snapshot->n_bufs == 1) {
-        image = blob_of(snapshot->bufs[0].base, snapshot->bufs[0].len);
-    } else {
-        for (unsigned i = 0; i < snapshot->n_bufs; i++) {
-            buf_add(&p->image, snapshot->bufs[i].base, snapshot->bufs[i].len);
-        }
-        image = buf_blob(&p->image);
-    }
+    CHECK(snapshot->n_bufs == 1);
+    struct raft_store_snapshot s = {.index = snapshot->index,
+                                    .term = snapshot->term,
+                                    .conf_index = snapshot->configuration_index,
+                                    .conf = buf_blob(&p->conf),
+                                    .trailing = trailing};
     if (p->taking) {
         im->taking = true;
+        s.frozen = snapshot->bufs[0].base; /* raft_io.h */
     } else {
         im->installing = true;
         im->last_index = snapshot->index;
+        s.packed = blob_of(snapshot->bufs[0].base, snapshot->bufs[0].len);
     }
     im->pending++;
-    im->store->ops->put_snapshot(im->store, snapshot->index, snapshot->term,
-                                 snapshot->configuration_index, buf_blob(&p->conf), image, trailing,
-                                 put_done, p);
+    im->store->ops->put_snapshot(im->store, &s, put_done, p);
     return 0;
 }
 

@@ -14,12 +14,15 @@
  *   - G14 entries at or below our snapshot are skipped, not rejected
  *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
  *   - G16 (core.c) no snapshot of an index below that of its configuration
+ *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
+ *     raft_fsm.snapshot made; all others hold a packed image
  *   - every message is decoded by raft_msg (bounded) and its sender taken from the session
  *   - an error of the store ends the process through `fatal`: libraft's asserts are compiled out */
 #ifndef RAP_AUTHORITY_RAFT_IO_H
 #define RAP_AUTHORITY_RAFT_IO_H
 
 #include "authority/raft_msg.h"
+#include "base/db_pages.h"
 
 /* One stored log entry; data is a view. */
 struct raft_store_entry {
@@ -34,11 +37,21 @@ struct raft_store_loaded {
     bool has_snapshot;
     uint64_t snapshot_index, snapshot_term, snapshot_conf_index;
     struct buf snapshot_conf;         /* raft_msg-encoded configuration */
-    struct buf snapshot_image;        /* decompressed */
+    struct buf snapshot_image;        /* packed (raft_image.h) */
     struct raft_store_entry *entries; /* data owned by this struct */
     size_t entries_count;
 };
 void raft_store_loaded_fini(struct raft_store_loaded *l);
+
+/* A snapshot to store. Its image is our own state, which the store reads and packs while commands go on
+ * being applied, or, from a leader, packed. */
+struct raft_store_snapshot {
+    uint64_t index, term, conf_index;
+    struct blob conf;        /* raft_msg-encoded configuration */
+    struct db_image *frozen; /* or NULL and */
+    struct blob packed;
+    unsigned trailing; /* entries to keep before index; 0: it replaces the log (from a leader) */
+};
 
 struct raft_store;
 typedef void (*raft_store_cb)(void *data, int rc);
@@ -52,11 +65,10 @@ struct raft_store_ops {
                    raft_store_cb cb, void *data);
     /* Drops entries >= index, ordered with appends. */
     void (*truncate)(struct raft_store *s, uint64_t index);
-    /* Stores a snapshot, then drops entries below index - trailing (trailing 0: the whole log, a
-     * snapshot received from the leader). image and conf stay valid until cb. */
-    void (*put_snapshot)(struct raft_store *s, uint64_t index, uint64_t term, uint64_t conf_index,
-                         struct blob conf, struct blob image, unsigned trailing, raft_store_cb cb,
-                         void *data);
+    /* Stores a snapshot, then drops the entries it makes superfluous. Not ordered: appends that come
+     * after it may be durable before it. What it points to stays valid until cb. One at a time. */
+    void (*put_snapshot)(struct raft_store *s, const struct raft_store_snapshot *snap,
+                         raft_store_cb cb, void *data);
     /* Reads the last snapshot: ret is filled before cb. */
     void (*get_snapshot)(struct raft_store *s, struct raft_store_loaded *ret, raft_store_cb cb,
                          void *data);

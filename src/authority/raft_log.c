@@ -1,6 +1,10 @@
 /* The writer thread, in order:
  *   happy path   enqueue -> writer_main takes the queue -> run_batch (BEGIN, jobs, COMMIT) ->
  *                jobs on the done list -> uv_async -> on_done runs their callbacks
+ *   snapshot     op_put_snapshot -> image_main packs it on a thread of its own -> enqueue -> the writer
+ *                stores a part at a time, each in a transaction, and between two parts runs whatever batch
+ *                is queued. So a batch waits for one part at most, whatever the size of the image. What the
+ *                snapshot makes superfluous is deleted in the same way afterwards.
  *   a write fails  ROLLBACK, the whole batch ends with the error, `broken` keeps it, every later
  *                write ends with it at once
  *   close        a STOP job goes last: the writer ends after all before it, the loop delivers their
@@ -8,15 +12,19 @@
  *   after close  late appends end with -ERR_CANCELED */
 #include "authority/raft_log.h"
 
+#include "authority/raft_image.h"
 #include "authority/raft_log_db.h"
 #include "base/log.h"
 #include "wire/limits.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 /* libraft keeps far fewer in flight; a full queue makes the loop wait for the disk. */
 #define QUEUE_MAX 4096
+#define IMAGE_NICE 10
 
 enum job_kind {
     JOB_APPEND,
@@ -30,6 +38,7 @@ enum job_kind {
 };
 
 struct job {
+    struct raft_log *log;
     enum job_kind kind;
     int rc;
     bool waited_for; /* somebody sleeps until `finished`; the memory is theirs */
@@ -42,7 +51,14 @@ struct job {
             size_t count;
         } append;
         uint64_t number; /* index, term or vote */
-        struct raft_log_snapshot put;
+        struct {
+            struct raft_store_snapshot snap;
+            struct raft_log_put put;
+            struct buf packed; /* an image of our own */
+            pthread_t thread;  /* of image_main */
+            bool threaded;
+            bool stored;
+        } put;
         struct raft_store_loaded *loaded;
     } u;
     struct errmsg em; /* for those who wait */
@@ -59,6 +75,7 @@ struct raft_log {
     struct raft_store store;
     struct raft_log_db db; /* the writer's, once it runs */
     int broken;            /* the writer's: the error of the first failed write */
+    bool unclean;          /* the writer's: there may be something to delete */
 
     pthread_t writer;
     pthread_mutex_t lock;
@@ -69,6 +86,7 @@ struct raft_log {
 
     uv_async_t async;
     bool closing;
+    unsigned packing;  /* images on their way to the writer or in its hands */
     bool writer_ended; /* the STOP job came back */
     void (*close_cb)(void *data);
     void *close_data;
@@ -92,6 +110,13 @@ static void list_push(struct job_list *l, struct job *j)
     l->count++;
 }
 
+static void list_pop(struct job_list *l)
+{
+    l->head = l->head->next;
+    l->tail = l->head == NULL ? &l->head : l->tail;
+    l->count--;
+}
+
 /* Leaves l empty. */
 static struct job *list_take(struct job_list *l)
 {
@@ -109,8 +134,8 @@ static bool is_write(const struct job *j)
         case JOB_TRUNCATE:
         case JOB_SET_TERM:
         case JOB_SET_VOTE:
-        case JOB_PUT_SNAPSHOT:
             return true;
+        case JOB_PUT_SNAPSHOT:
         case JOB_GET_SNAPSHOT:
         case JOB_LOAD:
         case JOB_STOP:
@@ -140,7 +165,6 @@ static int run_write(struct raft_log_db *d, struct job *j)
             next.vote = j->u.number;
             return raft_log_db_set_state(d, &next);
         case JOB_PUT_SNAPSHOT:
-            return raft_log_db_put_snapshot(d, &j->u.put);
         case JOB_GET_SNAPSHOT:
         case JOB_LOAD:
         case JOB_STOP:
@@ -150,55 +174,103 @@ static int run_write(struct raft_log_db *d, struct job *j)
     return 0;
 }
 
-/* A run of writes from the head of the list, as one transaction. Returns what follows them. */
-static struct job *run_batch(struct raft_log *l, struct job *head)
+typedef int (*transaction_body)(struct raft_log *l, void *arg);
+
+/* One transaction. Its first error is the last: `broken` keeps it, and nothing is written any more. */
+static int transact(struct raft_log *l, transaction_body body, void *arg, struct errmsg *em)
 {
     struct raft_log_state before = l->db.state;
     const char *step = "begin";
-    struct errmsg em = ERRMSG_INIT;
-    int rc = l->broken;
-    struct job *end;
-    if (rc == 0) {
-        rc = db_begin(l->db.db);
+    if (l->broken != 0) {
+        return errmsg_set(em, l->broken, "raft log: %s", err_text(l->broken));
     }
-    for (end = head; end != NULL && is_write(end); end = end->next) {
-        if (rc == 0) {
-            step = "write";
-            rc = run_write(&l->db, end);
-        }
+    int rc = db_begin(l->db.db);
+    if (rc == 0) {
+        step = "write";
+        rc = body(l, arg);
     }
     if (rc == 0) {
         step = "commit";
         rc = db_commit(l->db.db);
     }
-    if (rc != 0 && l->broken == 0) {
+    if (rc != 0) {
         bool ours = sqlite3_errcode(db_handle(l->db.db)) == SQLITE_OK;
-        errmsg_set(&em, rc, "%s", ours ? err_text(rc) : db_errmsg(l->db.db));
+        errmsg_set(em, rc, "%s", ours ? err_text(rc) : db_errmsg(l->db.db));
         db_rollback(l->db.db);
         l->db.state = before;
         l->broken = rc;
-        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s why=\"%s\"", step, em.text);
+        log_error(LOG_AUTHORITY, "raft log cannot be written", "step=%s why=\"%s\"", step,
+                  em->text);
+        errmsg_wrap(em, rc, "raft log");
     }
-    for (struct job *j = head; j != end; j = j->next) {
-        j->rc = rc;
-        if (rc != 0) {
-            errmsg_set(&j->em, rc, "raft log: %s", em.text[0] != '\0' ? em.text : err_text(rc));
-        }
-    }
-    return end;
+    return rc;
 }
 
-static void run_read(struct raft_log *l, struct job *j)
+/* The writes from the head of a list to the first job that is none. */
+static int write_run(struct raft_log *l, void *arg)
 {
-    if (j->kind == JOB_LOAD) {
-        j->rc = raft_log_db_load(&l->db, j->u.loaded, &j->em);
-    } else if (j->kind == JOB_GET_SNAPSHOT) {
-        j->rc = raft_log_db_get_snapshot(&l->db, j->u.loaded, &j->em);
-    } else {
-        CHECK(j->kind == JOB_STOP);
-        /* Here, not on the loop: it checkpoints. */
-        raft_log_db_close(&l->db);
+    int rc = 0;
+    for (struct job *j = arg; rc == 0 && j != NULL && is_write(j); j = j->next) {
+        rc = run_write(&l->db, j);
     }
+    return rc;
+}
+
+/* Returns what follows them. */
+static struct job *run_batch(struct raft_log *l, struct job *head)
+{
+    struct errmsg em = ERRMSG_INIT;
+    int rc = transact(l, write_run, head, &em);
+    struct job *j;
+    for (j = head; j != NULL && is_write(j); j = j->next) {
+        j->rc = rc;
+        j->em = em;
+    }
+    return j;
+}
+
+/* --- between batches --- */
+
+static int put_step(struct raft_log *l, void *arg)
+{
+    struct job *j = arg;
+    return raft_log_db_put_step(&l->db, &j->u.put.put, &j->u.put.stored);
+}
+
+static int clean_step(struct raft_log *l, void *arg)
+{
+    (void)arg;
+    return raft_log_db_clean(&l->db, &l->unclean);
+}
+
+/* Works a little on the job; true when it is finished. */
+static bool step_job(struct raft_log *l, struct job *j)
+{
+    switch (j->kind) {
+        case JOB_PUT_SNAPSHOT:
+            if (j->rc == 0) {
+                j->rc = transact(l, put_step, j, &j->em);
+            }
+            l->unclean = l->unclean || j->u.put.stored;
+            return j->rc != 0 || j->u.put.stored;
+        case JOB_GET_SNAPSHOT:
+            j->rc = raft_log_db_get_snapshot(&l->db, j->u.loaded, &j->em);
+            return true;
+        case JOB_LOAD:
+            j->rc = raft_log_db_load(&l->db, j->u.loaded, &j->em);
+            return true;
+        case JOB_STOP:
+            /* Here, not on the loop: it checkpoints. */
+            raft_log_db_close(&l->db);
+            return true;
+        case JOB_APPEND:
+        case JOB_TRUNCATE:
+        case JOB_SET_TERM:
+        case JOB_SET_VOTE:
+            break;
+    }
+    CHECK(false);
+    return true;
 }
 
 /* Hands finished jobs back. */
@@ -223,36 +295,7 @@ static void finish(struct raft_log *l, struct job *head, struct job *end)
     }
 }
 
-static void *writer_main(void *arg)
-{
-    struct raft_log *l = arg;
-    bool stop = false;
-    while (!stop) {
-        (void)pthread_mutex_lock(&l->lock);
-        while (l->queue.head == NULL) {
-            (void)pthread_cond_wait(&l->work, &l->lock);
-        }
-        struct job *head = list_take(&l->queue);
-        (void)pthread_cond_broadcast(&l->changed);
-        (void)pthread_mutex_unlock(&l->lock);
-        while (head != NULL) {
-            struct job *end;
-            if (is_write(head)) {
-                end = run_batch(l, head);
-            } else {
-                run_read(l, head);
-                stop = head->kind == JOB_STOP;
-                end = head->next;
-            }
-            finish(l, head, end);
-            head = end;
-        }
-    }
-    return NULL;
-}
-
-/* --- loop thread --- */
-
+/* From any thread but the writer. */
 static void enqueue(struct raft_log *l, struct job *j)
 {
     (void)pthread_mutex_lock(&l->lock);
@@ -264,6 +307,95 @@ static void enqueue(struct raft_log *l, struct job *j)
     (void)pthread_mutex_unlock(&l->lock);
     (void)pthread_cond_signal(&l->work);
 }
+
+/* What is queued; waits for it unless there is something else to do. */
+static struct job *take_queue(struct raft_log *l, bool wait)
+{
+    (void)pthread_mutex_lock(&l->lock);
+    while (wait && l->queue.head == NULL) {
+        (void)pthread_cond_wait(&l->work, &l->lock);
+    }
+    struct job *head = list_take(&l->queue);
+    (void)pthread_cond_broadcast(&l->changed);
+    (void)pthread_mutex_unlock(&l->lock);
+    return head;
+}
+
+static void *writer_main(void *arg)
+{
+    struct raft_log *l = arg;
+    struct job_list later; /* in order; writes overtake them */
+    bool stop = false;
+    list_init(&later);
+    while (!stop) {
+        struct job *head = take_queue(l, later.head == NULL && !l->unclean);
+        while (head != NULL) {
+            struct job *next;
+            if (is_write(head)) {
+                next = run_batch(l, head);
+                finish(l, head, next);
+            } else {
+                next = head->next;
+                list_push(&later, head);
+            }
+            head = next;
+        }
+        struct job *j = later.head;
+        if (j != NULL && step_job(l, j)) {
+            stop = j->kind == JOB_STOP;
+            list_pop(&later);
+            finish(l, j, NULL);
+        } else if (j == NULL && l->unclean) {
+            struct errmsg em = ERRMSG_INIT;
+            if (transact(l, clean_step, NULL, &em) != 0) {
+                l->unclean = false; /* every write says it from now on */
+            }
+        }
+    }
+    return NULL;
+}
+
+/* --- image thread ---
+ * Reads and packs an image, which takes as long as it takes, then hands the job to the writer. */
+
+static void *image_main(void *arg)
+{
+    struct job *j = arg;
+    const struct raft_store_snapshot *s = &j->u.put.snap;
+    struct blob packed = s->packed;
+    /* Commands go before images where they share a processor. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), IMAGE_NICE);
+    if (s->frozen != NULL) {
+        j->rc = raft_image_pack(s->frozen, &j->u.put.packed);
+        packed = buf_blob(&j->u.put.packed);
+    }
+    if (j->rc == 0) {
+        j->rc = raft_log_put_init(&j->u.put.put, s, packed);
+    }
+    if (j->rc != 0) {
+        errmsg_set(&j->em, j->rc, "image: %s", err_text(j->rc));
+    }
+    enqueue(j->log, j);
+    return NULL;
+}
+
+static pthread_t start_thread(void *(*fn)(void *arg), void *arg)
+{
+    pthread_t t;
+    sigset_t all;
+    sigset_t old;
+    /* Signals belong to the loop's thread. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rv = pthread_create(&t, NULL, fn, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rv != 0) {
+        fatal("cannot start a thread of the log: %s", strerror(rv));
+    }
+    return t;
+}
+
+/* --- loop thread --- */
 
 static void enqueue_async(struct raft_log *l, struct job *j)
 {
@@ -296,9 +428,10 @@ static int enqueue_and_wait(struct raft_log *l, struct job *j, struct errmsg *em
     return j->rc;
 }
 
-static struct job *job_new(enum job_kind kind, raft_store_cb cb, void *data)
+static struct job *job_new(struct raft_log *l, enum job_kind kind, raft_store_cb cb, void *data)
 {
     struct job *j = xcalloc(1, sizeof *j);
+    j->log = l;
     j->kind = kind;
     j->cb = cb;
     j->data = data;
@@ -309,6 +442,8 @@ static void job_free(struct job *j)
 {
     if (j->kind == JOB_APPEND) {
         free(j->u.append.entries);
+    } else if (j->kind == JOB_PUT_SNAPSHOT) {
+        buf_fini(&j->u.put.packed);
     }
     free(j);
 }
@@ -324,6 +459,23 @@ static void on_closed(uv_handle_t *handle)
     free(l);
     if (cb != NULL) {
         cb(data);
+    }
+}
+
+/* The last job, so not before an image that is still being packed. */
+static void stop_writer(struct raft_log *l)
+{
+    if (l->packing == 0) {
+        enqueue_async(l, job_new(l, JOB_STOP, NULL, NULL));
+    }
+}
+
+static void put_ended(struct raft_log *l, struct job *j)
+{
+    CHECK(pthread_join(j->u.put.thread, NULL) == 0);
+    l->packing--;
+    if (l->closing) {
+        stop_writer(l);
     }
 }
 
@@ -343,6 +495,9 @@ static void on_done(uv_async_t *handle)
                 l->writer_ended = true;
             } else if (j->cb != NULL) {
                 j->cb(j->data, j->rc);
+            }
+            if (j->kind == JOB_PUT_SNAPSHOT && j->u.put.threaded) {
+                put_ended(l, j);
             }
             job_free(j);
             j = next;
@@ -384,7 +539,7 @@ static int op_set_vote(struct raft_store *s, uint64_t vote, struct errmsg *em)
 static void op_append(struct raft_store *s, const struct raft_store_entry *e, size_t n,
                       raft_store_cb cb, void *data)
 {
-    struct job *j = job_new(JOB_APPEND, cb, data);
+    struct job *j = job_new(from_store(s), JOB_APPEND, cb, data);
     j->u.append.entries = xcalloc(n, sizeof *e);
     j->u.append.count = n;
     if (n > 0) {
@@ -395,29 +550,31 @@ static void op_append(struct raft_store *s, const struct raft_store_entry *e, si
 
 static void op_truncate(struct raft_store *s, uint64_t index)
 {
-    struct job *j = job_new(JOB_TRUNCATE, NULL, NULL);
+    struct job *j = job_new(from_store(s), JOB_TRUNCATE, NULL, NULL);
     j->u.number = index;
     enqueue_async(from_store(s), j);
 }
 
-static void op_put_snapshot(struct raft_store *s, uint64_t index, uint64_t term,
-                            uint64_t conf_index, struct blob conf, struct blob image,
-                            unsigned trailing, raft_store_cb cb, void *data)
+static void op_put_snapshot(struct raft_store *s, const struct raft_store_snapshot *snap,
+                            raft_store_cb cb, void *data)
 {
-    struct job *j = job_new(JOB_PUT_SNAPSHOT, cb, data);
-    j->u.put = (struct raft_log_snapshot){.index = index,
-                                          .term = term,
-                                          .conf_index = conf_index,
-                                          .conf = conf,
-                                          .image = image,
-                                          .trailing = trailing};
-    enqueue_async(from_store(s), j);
+    struct raft_log *l = from_store(s);
+    struct job *j = job_new(l, JOB_PUT_SNAPSHOT, cb, data);
+    j->u.put.snap = *snap;
+    buf_init(&j->u.put.packed, IMAGE_PACKED_MAX);
+    if (l->closing) {
+        enqueue_async(l, j);
+        return;
+    }
+    l->packing++;
+    j->u.put.threaded = true;
+    j->u.put.thread = start_thread(image_main, j);
 }
 
 static void op_get_snapshot(struct raft_store *s, struct raft_store_loaded *ret, raft_store_cb cb,
                             void *data)
 {
-    struct job *j = job_new(JOB_GET_SNAPSHOT, cb, data);
+    struct job *j = job_new(from_store(s), JOB_GET_SNAPSHOT, cb, data);
     *ret = (struct raft_store_loaded){0};
     j->u.loaded = ret;
     enqueue_async(from_store(s), j);
@@ -430,7 +587,7 @@ static void op_close(struct raft_store *s, void (*cb)(void *data), void *data)
     l->closing = true;
     l->close_cb = cb;
     l->close_data = data;
-    enqueue_async(l, job_new(JOB_STOP, NULL, NULL));
+    stop_writer(l);
 }
 
 static const struct raft_store_ops ops = {
@@ -459,93 +616,8 @@ int raft_log_open(uv_loop_t *loop, const char *path, struct raft_store **ret, st
     CHECK(pthread_cond_init(&l->work, NULL) == 0);
     CHECK(pthread_cond_init(&l->changed, NULL) == 0);
     CHECK(uv_async_init(loop, &l->async, on_done) == 0);
-    /* Signals belong to the loop's thread. */
-    sigset_t all;
-    sigset_t old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rv = pthread_create(&l->writer, NULL, writer_main, l);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (rv != 0) {
-        fatal("cannot start the log writer: %s", strerror(rv));
-    }
+    l->unclean = true; /* perhaps: a crash leaves unfinished images */
+    l->writer = start_thread(writer_main, l);
     *ret = &l->store;
     return 0;
-}
-
-/* --- bootstrap --- */
-
-static int encode_first_configuration(const struct raft_log_bootstrap *b, struct raft_buffer *ret)
-{
-    struct raft_configuration conf;
-    raft_configuration_init(&conf);
-    int rv = raft_configuration_add(&conf, b->id, b->address, RAFT_VOTER);
-    if (rv == 0) {
-        rv = raft_configuration_encode(&conf, ret);
-    }
-    raft_configuration_close(&conf);
-    return rv == 0 ? 0 : -ERR_INVALID;
-}
-
-static int write_first_entries(struct raft_log_db *d, struct blob conf, struct blob command)
-{
-    const struct raft_store_entry entries[] = {
-        {.index = 1, .term = 1, .type = RAFT_CHANGE, .data = conf},
-        {.index = 2, .term = 1, .type = RAFT_COMMAND, .data = command},
-    };
-    const struct raft_log_state state = {.term = 1, .first = 1};
-    int rc = db_begin(d->db);
-    if (rc == 0) {
-        rc = raft_log_db_set_state(d, &state);
-    }
-    if (rc == 0) {
-        rc = raft_log_db_append(d, entries, ARRAY_SIZE(entries));
-    }
-    if (rc == 0) {
-        rc = db_commit(d->db);
-    }
-    if (rc != 0) {
-        db_rollback(d->db);
-    }
-    return rc;
-}
-
-int raft_log_bootstrap(const char *path, const struct raft_log_bootstrap *b, struct errmsg *em)
-{
-    static const uint8_t zeros[8];
-    struct raft_log_db d = {0};
-    struct raft_store_loaded have = {0};
-    struct raft_buffer conf = {0};
-    struct buf command;
-    buf_init(&command, ENTRY_MAX_BYTES);
-    buf_add(&command, b->command.data, b->command.len);
-    buf_add(&command, zeros, (8 - b->command.len % 8) % 8);
-    int rc = command.err != 0 ? errmsg_set(em, command.err, "first command is too large")
-                              : raft_log_db_open(&d, path, em);
-    if (rc != 0) {
-        goto out;
-    }
-    rc = raft_log_db_load(&d, &have, em);
-    if (rc != 0) {
-        goto out;
-    }
-    if (have.term != 0 || have.has_snapshot || have.entries_count != 0) {
-        rc = errmsg_set(em, -ERR_EXISTS, "%s already holds a log", path);
-        goto out;
-    }
-    rc = encode_first_configuration(b, &conf);
-    if (rc != 0) {
-        rc = errmsg_set(em, rc, "bad raft id or address");
-        goto out;
-    }
-    rc = write_first_entries(&d, blob_of(conf.base, conf.len), buf_blob(&command));
-    if (rc != 0) {
-        rc = errmsg_set(em, rc, "%s: %s", path, db_errmsg(d.db));
-    }
-out:
-    raft_free(conf.base);
-    raft_store_loaded_fini(&have);
-    raft_log_db_close(&d);
-    buf_fini(&command);
-    return rc;
 }

@@ -1,16 +1,17 @@
 #include "authority/raft_log_db.h"
 
+#include "authority/raft_image.h"
 #include "authority/raft_log_wal.h"
 #include "base/crc32c.h"
 #include "pki/pki.h"
 #include "wire/limits.h"
 
-#include <zstd.h>
-
 extern const struct db_migration migrations_raft[];
 
-/* Fast: an image is written every few thousand entries and read once. */
-#define ZSTD_LEVEL 1
+/* Small enough that a batch of the log which waits for one does not feel it. */
+#define PART_BYTES ((size_t)256 << 10)
+#define CLEAN_PARTS 4
+#define CLEAN_ENTRIES 512
 /* The configuration of AUTHORITIES_MAX members is far below this. */
 #define CONF_MAX_BYTES (64u << 10)
 
@@ -130,61 +131,161 @@ int raft_log_db_truncate(struct raft_log_db *d, uint64_t index)
     return rc == 0 ? raft_log_db_set_state(d, &next) : rc;
 }
 
-static int insert_snapshot(struct raft_log_db *d, const struct raft_log_snapshot *s)
+static uint64_t col_u64(struct db_stmt *st, const char *name)
 {
-    size_t bound = ZSTD_compressBound(s->image.len);
-    uint8_t hash[PKI_HASH_BYTES];
-    uint8_t *packed = xmalloc(bound);
-    int rc;
-    size_t n = ZSTD_compress(packed, bound, s->image.data, s->image.len, ZSTD_LEVEL);
-    if (ZSTD_isError(n)) {
-        rc = -ERR_IO;
-        goto out;
-    }
-    snapshot_hash(s->index, s->term, s->conf_index, s->conf, s->image.len, blob_of(packed, n),
-                  hash);
-    rc = db_run(db_prepare(d->db, "DELETE FROM snapshots"));
-    if (rc != 0) {
-        goto out;
-    }
-    struct db_stmt *st = db_prepare(d->db, "INSERT INTO snapshots (log_index, term, conf_index,"
-                                           " conf, image_size, image, sha256)"
-                                           " VALUES (?, ?, ?, ?, ?, ?, ?)");
-    bind_u64(st, s->index);
-    bind_u64(st, s->term);
-    bind_u64(st, s->conf_index);
-    db_bind_blob(st, s->conf);
-    bind_u64(st, s->image.len);
-    db_bind_blob(st, blob_of(packed, n));
-    db_bind_blob(st, blob_of(hash, sizeof hash));
-    rc = db_run(st);
-out:
-    free(packed);
-    return rc;
+    return (uint64_t)db_col_int(st, name);
 }
 
-int raft_log_db_put_snapshot(struct raft_log_db *d, const struct raft_log_snapshot *s)
+/* --- snapshots --- */
+
+int raft_log_put_init(struct raft_log_put *p, const struct raft_store_snapshot *s,
+                      struct blob packed)
 {
-    struct raft_log_state next = d->state;
-    if (s->image.len > IMAGE_MAX_BYTES || s->conf.len > CONF_MAX_BYTES) {
+    size_t size = 0;
+    if (s->conf.len > CONF_MAX_BYTES) {
         return -ERR_TOO_LARGE;
     }
-    int rc = insert_snapshot(d, s);
+    int rc = raft_image_size(packed, &size);
     if (rc != 0) {
         return rc;
     }
-    if (s->trailing == 0 || next.last < s->index) {
-        next.first = s->index + 1;
-        next.last = s->index;
-        rc = delete_range(d, 0, INT64_MAX);
+    *p = (struct raft_log_put){.index = s->index,
+                               .term = s->term,
+                               .conf_index = s->conf_index,
+                               .trailing = s->trailing,
+                               .conf = s->conf,
+                               .packed = packed,
+                               .image_size = size};
+    snapshot_hash(p->index, p->term, p->conf_index, p->conf, p->image_size, packed, p->sha256);
+    return 0;
+}
+
+/* The index of the stored snapshot; 0 without one. */
+static int stored_index(struct raft_log_db *d, uint64_t *ret)
+{
+    struct db_stmt *st = db_prepare(d->db, "SELECT log_index FROM snapshots");
+    int rc = db_step(st);
+    *ret = rc == 1 ? col_u64(st, "log_index") : 0;
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
+static int clean_parts(struct raft_log_db *d, bool *ret_more)
+{
+    uint64_t keep = 0;
+    int rc = stored_index(d, &keep);
+    int64_t deleted = 0;
+    for (int i = 0; rc == 0 && i < CLEAN_PARTS; i++) {
+        struct db_stmt *st = db_prepare(d->db,
+                                        "DELETE FROM snapshot_parts WHERE (snapshot_index, part) ="
+                                        " (SELECT snapshot_index, part FROM snapshot_parts"
+                                        "  WHERE snapshot_index <> ? LIMIT 1)");
+        bind_u64(st, keep);
+        rc = db_run(st);
+        deleted = rc == 0 ? db_changes(d->db) : 0;
+        if (deleted == 0) {
+            break;
+        }
+    }
+    *ret_more = deleted > 0;
+    return rc;
+}
+
+static int clean_entries(struct raft_log_db *d, bool *ret_more)
+{
+    struct db_stmt *st = db_prepare(d->db, "SELECT log_index FROM log_entries"
+                                           " ORDER BY log_index LIMIT 1");
+    int rc = db_step(st);
+    uint64_t oldest = rc == 1 ? col_u64(st, "log_index") : d->state.first;
+    db_done(st);
+    *ret_more = oldest < d->state.first;
+    if (rc < 0 || !*ret_more) {
+        return rc < 0 ? rc : 0;
+    }
+    uint64_t below = oldest + CLEAN_ENTRIES;
+    return delete_range(d, 0, below < d->state.first ? below : d->state.first);
+}
+
+int raft_log_db_clean(struct raft_log_db *d, bool *ret_more)
+{
+    int rc = clean_parts(d, ret_more);
+    return rc != 0 || *ret_more ? rc : clean_entries(d, ret_more);
+}
+
+static int insert_part(struct raft_log_db *d, struct raft_log_put *p)
+{
+    size_t at = p->next_part * PART_BYTES;
+    size_t left = p->packed.len - at;
+    struct db_stmt *st = db_prepare(d->db, "INSERT INTO snapshot_parts"
+                                           " (snapshot_index, part, data) VALUES (?, ?, ?)");
+    bind_u64(st, p->index);
+    bind_u64(st, p->next_part);
+    db_bind_blob(st, blob_of(p->packed.data + at, left < PART_BYTES ? left : PART_BYTES));
+    p->next_part++;
+    return db_run(st);
+}
+
+static int insert_snapshot(struct raft_log_db *d, const struct raft_log_put *p)
+{
+    int rc = db_run(db_prepare(d->db, "DELETE FROM snapshots"));
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(d->db, "INSERT INTO snapshots (log_index, term, conf_index,"
+                                           " conf, image_size, image, sha256)"
+                                           " VALUES (?, ?, ?, ?, ?, x'', ?)");
+    bind_u64(st, p->index);
+    bind_u64(st, p->term);
+    bind_u64(st, p->conf_index);
+    db_bind_blob(st, p->conf);
+    bind_u64(st, p->image_size);
+    db_bind_blob(st, blob_of(p->sha256, sizeof p->sha256));
+    return db_run(st);
+}
+
+/* Where the log begins from now on. The entries before that go later, a few at a time. */
+static int move_log(struct raft_log_db *d, const struct raft_log_put *p)
+{
+    struct raft_log_state next = d->state;
+    int rc = 0;
+    if (p->trailing == 0 || next.last < p->index) {
+        next.first = p->index + 1;
+        next.last = p->index;
+        rc = delete_range(d, next.first, INT64_MAX);
     } else {
-        uint64_t keep_from = s->index > s->trailing ? s->index - s->trailing : 1;
+        uint64_t keep_from = p->index > p->trailing ? p->index - p->trailing : 1;
         if (keep_from > next.first) {
             next.first = keep_from;
         }
-        rc = delete_range(d, 0, next.first);
     }
     return rc == 0 ? raft_log_db_set_state(d, &next) : rc;
+}
+
+int raft_log_db_put_step(struct raft_log_db *d, struct raft_log_put *p, bool *ret_done)
+{
+    uint64_t have = 0;
+    bool more = false;
+    int rc = stored_index(d, &have);
+    *ret_done = false;
+    if (rc == 0 && have == p->index) {
+        /* Equal index, equal state: only the log may be another. */
+        rc = move_log(d, p);
+        *ret_done = rc == 0;
+        return rc;
+    }
+    if (rc == 0 && p->next_part == 0) {
+        rc = clean_parts(d, &more);
+    }
+    if (rc != 0 || more) {
+        return rc;
+    }
+    if (p->next_part * PART_BYTES < p->packed.len) {
+        return insert_part(d, p);
+    }
+    rc = insert_snapshot(d, p);
+    rc = rc == 0 ? move_log(d, p) : rc;
+    *ret_done = rc == 0;
+    return rc;
 }
 
 /* --- reading --- */
@@ -198,11 +299,6 @@ static int corrupt(struct errmsg *em, const char *table, uint64_t index, const c
 static int read_failed(struct raft_log_db *d, int rc, const char *table, struct errmsg *em)
 {
     return errmsg_set(em, rc, "raft log: table %s cannot be read: %s", table, db_errmsg(d->db));
-}
-
-static uint64_t col_u64(struct db_stmt *st, const char *name)
-{
-    return (uint64_t)db_col_int(st, name);
 }
 
 static int read_state(struct raft_log_db *d, struct errmsg *em)
@@ -234,30 +330,54 @@ static void keep(struct buf *out, struct blob view)
     buf_add(out, view.data, view.len);
 }
 
-static int unpack_image(struct blob packed, uint64_t size, struct buf *out)
+/* The parts of the image behind what is in out already. Bounded: a damaged row may be anything. */
+static int read_parts(struct raft_log_db *d, uint64_t index, struct buf *out)
 {
-    buf_init(out, (size_t)size);
-    uint8_t *p = buf_grow(out, (size_t)size);
-    size_t n = ZSTD_decompress(p, (size_t)size, packed.data, packed.len);
-    return ZSTD_isError(n) || n != size ? -ERR_CORRUPT : 0;
+    struct db_stmt *st = db_prepare(d->db, "SELECT part, data FROM snapshot_parts"
+                                           " WHERE snapshot_index = ? ORDER BY part");
+    bind_u64(st, index);
+    int rc;
+    uint64_t next = 0;
+    while ((rc = db_step(st)) == 1) {
+        struct blob part = db_col_blob(st, "data");
+        if (col_u64(st, "part") != next++) {
+            rc = -ERR_CORRUPT;
+            break;
+        }
+        buf_add(out, part.data, part.len);
+    }
+    db_done(st);
+    return rc == 0 && out->err != 0 ? -ERR_CORRUPT : rc;
 }
 
-static int read_snapshot_row(struct db_stmt *st, struct raft_store_loaded *ret, struct errmsg *em)
+static int read_snapshot_row(struct raft_log_db *d, struct db_stmt *st,
+                             struct raft_store_loaded *ret, struct errmsg *em)
 {
     uint64_t index = col_u64(st, "log_index");
     uint64_t term = col_u64(st, "term");
     uint64_t conf_index = col_u64(st, "conf_index");
     uint64_t image_size = col_u64(st, "image_size");
     struct blob conf = db_col_blob(st, "conf");
-    struct blob packed = db_col_blob(st, "image");
+    struct blob whole = db_col_blob(st, "image"); /* of version 1 */
+    struct buf *packed = &ret->snapshot_image;
     uint8_t hash[PKI_HASH_BYTES];
-    snapshot_hash(index, term, conf_index, conf, image_size, packed, hash);
-    if (!blob_equal(db_col_blob(st, "sha256"), blob_of(hash, sizeof hash)) || index < 1 ||
-        index >= INT64_MAX || image_size > IMAGE_MAX_BYTES) {
+    size_t size = 0;
+    if (index < 1 || index >= INT64_MAX) {
+        return corrupt(em, "snapshots", index, "index is out of range");
+    }
+    buf_init(packed, IMAGE_PACKED_MAX);
+    buf_add(packed, whole.data, whole.len);
+    int rc = read_parts(d, index, packed);
+    if (rc != 0) {
+        return rc == -ERR_CORRUPT ? corrupt(em, "snapshot_parts", index, "a part is missing")
+                                  : read_failed(d, rc, "snapshot_parts", em);
+    }
+    snapshot_hash(index, term, conf_index, conf, image_size, buf_blob(packed), hash);
+    if (!blob_equal(db_col_blob(st, "sha256"), blob_of(hash, sizeof hash))) {
         return corrupt(em, "snapshots", index, "checksum does not match");
     }
-    if (unpack_image(packed, image_size, &ret->snapshot_image) != 0) {
-        return corrupt(em, "snapshots", index, "image does not decompress");
+    if (raft_image_size(buf_blob(packed), &size) != 0 || size != image_size) {
+        return corrupt(em, "snapshots", index, "is no image");
     }
     keep(&ret->snapshot_conf, conf);
     ret->has_snapshot = true;
@@ -274,7 +394,7 @@ int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *re
                                            " image, sha256 FROM snapshots ORDER BY log_index");
     int rc = db_step(st);
     if (rc == 1) {
-        rc = read_snapshot_row(st, ret, em);
+        rc = read_snapshot_row(d, st, ret, em);
         if (rc == 0 && db_step(st) != 0) {
             rc = corrupt(em, "snapshots", ret->snapshot_index, "is not the only row");
         }
@@ -314,8 +434,11 @@ static int read_entries(struct raft_log_db *d, struct raft_store_loaded *ret, st
     uint64_t last_term = 0;
     size_t cap = 0;
     int rc;
+    /* What is before the beginning only waits to be deleted. */
     struct db_stmt *st = db_prepare(d->db, "SELECT log_index, term, type, data, crc"
-                                           " FROM log_entries ORDER BY log_index");
+                                           " FROM log_entries WHERE log_index >= ?"
+                                           " ORDER BY log_index");
+    bind_u64(st, index);
     while ((rc = db_step(st)) == 1) {
         /* Grown as rows come: the count of a damaged state row is no reason to allocate. */
         if (ret->entries_count == cap) {

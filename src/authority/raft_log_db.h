@@ -28,12 +28,25 @@ int raft_log_db_set_state(struct raft_log_db *d, const struct raft_log_state *st
 int raft_log_db_append(struct raft_log_db *d, const struct raft_store_entry *e, size_t n);
 int raft_log_db_truncate(struct raft_log_db *d, uint64_t index);
 
-struct raft_log_snapshot {
+/* A snapshot being stored, a part a transaction. */
+struct raft_log_put {
     uint64_t index, term, conf_index;
-    struct blob conf, image;
     unsigned trailing; /* 0: the snapshot replaces the log */
+    struct blob conf, packed;
+    uint64_t image_size; /* unpacked */
+    uint8_t sha256[32];
+    uint32_t next_part;
 };
-int raft_log_db_put_snapshot(struct raft_log_db *d, const struct raft_log_snapshot *s);
+/* Over all columns; conf and packed stay the caller's. Any thread. -ERR_MALFORMED, -ERR_TOO_LARGE: packed
+ * is no image. */
+int raft_log_put_init(struct raft_log_put *p, const struct raft_store_snapshot *s,
+                      struct blob packed);
+/* One transaction's worth. After the last (*ret_done) it is the snapshot that load finds, and the log
+ * begins where it says; before, nothing of it is seen. */
+int raft_log_db_put_step(struct raft_log_db *d, struct raft_log_put *p, bool *ret_done);
+/* Deletes some of what is left of older snapshots and of the log before its beginning. Not while a
+ * snapshot is being stored. */
+int raft_log_db_clean(struct raft_log_db *d, bool *ret_more);
 
 /* Fills the snapshot fields of ret; has_snapshot is false when there is none. */
 int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *ret,

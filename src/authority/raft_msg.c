@@ -1,6 +1,6 @@
 #include "authority/raft_msg.h"
 
-#include <zstd.h>
+#include "authority/raft_image.h"
 
 /* One flat message for all six types: which fields count depends on `type`.
  *   index, index_term: last_log_* of a vote request and TimeoutNow, prev_log_* of AppendEntries,
@@ -19,7 +19,7 @@
     X(T, 11, FLAG, vote_granted, 0, 0)                       \
     X(T, 12, BIN, conf, RAFT_MSG_CONF_MAX, 0)                \
     X(T, 13, U64, conf_index, 0, 0)                          \
-    X(T, 14, BIN, image, RAFT_FRAME_MAX, 0) /* zstd frame */ \
+    X(T, 14, BIN, image, RAFT_FRAME_MAX, 0) /* packed */     \
     X(T, 15, U64, applied_index, 0, 0)                       \
     X(T, 16, FIX, applied, 32, 0)                            \
     X(T, 17, U64, agreed_index, 0, 0)                        \
@@ -30,9 +30,6 @@ MSG_DEFINE(raft_frame, RAFT_FRAME_FIELDS)
 
 /* What libraft 0.22.1 puts into and expects of the version fields. */
 enum { VOTE_VERSION = 2, VOTE_RESULT_VERSION = 2, APPEND_RESULT_VERSION = 2 };
-
-/* Fast: an image is compressed on the loop while a member waits for it. */
-#define IMAGE_LEVEL 1
 
 /* --- padding --- */
 
@@ -190,31 +187,13 @@ static void put_entries(const struct raft_append_entries *a, struct buf *raw)
     }
 }
 
-static int compress(struct raft_buffer in, struct buf *out)
-{
-    size_t bound = ZSTD_compressBound(in.len);
-    uint8_t *p = ZSTD_isError(bound) ? NULL : xmalloc(bound);
-    size_t n = p == NULL ? bound : ZSTD_compress(p, bound, in.base, in.len, IMAGE_LEVEL);
-    int rc = 0;
-    if (ZSTD_isError(n)) {
-        rc = -ERR_TOO_LARGE;
-    } else {
-        buf_add(out, p, n);
-        rc = out->err;
-    }
-    free(p);
-    return rc;
-}
-
 int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, struct buf *out)
 {
     struct raft_frame f = {.type = (uint64_t)m->type};
     struct buf entries;
     struct buf conf;
-    struct buf image;
     buf_init(&entries, RAFT_FRAME_MAX);
     buf_init(&conf, RAFT_MSG_CONF_MAX);
-    buf_init(&image, RAFT_FRAME_MAX);
     int rc = 0;
     switch (m->type) {
         case RAFT_REQUEST_VOTE:
@@ -250,8 +229,8 @@ int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, s
             f.conf_index = m->install_snapshot.conf_index;
             raft_msg_conf_encode(&m->install_snapshot.conf, &conf);
             f.conf = buf_blob(&conf);
-            rc = compress(m->install_snapshot.data, &image);
-            f.image = buf_blob(&image);
+            f.image = blob_of(m->install_snapshot.data.base, m->install_snapshot.data.len);
+            rc = f.image.len > RAFT_FRAME_MAX ? -ERR_TOO_LARGE : 0;
             break;
         case RAFT_TIMEOUT_NOW:
             f.term = m->timeout_now.term;
@@ -280,7 +259,6 @@ int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, s
         msg_encode(&raft_frame_desc, &f, out);
         rc = out->err;
     }
-    buf_fini(&image);
     buf_fini(&conf);
     buf_fini(&entries);
     return rc;
@@ -391,29 +369,6 @@ static int get_append_entries(const struct raft_frame *f, struct raft_append_ent
     return 0;
 }
 
-/* The size a frame claims is checked before a byte is allocated for it. */
-static int decompress(struct blob in, struct raft_buffer *ret)
-{
-    unsigned long long size = ZSTD_getFrameContentSize(in.data, in.len);
-    if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size == 0) {
-        return -ERR_MALFORMED;
-    }
-    if (size > IMAGE_MAX_BYTES) {
-        return -ERR_TOO_LARGE;
-    }
-    void *p = raft_malloc((size_t)size);
-    if (p == NULL) {
-        return -ERR_TOO_LARGE;
-    }
-    size_t n = ZSTD_decompress(p, (size_t)size, in.data, in.len);
-    if (ZSTD_isError(n) || n != size) {
-        raft_free(p);
-        return -ERR_MALFORMED;
-    }
-    *ret = (struct raft_buffer){.base = p, .len = n};
-    return 0;
-}
-
 static int get_install_snapshot(const struct raft_frame *f, struct raft_install_snapshot *ret)
 {
     if (f->index == 0 || !position_ok(f->index, f->index_term, f->term) || f->conf_index == 0 ||
@@ -430,11 +385,15 @@ static int get_install_snapshot(const struct raft_frame *f, struct raft_install_
     if (rc != 0) {
         return rc;
     }
-    rc = decompress(f->image, &ret->data);
+    rc = raft_image_check(f->image);
     if (rc != 0) {
         raft_configuration_close(&ret->conf);
+        return rc;
     }
-    return rc;
+    ret->data = (struct raft_buffer){.base = raft_malloc(f->image.len), .len = f->image.len};
+    CHECK(ret->data.base != NULL);
+    memcpy(ret->data.base, f->image.data, f->image.len);
+    return 0;
 }
 
 static int get_message(const struct raft_frame *f, struct raft_message *m)

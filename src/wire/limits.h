@@ -17,7 +17,7 @@
 #define CMD_BODY_MAX 24576
 #define CMD_BATCH_MAX 1024      /* commands in one log entry */
 #define ENTRY_MAX_BYTES (4u << 20)
-#define RAFT_FRAME_MAX (64u << 20) /* one Raft message, an image included */
+#define RAFT_FRAME_MAX (512u << 20) /* one Raft message, a packed image included */
 #define RPC_FRAME_MAX (1u << 20)
 #define SNAPSHOT_MAX_BYTES (1u << 20) /* a node's signed configuration */
 #define IMAGE_MAX_BYTES (1u << 30)    /* the replicated state, decompressed */

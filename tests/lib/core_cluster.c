@@ -1,5 +1,7 @@
 #include "lib/core_cluster.h"
 
+#include "authority/raft_image.h"
+
 #include "authority/fsm_impl.h"
 
 #include <setjmp.h>
@@ -116,20 +118,24 @@ static void op_truncate(struct raft_store *s, uint64_t index)
     log_drop(n, at, n->log_count);
 }
 
-static void op_put(struct raft_store *s, uint64_t index, uint64_t term, uint64_t conf_index,
-                   struct blob conf, struct blob image, unsigned trailing, raft_store_cb cb,
+static void op_put(struct raft_store *s, const struct raft_store_snapshot *snap, raft_store_cb cb,
                    void *data)
 {
     struct cluster_node *n = of_store(s);
-    n->snapshot_index = index;
-    n->snapshot_term = term;
-    n->snapshot_conf_index = conf_index;
+    n->snapshot_index = snap->index;
+    n->snapshot_term = snap->term;
+    n->snapshot_conf_index = snap->conf_index;
     buf_clear(&n->snapshot_conf);
     buf_clear(&n->snapshot_image);
-    buf_add(&n->snapshot_conf, conf.data, conf.len);
-    buf_add(&n->snapshot_image, image.data, image.len);
+    buf_add(&n->snapshot_conf, snap->conf.data, snap->conf.len);
+    if (snap->frozen != NULL) {
+        assert_int_equal(raft_image_pack(snap->frozen, &n->snapshot_image), 0);
+    } else {
+        buf_add(&n->snapshot_image, snap->packed.data, snap->packed.len);
+    }
     size_t drop = 0;
-    while (drop < n->log_count && (trailing == 0 || n->log[drop].index + trailing <= index)) {
+    while (drop < n->log_count &&
+           (snap->trailing == 0 || n->log[drop].index + snap->trailing <= snap->index)) {
         drop++;
     }
     log_drop(n, 0, drop);

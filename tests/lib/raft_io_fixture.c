@@ -60,16 +60,10 @@ static void op_truncate(struct raft_store *s, uint64_t index)
     of_store(s)->truncates++;
 }
 
-static void op_put(struct raft_store *s, uint64_t index, uint64_t term, uint64_t conf_index,
-                   struct blob conf, struct blob image, unsigned trailing, raft_store_cb cb,
+static void op_put(struct raft_store *s, const struct raft_store_snapshot *snap, raft_store_cb cb,
                    void *data)
 {
-    (void)index;
-    (void)term;
-    (void)conf_index;
-    (void)conf;
-    (void)image;
-    (void)trailing;
+    (void)snap;
     of_store(s)->pending_cb = cb;
     of_store(s)->pending_data = data;
 }
@@ -236,6 +230,9 @@ void fx_complete(struct fixture *f, int rc)
 /* --- messages --- */
 
 uint8_t fx_bytes[64];
+/* A zstd frame (RFC 8878) of one raw block. */
+uint8_t fx_image[16] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, 7,   0x39, 0,
+                        0,    'a',  ' ',  's',  't',  'a', 't',  'e'};
 
 struct raft_message fx_heartbeat(uint64_t term, uint64_t prev, uint64_t prev_term)
 {
@@ -249,13 +246,14 @@ struct raft_message fx_install(uint64_t term, uint64_t index, uint64_t index_ter
 {
     raft_configuration_init(conf);
     assert_int_equal(raft_configuration_add(conf, SELF, "a", RAFT_VOTER), 0);
-    return (struct raft_message){.type = RAFT_INSTALL_SNAPSHOT,
-                                 .install_snapshot = {.term = term,
-                                                      .last_index = index,
-                                                      .last_term = index_term,
-                                                      .conf = *conf,
-                                                      .conf_index = 1,
-                                                      .data = {.base = fx_bytes, .len = 16}}};
+    return (struct raft_message){
+        .type = RAFT_INSTALL_SNAPSHOT,
+        .install_snapshot = {.term = term,
+                             .last_index = index,
+                             .last_term = index_term,
+                             .conf = *conf,
+                             .conf_index = 1,
+                             .data = {.base = fx_image, .len = sizeof fx_image}}};
 }
 
 void fx_entry(struct raft_entry *e, unsigned type, uint64_t term, struct raft_buffer conf,

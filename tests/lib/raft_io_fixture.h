@@ -49,6 +49,7 @@ struct fixture {
 /* What the store's load gives. */
 extern struct raft_store_loaded fx_to_load;
 extern uint8_t fx_bytes[64];
+extern uint8_t fx_image[16]; /* packed */
 
 void fx_setup(struct fixture *f);
 void fx_teardown(struct fixture *f);

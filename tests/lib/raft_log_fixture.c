@@ -1,5 +1,7 @@
 #include "lib/raft_log_fixture.h"
 
+#include "authority/raft_image.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -246,10 +248,29 @@ void rlog_make(struct rlog_world *w, uint64_t last)
 void rlog_put_snapshot(struct rlog_world *w, uint64_t index, unsigned trailing, const char *image)
 {
     unsigned before = w->done;
-    w->s->ops->put_snapshot(w->s, index, 1, 1, blob_str("conf"), blob_str(image), trailing,
-                            rlog_on_done, w);
+    struct buf packed;
+    buf_init(&packed, SIZE_MAX);
+    assert_int_equal(raft_image_pack_bytes(blob_str(image), &packed), 0);
+    const struct raft_store_snapshot snap = {.index = index,
+                                             .term = 1,
+                                             .conf_index = 1,
+                                             .conf = blob_str("conf"),
+                                             .packed = buf_blob(&packed),
+                                             .trailing = trailing};
+    w->s->ops->put_snapshot(w->s, &snap, rlog_on_done, w);
     rlog_run_until_done(w, before + 1);
     assert_int_equal(w->last_rc, 0);
+    buf_fini(&packed);
+}
+
+void rlog_assert_image(const struct raft_store_loaded *l, struct blob want)
+{
+    struct buf image;
+    buf_init(&image, SIZE_MAX);
+    assert_int_equal(raft_image_unpack(buf_blob(&l->snapshot_image), &image), 0);
+    assert_int_equal(image.len, want.len);
+    assert_memory_equal(image.data, want.data, want.len);
+    buf_fini(&image);
 }
 
 /* SQL behind the back of the log, while it is closed. */

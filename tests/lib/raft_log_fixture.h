@@ -48,6 +48,7 @@ struct raft_store_loaded rlog_load(struct rlog_world *w);
 void rlog_assert_entries(const struct raft_store_loaded *l, uint64_t first, uint64_t last,
                          uint64_t term);
 void rlog_put_snapshot(struct rlog_world *w, uint64_t index, unsigned trailing, const char *image);
+void rlog_assert_image(const struct raft_store_loaded *l, struct blob want);
 /* A log of term 1 with entries 1..last, closed. */
 void rlog_make(struct rlog_world *w, uint64_t last);
 /* SQL behind the back of the log, while it is closed. */

@@ -2,6 +2,8 @@
  * Term and vote are durable when the call returns. */
 #include "sim.h"
 
+#include "authority/raft_image.h"
+
 enum op_kind { OP_APPEND, OP_TRUNCATE, OP_PUT, OP_GET, OP_NOTHING };
 struct disk_op {
     struct disk_op *next;
@@ -10,6 +12,7 @@ struct disk_op {
     size_t count;
     uint64_t index;
     struct snap *snap;
+    struct db_image *frozen;
     unsigned trailing;
     struct raft_store_loaded *ret;
     raft_store_cb cb;
@@ -89,14 +92,17 @@ struct rec *rec_list_at(const struct rec_list *l, uint64_t index)
 
 /* --- operations --- */
 
-static struct snap *snap_new(struct blob conf, struct blob image)
+static struct snap *snap_new(const struct raft_store_snapshot *from)
 {
     struct snap *s = xcalloc(1, sizeof *s);
     s->refs = 1;
+    s->index = from->index;
+    s->term = from->term;
+    s->conf_index = from->conf_index;
     buf_init(&s->conf, SIZE_MAX);
     buf_init(&s->image, SIZE_MAX);
-    buf_add(&s->conf, conf.data, conf.len);
-    buf_add(&s->image, image.data, image.len);
+    buf_add(&s->conf, from->conf.data, from->conf.len);
+    buf_add(&s->image, from->packed.data, from->packed.len);
     return s;
 }
 
@@ -175,6 +181,10 @@ static void perform(struct disk *d, struct disk_op *op, size_t count)
             rec_list_truncate(&d->durable, op->index);
             break;
         case OP_PUT:
+            if (op->frozen != NULL) {
+                /* Only now: the node has applied more in the meantime. */
+                CHECK(raft_image_pack(op->frozen, &op->snap->image) == 0);
+            }
             snap_unref(d->snap);
             d->snap = op->snap;
             d->snap->refs++;
@@ -370,25 +380,23 @@ static void op_truncate(struct raft_store *s, uint64_t index)
     rec_list_truncate(&d->view, index);
 }
 
-static void op_put(struct raft_store *s, uint64_t index, uint64_t term, uint64_t conf_index,
-                   struct blob conf, struct blob image, unsigned trailing, raft_store_cb cb,
+static void op_put(struct raft_store *s, const struct raft_store_snapshot *snap, raft_store_cb cb,
                    void *data)
 {
     struct disk *d = of(s);
     uint64_t slow = chance(d->w, 200) ? between(d->w, 10 * MS, 800 * MS) : 0;
-    struct disk_op *op = queue(d, OP_PUT, latency(d, image.len) + slow, cb, data);
-    op->snap = snap_new(conf, image);
-    op->snap->index = index;
-    op->snap->term = term;
-    op->snap->conf_index = conf_index;
-    op->trailing = trailing;
-    if (trailing == 0) {
+    size_t bytes = snap->frozen != NULL ? db_image_bytes(snap->frozen) : snap->packed.len;
+    struct disk_op *op = queue(d, OP_PUT, latency(d, bytes) + slow, cb, data);
+    op->snap = snap_new(snap);
+    op->frozen = snap->frozen;
+    op->trailing = snap->trailing;
+    if (snap->trailing == 0) {
         rec_list_clear(&d->view);
         d->w->stats.snapshots_installed++;
     } else {
         d->w->stats.snapshots_taken++;
-        if (index > trailing) {
-            rec_list_drop_before(&d->view, index - trailing + 1);
+        if (snap->index > snap->trailing) {
+            rec_list_drop_before(&d->view, snap->index - snap->trailing + 1);
         }
     }
 }

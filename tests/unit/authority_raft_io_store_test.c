@@ -68,7 +68,7 @@ static void test_sent_snapshot_carries_the_term_of_what_was_read(void **state)
     f.get->snapshot_term = 5;
     f.get->snapshot_conf_index = 1;
     raft_msg_conf_encode(&conf, &f.get->snapshot_conf);
-    buf_add(&f.get->snapshot_image, fx_bytes, 16);
+    buf_add(&f.get->snapshot_image, fx_image, sizeof fx_image);
     fx_complete(&f, 0);
     assert_int_equal(s->index, 60);
     m.install_snapshot.last_index = s->index;

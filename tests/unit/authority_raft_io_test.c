@@ -40,7 +40,7 @@ static void test_install_snapshot_is_dropped_while_our_own_is_stored(void **stat
     struct raft_configuration conf;
     fx_setup(&f);
     struct raft_message m = fx_install(5, 50, 4, &conf);
-    struct raft_buffer image = {.base = fx_bytes, .len = 16};
+    struct raft_buffer image = {.base = fx_image, .len = sizeof fx_image};
     struct raft_snapshot snap = {.index = 9,
                                  .term = 3,
                                  .configuration = conf,

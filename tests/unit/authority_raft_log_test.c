@@ -2,6 +2,9 @@
  * is acknowledged early. Damage and crashes: authority_raft_log_damage_test.c. */
 #include "authority/raft_log.h"
 
+#include "authority/raft_image.h"
+#include "authority/raft_log_db.h"
+#include "base/rng.h"
 #include "lib/raft_log_fixture.h"
 
 #include <setjmp.h>
@@ -146,7 +149,7 @@ static void test_own_snapshot_keeps_the_trailing_entries(void **state)
     assert_int_equal(l.snapshot_term, 1);
     assert_int_equal(l.snapshot_conf_index, 1);
     assert_true(blob_equal(buf_blob(&l.snapshot_conf), blob_str("conf")));
-    assert_true(blob_equal(buf_blob(&l.snapshot_image), blob_str("image at ninety")));
+    rlog_assert_image(&l, blob_str("image at ninety"));
     rlog_assert_entries(&l, 70, 105, 1);
     raft_store_loaded_fini(&l);
     rlog_close(w);
@@ -194,9 +197,45 @@ static void test_newer_snapshot_takes_the_place_of_the_older(void **state)
     rlog_run_until_done(w, before + 1);
     assert_int_equal(w->last_rc, 0);
     assert_int_equal(l.snapshot_index, 80);
-    assert_true(blob_equal(buf_blob(&l.snapshot_image), blob_str("new")));
+    rlog_assert_image(&l, blob_str("new"));
     raft_store_loaded_fini(&l);
     rlog_close(w);
+}
+
+/* Bytes that do not compress: a dozen parts. */
+struct large {
+    struct blob raw;
+    struct buf packed;
+    struct raft_store_snapshot snap;
+};
+
+static struct large large_new(uint64_t index, unsigned trailing)
+{
+    struct large b;
+    size_t len = 3u << 20;
+    uint8_t *raw = xmalloc(len);
+    rng_bytes(raw, len);
+    b.raw = blob_of(raw, len);
+    buf_init(&b.packed, SIZE_MAX);
+    assert_int_equal(raft_image_pack_bytes(b.raw, &b.packed), 0);
+    b.snap = (struct raft_store_snapshot){.index = index,
+                                          .term = 1,
+                                          .conf_index = 1,
+                                          .conf = blob_str("c"),
+                                          .packed = buf_blob(&b.packed),
+                                          .trailing = trailing};
+    return b;
+}
+
+static void large_free(struct large *b)
+{
+    free((void *)(uintptr_t)b->raw.data);
+    buf_fini(&b->packed);
+}
+
+static void put_large(struct rlog_world *w, const struct large *b)
+{
+    w->s->ops->put_snapshot(w->s, &b->snap, rlog_on_done, w);
 }
 
 static void test_large_image_comes_back_unchanged(void **state)
@@ -204,19 +243,191 @@ static void test_large_image_comes_back_unchanged(void **state)
     struct rlog_world *w = *state;
     rlog_make(w, 10);
     rlog_open(w);
-    size_t len = 3u << 20;
-    uint8_t *image = xmalloc(len);
-    for (size_t i = 0; i < len; i++) {
-        image[i] = (uint8_t)(i * i >> 7);
-    }
-    unsigned before = w->done;
-    w->s->ops->put_snapshot(w->s, 10, 1, 1, blob_str("c"), blob_of(image, len), 5, rlog_on_done, w);
-    rlog_run_until_done(w, before + 1);
+    struct large big = large_new(10, 5);
+    put_large(w, &big);
+    rlog_run_until_done(w, w->done + 1);
     assert_int_equal(w->last_rc, 0);
     struct raft_store_loaded l = rlog_load(w);
-    assert_true(blob_equal(buf_blob(&l.snapshot_image), blob_of(image, len)));
+    rlog_assert_image(&l, big.raw);
     raft_store_loaded_fini(&l);
-    free(image);
+    large_free(&big);
+    rlog_close(w);
+}
+
+struct order {
+    struct rlog_world *w;
+    char seen[8];
+    size_t count;
+};
+
+static void on_put(void *data, int rc)
+{
+    struct order *o = data;
+    o->seen[o->count++] = 'p';
+    rlog_on_done(o->w, rc);
+}
+
+static void on_append(void *data, int rc)
+{
+    struct order *o = data;
+    o->seen[o->count++] = 'a';
+    rlog_on_done(o->w, rc);
+}
+
+/* Whatever the size of an image, a batch of the log waits for one part of it only. */
+static void test_appends_are_durable_before_a_large_image_that_came_first(void **state)
+{
+    struct rlog_world *w = *state;
+    struct order o = {.w = w};
+    struct raft_store_entry e = {
+        .index = 101, .term = 1, .type = RAFT_COMMAND, .data = rlog_entry_data(101, 1)};
+    rlog_make(w, 100);
+    rlog_open(w);
+    struct large big = large_new(90, 20);
+    unsigned before = w->done;
+    sync_gate_set(true, false);
+    w->s->ops->put_snapshot(w->s, &big.snap, on_put, &o);
+    sync_gate_wait_until_held(); /* it is writing now */
+    w->s->ops->append(w->s, &e, 1, on_append, &o);
+    sync_gate_set(false, false);
+    rlog_run_until_done(w, before + 2);
+    assert_int_equal(w->failed, 0);
+    assert_memory_equal(o.seen, "ap", 2);
+    rlog_close(w);
+    rlog_open(w);
+    struct raft_store_loaded l = rlog_load(w);
+    rlog_assert_entries(&l, 70, 101, 1);
+    rlog_assert_image(&l, big.raw);
+    raft_store_loaded_fini(&l);
+    large_free(&big);
+    rlog_close(w);
+}
+
+/* A term is voted in while the image is written: the loop waits for it. */
+static void test_term_is_set_while_a_large_image_is_stored(void **state)
+{
+    struct rlog_world *w = *state;
+    rlog_make(w, 100);
+    rlog_open(w);
+    struct large big = large_new(90, 20);
+    unsigned before = w->done;
+    put_large(w, &big);
+    rlog_set_term(w, 2);
+    assert_int_equal(w->done, before); /* callbacks only ever run from the loop */
+    rlog_run_until_done(w, before + 1);
+    struct raft_store_loaded l = rlog_load(w);
+    assert_int_equal(l.term, 2);
+    rlog_assert_image(&l, big.raw);
+    raft_store_loaded_fini(&l);
+    large_free(&big);
+    rlog_close(w);
+}
+
+static void test_frozen_state_is_stored_as_it_was(void **state)
+{
+    struct rlog_world *w = *state;
+    struct db *db;
+    struct db_image *im;
+    struct buf want;
+    rlog_make(w, 10);
+    rlog_open(w);
+    assert_int_equal(db_open(NULL, DB_MEMORY, &db, NULL), 0);
+    assert_int_equal(
+        db_exec(db, "CREATE TABLE t (a BLOB); INSERT INTO t VALUES (randomblob(99999))", NULL), 0);
+    sqlite3_int64 len;
+    void *bytes = sqlite3_serialize(db_handle(db), "main", &len, 0);
+    buf_init(&want, SIZE_MAX);
+    buf_add(&want, bytes, (size_t)len);
+    sqlite3_free(bytes);
+    assert_int_equal(db_freeze(db, &im), 0);
+    const struct raft_store_snapshot snap = {
+        .index = 9, .term = 1, .conf_index = 1, .conf = blob_str("c"), .frozen = im, .trailing = 4};
+    unsigned before = w->done;
+    w->s->ops->put_snapshot(w->s, &snap, rlog_on_done, w);
+    assert_int_equal(db_exec(db, "UPDATE t SET a = randomblob(99999)", NULL), 0);
+    rlog_run_until_done(w, before + 1);
+    db_image_free(im);
+    db_close(db);
+    struct raft_store_loaded l = rlog_load(w);
+    rlog_assert_image(&l, buf_blob(&want));
+    raft_store_loaded_fini(&l);
+    buf_fini(&want);
+    rlog_close(w);
+}
+
+static int64_t count_rows(struct raft_log_db *d, const char *table)
+{
+    char *sql = xasprintf("SELECT count(*) AS n FROM %s", table);
+    struct db_stmt *st = db_prepare(d->db, sql);
+    assert_int_equal(db_step(st), 1);
+    int64_t n = db_col_int(st, "n");
+    db_done(st);
+    free(sql);
+    return n;
+}
+
+/* What is left of a put that a crash ended, of the snapshot before, and of the log before its
+ * beginning goes a little at a time; none of it is seen before. */
+static void test_leftovers_are_deleted_in_steps(void **state)
+{
+    struct rlog_world *w = *state;
+    struct raft_log_db d;
+    rlog_make(w, 3000);
+    rlog_open(w);
+    rlog_put_snapshot(w, 1000, 1000, "old");
+    rlog_close(w);
+    rlog_raw_sql(w, "INSERT INTO snapshot_parts VALUES (1500, 0, x'aa'), (1500, 1, x'bb'),"
+                    " (2900, 0, x'cc')");
+    rlog_open(w);
+    struct raft_store_loaded l = rlog_load(w);
+    rlog_assert_image(&l, blob_str("old"));
+    raft_store_loaded_fini(&l);
+    rlog_put_snapshot(w, 2900, 100, "new");
+    rlog_close(w);
+    rlog_open(w);
+    l = rlog_load(w);
+    rlog_assert_image(&l, blob_str("new"));
+    rlog_assert_entries(&l, 2800, 3000, 1);
+    raft_store_loaded_fini(&l);
+    rlog_close(w);
+
+    assert_int_equal(raft_log_db_open(&d, w->path, NULL), 0);
+    bool more = true;
+    int64_t rows = count_rows(&d, "log_entries");
+    unsigned steps = 0;
+    while (more) {
+        assert_int_equal(db_begin(d.db), 0);
+        assert_int_equal(raft_log_db_clean(&d, &more), 0);
+        assert_int_equal(db_commit(d.db), 0);
+        assert_in_range(rows - count_rows(&d, "log_entries"), 0, 512);
+        rows = count_rows(&d, "log_entries");
+        assert_true(++steps < 20);
+    }
+    assert_int_equal(rows, 201);
+    assert_int_equal(count_rows(&d, "snapshot_parts"), 1);
+    raft_log_db_close(&d);
+}
+
+/* A file of schema 1: the image in one column, and no table of parts. */
+static void test_snapshot_of_schema_1_is_read(void **state)
+{
+    struct rlog_world *w = *state;
+    rlog_make(w, 100);
+    rlog_open(w);
+    rlog_put_snapshot(w, 90, 20, "image of schema 1");
+    rlog_close(w);
+    rlog_raw_sql(w, "UPDATE snapshots SET image = (SELECT data FROM snapshot_parts"
+                    "  WHERE snapshot_index = 90);"
+                    "DROP TABLE snapshot_parts; PRAGMA user_version = 1");
+    rlog_open(w);
+    struct raft_store_loaded l = rlog_load(w);
+    rlog_assert_image(&l, blob_str("image of schema 1"));
+    rlog_assert_entries(&l, 70, 100, 1);
+    raft_store_loaded_fini(&l);
+    rlog_put_snapshot(w, 95, 20, "image of schema 2");
+    l = rlog_load(w);
+    rlog_assert_image(&l, blob_str("image of schema 2"));
+    raft_store_loaded_fini(&l);
     rlog_close(w);
 }
 
@@ -295,7 +506,7 @@ static void test_newer_schema_is_refused(void **state)
 {
     struct rlog_world *w = *state;
     rlog_make(w, 3);
-    rlog_raw_sql(w, "PRAGMA user_version = 2");
+    rlog_raw_sql(w, "PRAGMA user_version = 3");
     struct errmsg em = ERRMSG_INIT;
     assert_int_equal(raft_log_open(&w->loop, w->path, &w->s, &em), -ERR_SCHEMA);
 }
@@ -339,7 +550,8 @@ static void test_close_completes_pending_jobs_first(void **state)
     for (uint64_t i = 1; i <= 200; i++) {
         rlog_append(w, i, 1);
     }
-    w->s->ops->put_snapshot(w->s, 150, 1, 1, blob_str("c"), blob_str("i"), 100, rlog_on_done, w);
+    struct large big = large_new(150, 100);
+    put_large(w, &big);
     w->s->ops->close(w->s, rlog_on_closed, w);
     rlog_append(w, 201, 1); /* too late: canceled */
     sync_gate_set(false, false);
@@ -351,6 +563,7 @@ static void test_close_completes_pending_jobs_first(void **state)
     rlog_assert_entries(&l, 50, 200, 1);
     assert_int_equal(l.snapshot_index, 150);
     raft_store_loaded_fini(&l);
+    large_free(&big);
     rlog_close(w);
 }
 
@@ -418,6 +631,11 @@ int main(void)
         LOG_TEST(test_received_snapshot_drops_entries_beyond_it),
         LOG_TEST(test_newer_snapshot_takes_the_place_of_the_older),
         LOG_TEST(test_large_image_comes_back_unchanged),
+        LOG_TEST(test_appends_are_durable_before_a_large_image_that_came_first),
+        LOG_TEST(test_term_is_set_while_a_large_image_is_stored),
+        LOG_TEST(test_frozen_state_is_stored_as_it_was),
+        LOG_TEST(test_leftovers_are_deleted_in_steps),
+        LOG_TEST(test_snapshot_of_schema_1_is_read),
         LOG_TEST(test_term_and_vote_survive),
         LOG_TEST(test_term_that_falls_is_refused),
         LOG_TEST(test_set_term_waits_for_appends_before_it),

@@ -1,4 +1,5 @@
 /* The Raft codec: what it lets through is what libraft may see. */
+#include "authority/raft_image.h"
 #include "authority/raft_msg.h"
 
 #include <setjmp.h>
@@ -86,19 +87,28 @@ static void entries_of(struct raft_entry entries[3])
         .term = 5, .type = RAFT_COMMAND, .buf = {.base = data_b, .len = sizeof data_b}};
 }
 
+static void packed_image(struct buf *out)
+{
+    uint8_t raw[300];
+    memset(raw, 'i', sizeof raw);
+    buf_init(out, 1000);
+    assert_int_equal(raft_image_pack_bytes(blob_of(raw, sizeof raw), out), 0);
+}
+
 static void encode_sample(enum raft_message_type type, struct buf *out)
 {
     struct raft_entry entries[3];
     struct raft_configuration conf;
     struct raft_digest d = digest();
-    uint8_t image[300];
-    memset(image, 'i', sizeof image);
+    struct buf image;
+    packed_image(&image);
     entries_of(entries);
     conf_of(&conf, 3);
     struct raft_message m = sample(type, entries, &conf,
-                                   (struct raft_buffer){.base = image, .len = sizeof image});
+                                   (struct raft_buffer){.base = image.data, .len = image.len});
     assert_int_equal(raft_msg_encode(&m, &d, out), 0);
     raft_configuration_close(&conf);
+    buf_fini(&image);
 }
 
 static void test_every_type_comes_back_as_it_was(void **state)
@@ -109,6 +119,7 @@ static void test_every_type_comes_back_as_it_was(void **state)
         struct raft_message m;
         struct raft_digest d;
         struct raft_digest want = digest();
+        struct buf image;
         buf_init(&out, RAFT_FRAME_MAX);
         encode_sample(t, &out);
         assert_int_equal(raft_msg_decode(buf_blob(&out), &m, &d), 0);
@@ -156,7 +167,11 @@ static void test_every_type_comes_back_as_it_was(void **state)
                 assert_int_equal(m.install_snapshot.conf_index, 2);
                 assert_int_equal(m.install_snapshot.conf.n, 3);
                 assert_string_equal(m.install_snapshot.conf.servers[2].address, "node-2");
-                assert_int_equal(m.install_snapshot.data.len, 300);
+                packed_image(&image);
+                assert_true(
+                    blob_equal(blob_of(m.install_snapshot.data.base, m.install_snapshot.data.len),
+                               buf_blob(&image)));
+                buf_fini(&image);
                 break;
             case RAFT_TIMEOUT_NOW:
                 assert_int_equal(m.timeout_now.last_log_index, 12);
@@ -450,6 +465,46 @@ static void test_padding_is_zeros_up_to_eight_bytes(void **state)
 }
 
 /* A small frame that claims to be a huge image must not be believed. */
+static int decode_image(struct blob image)
+{
+    struct raft_configuration conf;
+    struct raft_message m = {0};
+    struct raft_digest d;
+    struct buf out;
+    conf_of(&conf, 1);
+    buf_init(&out, RAFT_FRAME_MAX);
+    m.type = RAFT_INSTALL_SNAPSHOT;
+    m.install_snapshot = (struct raft_install_snapshot){
+        .term = 5, .last_index = 4, .last_term = 2, .conf = conf, .conf_index = 1};
+    m.install_snapshot.data = (struct raft_buffer){.base = (void *)(uintptr_t)image.data,
+                                                   .len = image.len};
+    assert_int_equal(raft_msg_encode(&m, NULL, &out), 0);
+    int rc = raft_msg_decode(buf_blob(&out), &m, &d);
+    if (rc == 0) {
+        raft_msg_release(&m);
+    }
+    buf_fini(&out);
+    raft_configuration_close(&conf);
+    return rc;
+}
+
+/* libraft would store it, and then there is no way back. */
+static void test_image_that_does_not_unpack_is_refused(void **state)
+{
+    (void)state;
+    struct buf image;
+    packed_image(&image);
+    assert_int_equal(decode_image(buf_blob(&image)), 0);
+    for (size_t len = 1; len < image.len; len++) {
+        assert_int_equal(decode_image(blob_of(image.data, len)), -ERR_MALFORMED);
+    }
+    buf_add(&image, "x", 1);
+    assert_int_equal(decode_image(buf_blob(&image)), -ERR_MALFORMED);
+    image.data[5]++; /* another size than what comes out */
+    assert_int_equal(decode_image(blob_of(image.data, image.len - 1)), -ERR_MALFORMED);
+    buf_fini(&image);
+}
+
 static void test_snapshot_bomb_is_refused_before_memory_is_taken(void **state)
 {
     (void)state;
@@ -497,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_configuration_in_an_entry_is_checked_before_libraft_reads_it),
         cmocka_unit_test(test_configuration_for_the_store_round_trips_and_is_strict),
         cmocka_unit_test(test_padding_is_zeros_up_to_eight_bytes),
+        cmocka_unit_test(test_image_that_does_not_unpack_is_refused),
         cmocka_unit_test(test_snapshot_bomb_is_refused_before_memory_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
