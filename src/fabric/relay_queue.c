@@ -1,0 +1,265 @@
+#include "fabric/relay_queue.h"
+
+#define MS 1000000ULL
+#define QUANTUM 1500
+#define FLOOR_SHARE 16          /* a lower class gets one part in so many */
+#define OWED_MAX (64u << 10)    /* a class that waited long does not take over */
+#define CODEL_TARGET_NS (15 * MS)
+#define CODEL_INTERVAL_NS (100 * MS)
+#define CODEL_KEEP_BYTES 1500   /* one packet always stays (RFC 8289 section 4.4) */
+
+static const struct {
+    size_t bytes_max;
+    uint64_t life_ns;
+    bool early; /* CoDel; not where every packet matters or none does for long */
+} limits[OVERLAY_CLASSES] = {
+    [OVERLAY_CONTROL] = {64u << 10, 1000 * MS, false},
+    [OVERLAY_INTERACTIVE] = {512u << 10, 500 * MS, true},
+    [OVERLAY_RELIABLE] = {2u << 20, 2000 * MS, true},
+    [OVERLAY_BULK] = {4u << 20, 2000 * MS, true},
+    [OVERLAY_DROPPABLE] = {256u << 10, 100 * MS, false},
+};
+
+struct relay_packet *relay_packet_new(struct blob data)
+{
+    struct relay_packet *p = xmalloc(sizeof *p + data.len);
+    *p = (struct relay_packet){.len = data.len};
+    memcpy(p->data, data.data, data.len);
+    return p;
+}
+
+void relay_queue_init(struct relay_queue *q, uint64_t salt)
+{
+    *q = (struct relay_queue){.salt = salt};
+}
+
+/* --- a bucket --- */
+
+static struct relay_packet *take(struct relay_queue *q, struct relay_class *c,
+                                 struct relay_bucket *b)
+{
+    struct relay_packet *p = b->first;
+    b->first = p->next;
+    if (b->first == NULL) {
+        b->last = NULL;
+    }
+    p->next = NULL;
+    b->bytes -= p->len;
+    c->bytes -= p->len;
+    q->bytes -= p->len;
+    return p;
+}
+
+void relay_queue_fini(struct relay_queue *q)
+{
+    for (size_t i = 0; i < OVERLAY_CLASSES; i++) {
+        for (size_t k = 0; k < RELAY_BUCKETS; k++) {
+            struct relay_bucket *b = &q->class[i].bucket[k];
+            while (b->first != NULL) {
+                free(take(q, &q->class[i], b));
+            }
+        }
+    }
+    CHECK(q->bytes == 0);
+}
+
+static void activate(struct relay_class *c, struct relay_bucket *b)
+{
+    b->next_active = NULL;
+    if (c->last != NULL) {
+        c->last->next_active = b;
+    } else {
+        c->first = b;
+    }
+    c->last = b;
+    b->active = true;
+}
+
+static void rotate(struct relay_class *c, bool stays)
+{
+    struct relay_bucket *b = c->first;
+    c->first = b->next_active;
+    if (c->first == NULL) {
+        c->last = NULL;
+    }
+    b->active = false;
+    if (stays) {
+        activate(c, b);
+    }
+}
+
+static void drop_from_longest(struct relay_queue *q, struct relay_class *c)
+{
+    struct relay_bucket *longest = &c->bucket[0];
+    for (size_t k = 1; k < RELAY_BUCKETS; k++) {
+        if (c->bucket[k].bytes > longest->bytes) {
+            longest = &c->bucket[k];
+        }
+    }
+    CHECK(longest->first != NULL);
+    free(take(q, c, longest));
+    q->dropped_full++;
+}
+
+void relay_queue_push(struct relay_queue *q, enum overlay_class class, struct relay_packet *p,
+                      uint64_t now_ns)
+{
+    struct relay_class *c = &q->class[class];
+    /* Fibonacci hashing (Knuth, volume 3, section 6.4) of a hash that is salted already. */
+    uint64_t h = (p->source ^ q->salt) * 0x9e3779b97f4a7c15u;
+    struct relay_bucket *b = &c->bucket[(h >> 32) % RELAY_BUCKETS];
+    p->queued_ns = now_ns;
+    p->next = NULL;
+    if (b->last != NULL) {
+        b->last->next = p;
+    } else {
+        b->first = p;
+    }
+    b->last = p;
+    b->bytes += p->len;
+    c->bytes += p->len;
+    q->bytes += p->len;
+    if (!b->active) {
+        b->deficit = QUANTUM;
+        activate(c, b);
+    }
+    while (c->bytes > limits[class].bytes_max) {
+        drop_from_longest(q, c);
+    }
+}
+
+static uint64_t isqrt(uint64_t v)
+{
+    uint64_t r = 0;
+    while ((r + 1) * (r + 1) <= v) {
+        r++;
+    }
+    return r;
+}
+
+/* RFC 8289 section 3: drop at intervals that shrink with the square root of how many went. */
+static uint64_t control_law(uint64_t from_ns, uint32_t drops)
+{
+    uint64_t root_milli = isqrt((drops > 1000 ? 1000 : drops) * 1000000ULL);
+    return from_ns + CODEL_INTERVAL_NS * 1000 / (root_milli == 0 ? 1 : root_milli);
+}
+
+static bool above_target(struct relay_bucket *b, uint64_t now_ns)
+{
+    if (b->first == NULL || now_ns - b->first->queued_ns < CODEL_TARGET_NS ||
+        b->bytes <= CODEL_KEEP_BYTES) {
+        b->above_since_ns = 0;
+        return false;
+    }
+    if (b->above_since_ns == 0) {
+        b->above_since_ns = now_ns;
+        return false;
+    }
+    return now_ns - b->above_since_ns >= CODEL_INTERVAL_NS;
+}
+
+/* Drops what CoDel and the expiry guard want gone from the head. */
+static void thin_out(struct relay_queue *q, struct relay_class *c, struct relay_bucket *b,
+                     uint64_t now_ns, uint64_t life_ns, bool early)
+{
+    while (b->first != NULL && now_ns - b->first->queued_ns > life_ns) {
+        free(take(q, c, b));
+        q->dropped_expired++;
+    }
+    if (!early) {
+        return;
+    }
+    bool above = above_target(b, now_ns);
+    if (!above) {
+        b->dropping = false;
+    } else if (!b->dropping) {
+        b->dropping = true;
+        /* Remembers how hard it had to drop last time. */
+        b->drops = b->drops > 2 && now_ns - b->drop_next_ns < 16 * CODEL_INTERVAL_NS ? b->drops - 2
+                                                                                     : 1;
+        b->drop_next_ns = control_law(now_ns, b->drops);
+        free(take(q, c, b));
+        q->dropped_early++;
+    } else {
+        while (now_ns >= b->drop_next_ns && b->dropping) {
+            free(take(q, c, b));
+            q->dropped_early++;
+            b->drops++;
+            b->drop_next_ns = control_law(b->drop_next_ns, b->drops);
+            b->dropping = above_target(b, now_ns);
+        }
+    }
+}
+
+/* --- a class --- */
+
+/* The packet whose turn it is, still in its bucket (first of the active ones); NULL: none left. */
+static struct relay_packet *head(struct relay_queue *q, enum overlay_class class, uint64_t now_ns)
+{
+    struct relay_class *c = &q->class[class];
+    while (c->first != NULL) {
+        struct relay_bucket *b = c->first;
+        thin_out(q, c, b, now_ns, limits[class].life_ns, limits[class].early);
+        if (b->first == NULL) {
+            rotate(c, false);
+        } else if (b->deficit <= 0) {
+            b->deficit += QUANTUM;
+            rotate(c, true);
+        } else {
+            return b->first;
+        }
+    }
+    c->owed = 0;
+    return NULL;
+}
+
+static struct relay_packet *serve(struct relay_queue *q, enum overlay_class class)
+{
+    struct relay_class *c = &q->class[class];
+    struct relay_bucket *b = c->first;
+    struct relay_packet *p = take(q, c, b);
+    b->deficit -= (int64_t)p->len;
+    c->owed = c->owed > p->len ? c->owed - p->len : 0;
+    for (size_t lower = (size_t)class + 1; lower < OVERLAY_CLASSES; lower++) {
+        struct relay_class *l = &q->class[lower];
+        if (l->first != NULL) {
+            l->owed += p->len / FLOOR_SHARE;
+            l->owed = l->owed > OWED_MAX ? OWED_MAX : l->owed;
+        }
+    }
+    return p;
+}
+
+struct relay_packet *relay_queue_pop(struct relay_queue *q, unsigned mask, uint64_t now_ns)
+{
+    int best = -1;
+    for (int i = OVERLAY_CLASSES - 1; i >= 0; i--) {
+        if ((mask & (1u << i)) == 0 || q->class[i].first == NULL) {
+            continue;
+        }
+        struct relay_packet *p = head(q, (enum overlay_class)i, now_ns);
+        if (p == NULL) {
+            continue;
+        }
+        best = i;
+        if (q->class[i].owed >= p->len) {
+            break; /* the lowest that has earned its turn */
+        }
+    }
+    return best >= 0 ? serve(q, (enum overlay_class)best) : NULL;
+}
+
+bool relay_queue_waits(const struct relay_queue *q, unsigned mask)
+{
+    for (size_t i = 0; i < OVERLAY_CLASSES; i++) {
+        if ((mask & (1u << i)) != 0 && q->class[i].bytes > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool relay_queue_has_room(const struct relay_queue *q, enum overlay_class class)
+{
+    return q->class[class].bytes < limits[class].bytes_max / 2;
+}
