@@ -247,6 +247,14 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
         f->counters.dropped_limit++;
         return;
     }
+    struct uuid id;
+    if (path_is_virtual(&from->ss)) {
+        path_virtual_id(&from->ss, &id);
+        if (!relay_may_accept(f, &id)) {
+            f->counters.dropped_limit++;
+            return;
+        }
+    }
     /* A source with too many failures behind it proves its address, which costs us no state, and is
      * sent away; but where members are, one of them may be asking. */
     uint64_t now_ms = fabric_now_ms(f);

@@ -115,7 +115,7 @@ void endpoint_fini(struct fabric *f)
 int endpoint_map(struct fabric *f, const struct addr *to, struct addr *ret)
 {
     int family = f->ep.local.ss.ss_family;
-    if (to->ss.ss_family == family) {
+    if (to->ss.ss_family == family || path_is_virtual(&to->ss)) {
         *ret = *to;
         return 0;
     }
@@ -173,6 +173,10 @@ void endpoint_commit(struct fabric *f, const struct addr *to, const struct sourc
                      bool alone)
 {
     struct endpoint *ep = &f->ep;
+    if (path_is_virtual(&to->ss)) {
+        relay_send(f, NULL, to, blob_of(ep->tx + ep->tx_used, len));
+        return;
+    }
     f->counters.packets_out++;
     f->counters.bytes_out += len;
     struct tx_group *g = ep->group_count > 0 ? &ep->group[ep->group_count - 1] : NULL;
@@ -397,13 +401,15 @@ static size_t read_batch(struct fabric *f)
         const uint8_t *p = iov[i].iov_base;
         for (size_t left = mm[i].msg_len; left > 0;) {
             size_t len = left < segment ? left : segment;
-            if (f->drop_permille == 0 || prng_below(&f->drop_prng, 1000) >= f->drop_permille) {
+            if ((f->drop_permille == 0 || prng_below(&f->drop_prng, 1000) >= f->drop_permille) &&
+                (f->cut == NULL || !f->cut(f->cut_data, &from[i]))) {
                 endpoint_receive(f, &from[i], &src, blob_of(p, len));
             }
             p += len;
             left -= len;
         }
     }
+    relay_deliver(f);
     return n == RX_SLOTS ? bytes + 1 : 0;
 }
 

@@ -138,14 +138,21 @@ static void run_timers(struct fabric *f)
 
 /* --- the turn --- */
 
-static void write_pass(struct link *dirty, bool bulk)
+enum pass { PASS_RELAYED, PASS_CONTROL, PASS_BULK };
+
+static enum pass pass_of(const struct session *ss)
+{
+    return ss->path.relayed ? PASS_RELAYED : ss->kind == KIND_BULK ? PASS_BULK : PASS_CONTROL;
+}
+
+static void write_pass(struct link *dirty, enum pass pass)
 {
     struct link later;
     list_init(&later);
     while (!list_empty(dirty)) {
         struct session *ss = container_of(dirty->next, struct session, dirty_link);
         list_del(&ss->dirty_link);
-        if ((ss->kind == KIND_BULK) != bulk) {
+        if (pass_of(ss) != pass) {
             list_add(&later, &ss->dirty_link);
         } else if (!session_write(ss)) {
             session_dirty(ss);
@@ -160,10 +167,13 @@ static void write_dirty(struct fabric *f)
     struct link dirty;
     list_init(&dirty);
     list_splice(&dirty, &f->dirty);
-    write_pass(&dirty, false);
+    /* First those whose packets make others' queues longer. */
+    write_pass(&dirty, PASS_RELAYED);
+    list_splice(&dirty, &f->dirty);
+    write_pass(&dirty, PASS_CONTROL);
     endpoint_flush(f);
     if (!list_empty(&dirty)) {
-        write_pass(&dirty, true);
+        write_pass(&dirty, PASS_BULK);
         endpoint_flush(f);
     }
     list_splice(&f->dirty, &dirty);
@@ -282,6 +292,7 @@ static void on_sweep(struct timer *t)
     for (struct link *l = f->sessions.next, *next; l != &f->sessions; l = next) {
         next = l->next;
         session_sweep(container_of(l, struct session, link), wall_ms);
+        path_sweep(container_of(l, struct session, link));
     }
     peer_sweep(f);
     timer_set(f, t, f->now_ns + SWEEP_MS * NS_PER_MS);
@@ -366,6 +377,7 @@ static void open_sources(struct fabric *f)
 
 static void free_fabric(struct fabric *f)
 {
+    relay_fini(f);
     tls_fini(f);
     endpoint_fini(f);
     source_limit_free(f->sources);
@@ -396,6 +408,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     event_init(&f->refusal_event, on_refusals);
     open_sources(f);
     fabric_tick(f);
+    relay_init(f);
     int rc = endpoint_open(f, em);
     if (rc == 0) {
         rc = tls_init(f, em);
@@ -575,6 +588,8 @@ void fabric_sessions(const struct fabric *f,
         struct fabric_session_info info = {.peer = ss->who,
                                            .dialled = ss->dialled,
                                            .bulk = ss->kind == KIND_BULK,
+                                           .relayed = ss->path.relayed,
+                                           .via = ss->path.via,
                                            .rtt_us = (uint32_t)(ci.smoothed_rtt / 1000),
                                            .bytes_in = ss->bytes_in,
                                            .bytes_out = ss->bytes_out,

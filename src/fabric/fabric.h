@@ -15,6 +15,7 @@
 #include "base/addr.h"
 #include "base/err.h"
 #include "base/id.h"
+#include "fabric/overlay.h"
 #include "pki/pki.h"
 
 #include <uv.h>
@@ -210,6 +211,61 @@ void fabric_on_datagram(struct fabric *f, fabric_datagram_cb cb, void *data);
 /* -ERR_CLOSED without a live session, -ERR_TOO_LARGE, -ERR_BUSY (queue full: dropped, counted). */
 int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob payload);
 
+/* --- sessions over relays (DESIGN section 8, D5) --- */
+/* Who decides where packets of relayed sessions go. The fabric asks and delivers. Called for packets
+ * and from the library's callbacks: answer from tables, call nothing of the fabric but
+ * fabric_is_neighbour. */
+struct fabric_overlay {
+    void *data;
+    /* The neighbour on the way to `to`, which may be `to` itself, but not `avoid` (NULL: any will
+     * do). Or a reason: -ERR_UNREACHABLE, -ERR_DENIED (policy), -ERR_REVOKED. */
+    int (*next_hop)(void *data, const struct uuid *to, enum overlay_class class,
+                    const struct uuid *avoid, struct uuid *ret);
+    /* It has a role that relays (relay-node, core-mesh) in our verified configuration and is not
+     * revoked. Asked about this node too. */
+    bool (*may_relay)(void *data, const struct uuid *node);
+};
+/* NULL, the default: nothing is relayed, neither for us nor by us (SPEC RTE-04). Copied. */
+void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o);
+/* The routes have changed: streams that wait for a way get another try. */
+void fabric_overlay_changed(struct fabric *f);
+/* There is a direct connection to it, and it answers. */
+bool fabric_is_neighbour(const struct fabric *f, const struct uuid *id);
+
+/*   X(NAME, "slug") why a packet was dropped */
+#define FABRIC_DROPS(X)                                                          \
+    X(OFF, "off")               /* relaying is not enabled here */               \
+    X(MALFORMED, "malformed")                                                    \
+    X(VERSION, "version")                                                        \
+    X(SPOOFED, "spoofed")       /* the neighbour may not bring what others sent */ \
+    X(LOOP, "loop")             /* it is ours */                                 \
+    X(DUPLICATE, "duplicate")                                                    \
+    X(NO_ROLE, "no_role")       /* not ours to relay */                          \
+    X(HOP_LIMIT, "hop_limit")                                                    \
+    X(NO_ROUTE, "no_route")                                                      \
+    X(POLICY, "policy")                                                          \
+    X(REVOKED, "revoked")                                                        \
+    X(BACKTRACK, "backtrack")   /* the way leads back where it came from */      \
+    X(TOO_LARGE, "too_large")   /* for the next hop's path */                    \
+    X(FULL, "full")                                                              \
+    X(EARLY, "early")           /* so that senders slow down */                  \
+    X(EXPIRED, "expired")       /* waited longer than its class allows */
+enum fabric_drop {
+#define FABRIC_DROP_ENUM_(name, slug) FABRIC_DROP_##name,
+    FABRIC_DROPS(FABRIC_DROP_ENUM_)
+#undef FABRIC_DROP_ENUM_
+        FABRIC_DROP_COUNT
+};
+extern const char *const fabric_drop_slugs[FABRIC_DROP_COUNT];
+
+struct fabric_overlay_counters {
+    uint64_t sent, forwarded, delivered; /* packets */
+    uint64_t moved_to_direct, moved_to_relay;
+    uint64_t drops[FABRIC_DROP_COUNT];
+    size_t queued_bytes;
+};
+void fabric_overlay_counters(const struct fabric *f, struct fabric_overlay_counters *ret);
+
 /* --- counters --- */
 struct fabric_counters {
     uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent, half_open,
@@ -220,6 +276,8 @@ void fabric_counters(const struct fabric *f, struct fabric_counters *ret);
 struct fabric_session_info {
     struct fabric_peer peer;
     bool dialled, bulk;
+    bool relayed;
+    struct uuid via; /* relayed: the neighbour our packets go to */
     uint32_t rtt_us;
     uint64_t bytes_in, bytes_out, packets_lost; /* lost: of those that carried stream data */
     int64_t up_since_ms;                        /* wall clock */

@@ -10,6 +10,9 @@
  *     frame.c     cutting a byte stream into frames (pure)
  *     rpc.c       one request, one answer, a deadline
  *     peer.c      who is where, dialling, back-off
+ *     path.c      direct or relayed: virtual addresses, moving a live session between the two
+ *     relay.c     overlay packets: sending, forwarding, delivering
+ *     overlay.c, relay_queue.c, relay_guard.c   their format, queues, duplicates (pure)
  *
  * A turn. The library calls us back from inside ngtcp2_conn_read_pkt and _writev_stream; there we
  * only note what happened and post an *event*. The loop's prepare phase runs the posted events -
@@ -24,6 +27,8 @@
 #include "base/rng.h"
 #include "base/siphash.h"
 #include "fabric/fabric.h"
+#include "fabric/relay_guard.h"
+#include "fabric/relay_queue.h"
 #include "fabric/source_limit.h"
 #include "wire/msg.h"
 
@@ -291,6 +296,23 @@ struct datagram {
     uint8_t data[];
 };
 
+/* Which way a session goes, and what is known of that way (path.c). */
+struct path_state {
+    bool relayed;
+    bool half_open;       /* counted among the relayed handshakes */
+    uint8_t generation;   /* dialled: of our virtual address */
+    struct uuid remote;   /* relayed: the other end's id */
+    struct uuid via;      /* relayed: where our packets went last; nil: nowhere yet */
+    struct uuid came_by;  /* relayed: who brought the last packet */
+    struct link parked;   /* in relay->parked: its queue is full */
+    uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
+    uint64_t progress_ns; /* something of ours was acknowledged, or nothing was under way */
+    uint64_t carried_ns;  /* last packet relayed over it */
+    uint64_t shortcut_at_ns, retreat_at_ns;
+    unsigned shortcut_failures;
+    uint32_t keepalive_ms;
+};
+
 struct session {
     struct fabric *f;
     struct link link;       /* in fabric->sessions */
@@ -328,6 +350,9 @@ struct session {
     unsigned close_rx; /* packets since; the close is repeated at powers of two */
     uint64_t bytes_in, bytes_out;
     uint64_t lost; /* packets with data of streams that are gone */
+    struct path_state path;
+    struct relay_packet *relay_head; /* a neighbour's: taken from its queue, not yet sent */
+    bool relay_turn;                 /* a relayed packet is next, or a piece of a stream */
 };
 
 /* The reason phrase of a close with CONNECTION_REFUSED: "rate_limited 1500". Returns its length. */
@@ -376,6 +401,12 @@ struct peer {
     uint64_t next_dial_ns[2];
     struct timer timer;
     int up_count; /* control sessions reported up */
+    /* Over relays, beside the direct attempt. */
+    struct session *dialling_relayed[2];
+    unsigned relayed_failures[2];
+    uint64_t next_relayed_ns[2];
+    struct relay_queue *relay; /* what waits to go over it as a neighbour; NULL until needed */
+    bool carries;              /* it brings us relayed packets: keep a data connection to it */
 };
 
 struct peer *peer_find(struct fabric *f, const struct uuid *id);
@@ -389,7 +420,9 @@ void peer_session_end(struct session *ss, int rc);
 /* Frees it when nothing is left that needs it. */
 void peer_release(struct peer *p);
 void peer_clear_all(struct fabric *f);
-/* An identity has come: dial what was wanted before. */
+/* A neighbour leads to it. */
+bool peer_has_relay(struct peer *p);
+/* An identity, or a route, has come: dial what was wanted before. */
 void peer_kick_all(struct fabric *f);
 
 /* --- endpoint --- */
@@ -445,6 +478,68 @@ void endpoint_del_token(struct session *ss, uint64_t seq);
 void endpoint_forget(struct session *ss);
 void endpoint_new_cid(ngtcp2_cid *cid);
 
+/* --- paths --- */
+/* A virtual address: the node id as an IPv6 address, marked by a flow label the kernel never gives. */
+void path_virtual(const struct uuid *id, uint8_t generation, struct addr *ret);
+bool path_is_virtual(const void *sockaddr);
+void path_virtual_id(const void *sockaddr, struct uuid *ret);
+uint8_t path_virtual_generation(const void *sockaddr);
+void path_fill(struct session *ss, const struct addr *remote, ngtcp2_path_storage *ps);
+void path_init(struct session *ss, const struct addr *remote);
+/* After the library read a packet, wrote some, or moved. */
+void path_settle(struct session *ss);
+/* Silence, or nothing acknowledged, for longer than a live path could be. */
+bool path_is_suspect(const struct session *ss);
+/* When path_tick wants to run next. */
+uint64_t path_deadline(const struct session *ss);
+/* From the session's timer: leave a path that has died. */
+void path_tick(struct session *ss);
+/* Once a second: try the direct way again, choose the keep-alive. */
+void path_sweep(struct session *ss);
+void path_validated(struct session *ss, const ngtcp2_path *path, bool ok);
+
+/* --- relaying --- */
+struct relay {
+    bool on;
+    struct fabric_overlay vtab;
+    struct relay_guard guard;
+    uint64_t sequence[OVERLAY_CLASSES];
+    struct link inbound; /* for us, not yet read */
+    size_t inbound_bytes;
+    struct uuid bringing; /* the neighbour whose packet is being read */
+    struct link parked;
+    size_t half_open;
+    size_t queued_bytes;
+    struct fabric_overlay_counters counters;
+    /* Tests: sees every packet this node relays. */
+    void (*watch)(void *data, struct blob packet);
+    void *watch_data;
+};
+
+void relay_init(struct fabric *f);
+void relay_fini(struct fabric *f);
+/* An overlay packet came from a neighbour. Inside the library's callback. */
+void relay_receive(struct session *from, struct blob packet);
+/* Reads what came for this node. */
+void relay_deliver(struct fabric *f);
+/* A packet of session ss (NULL: of none, e.g. a Retry) to the virtual address `to`. */
+void relay_send(struct fabric *f, struct session *ss, const struct addr *to, struct blob packet);
+/* The neighbour that carries it: the table's answer, checked. */
+int relay_next_hop(struct fabric *f, const struct uuid *to, enum overlay_class class,
+                   const struct uuid *avoid, struct uuid *ret);
+/* The neighbour's queue takes more; else the session is told when it does. */
+bool relay_has_room(struct session *ss);
+/* The direct connection to a neighbour that carries what is not (or is) control; NULL: none. */
+struct session *relay_carrier(struct peer *p, bool bulk);
+/* For a neighbour's connection: is there something to carry, and what. */
+bool relay_pending(struct session *ss);
+struct relay_packet *relay_take(struct session *ss);
+void relay_session_gone(struct session *ss);
+void relay_peer_gone(struct peer *p);
+void relay_drop(struct fabric *f, enum fabric_drop why);
+/* Relayed handshakes are bounded for each source, and together. */
+bool relay_may_accept(struct fabric *f, const struct uuid *from);
+
 /* --- the fabric --- */
 struct fabric {
     struct fabric_config cfg;
@@ -458,6 +553,8 @@ struct fabric {
     bool closing, mute;
     uint32_t drop_permille; /* tests: of incoming datagrams */
     struct prng drop_prng;
+    bool (*cut)(void *data, const struct addr *from); /* tests: true drops what comes from there */
+    void *cut_data;
     void (*close_cb)(void *data);
     void *close_data;
     uint64_t now_ns, last_turn_ns, grace_until_ns;
@@ -487,6 +584,7 @@ struct fabric {
     struct timer sweep;
     size_t session_count, half_open, enroll_count;
     struct fabric_counters counters;
+    struct relay relay;
 };
 
 void fabric_tick(struct fabric *f);

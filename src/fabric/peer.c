@@ -3,6 +3,10 @@
  * Dialling a peer tries its addresses in turn; when all have failed, what waits is told, and the
  * next round starts no earlier than a jittered, doubling delay.
  *
+ * Over relays (fabric_set_overlay), beside that: a peer whose first direct attempt has had a head start,
+ * or that has no address here, is dialled through the neighbour that leads to it. Whichever is up first
+ * is used and the other dropped; a relayed session looks for the direct way later by itself (path.c).
+ *
  * Two nodes that dial each other at once get two connections, one in each direction. Closing one at
  * once by a rule would race with restarts (the rule may pick the one whose other end has died), so
  * both stay: new streams use the older one that still answers. When both have proved alive for a
@@ -17,8 +21,24 @@
 #define DIAL_TIMEOUT_MIN_MS 2000
 #define DIAL_TIMEOUT_MAX_MS 10000
 #define STABLE_NS (3000 * NS_PER_MS)
+#define HEAD_START_NS (250 * NS_PER_MS) /* RFC 8305 section 5 */
+#define ROUTE_AGAIN_NS (500 * NS_PER_MS)
+#define CARRIED_FOR_NS (10000 * NS_PER_MS)
 
 static void peer_timer(struct timer *t);
+
+/* Somebody waits for a session of this kind, whatever way it goes. */
+static bool wanted_any_way(const struct peer *p, bool bulk)
+{
+    return (p->keep && !bulk) || !list_empty(&p->waiting[bulk]);
+}
+
+/* Or packets of others wait to go over it: that needs a direct one. */
+static bool wanted(const struct peer *p, bool bulk)
+{
+    return wanted_any_way(p, bulk) ||
+           (bulk && (p->carries || (p->relay != NULL && p->relay->bytes > 0)));
+}
 
 struct peer *peer_find(struct fabric *f, const struct uuid *id)
 {
@@ -46,6 +66,7 @@ struct peer *peer_get(struct fabric *f, const struct uuid *id)
 static void peer_free(struct peer *p)
 {
     timer_stop(p->f, &p->timer);
+    relay_peer_gone(p);
     HASH_DELETE(hh, p->f->peers, p);
     free(p);
 }
@@ -54,7 +75,8 @@ void peer_release(struct peer *p)
 {
     bool used = p->keep || p->addr_count > 0 || p->waiting_count > 0;
     for (int k = 0; k < 2; k++) {
-        used = used || p->up[k][0] != NULL || p->up[k][1] != NULL || p->dialling[k] != NULL;
+        used = used || p->up[k][0] != NULL || p->up[k][1] != NULL || p->dialling[k] != NULL ||
+               p->dialling_relayed[k] != NULL;
     }
     if (!used) {
         peer_free(p);
@@ -77,8 +99,11 @@ void peer_kick_all(struct fabric *f)
     struct peer *next;
     HASH_ITER(hh, f->peers, p, next)
     {
-        if (p->keep) {
-            peer_want(p, false);
+        for (int k = 0; k < 2; k++) {
+            p->next_relayed_ns[k] = 0;
+            if (wanted(p, k != 0)) {
+                peer_want(p, k != 0);
+            }
         }
     }
 }
@@ -129,18 +154,19 @@ static void back_off(struct peer *p, bool bulk)
     p->next_dial_ns[bulk] = p->f->now_ns + jittered_ns(ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms);
 }
 
-static bool wanted(const struct peer *p, bool bulk)
-{
-    return (p->keep && !bulk) || !list_empty(&p->waiting[bulk]);
-}
-
 static void arm(struct peer *p)
 {
     uint64_t at = UINT64_MAX;
     for (int k = 0; k < 2; k++) {
-        if (p->f->has_identity && wanted(p, k != 0) && p->dialling[k] == NULL &&
-            p->addr_count > 0 && peer_session(p, k != 0) == NULL && p->next_dial_ns[k] < at) {
+        if (!p->f->has_identity || !wanted(p, k != 0) || peer_session(p, k != 0) != NULL) {
+            continue;
+        }
+        if (p->dialling[k] == NULL && p->addr_count > 0 && p->next_dial_ns[k] < at) {
             at = p->next_dial_ns[k];
+        }
+        if (p->f->relay.on && p->dialling_relayed[k] == NULL && wanted_any_way(p, k != 0) &&
+            p->next_relayed_ns[k] < at) {
+            at = p->next_relayed_ns[k];
         }
     }
     if (at != UINT64_MAX) {
@@ -161,7 +187,46 @@ static void attempt_failed(struct peer *p, bool bulk, int rc)
     }
     p->tried[bulk] = 0;
     back_off(p, bulk);
-    fail_waiting(p, bulk, rc);
+    if (p->dialling_relayed[bulk] == NULL) {
+        fail_waiting(p, bulk, rc);
+    }
+}
+
+static void relayed_failed(struct peer *p, bool bulk, int rc)
+{
+    unsigned n = p->relayed_failures[bulk]++;
+    uint64_t ms = (uint64_t)BACKOFF_MIN_MS << (n > 6 ? 6 : n);
+    p->next_relayed_ns[bulk] = p->f->now_ns +
+                               jittered_ns(ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms);
+    if (p->dialling[bulk] == NULL) {
+        fail_waiting(p, bulk, rc);
+    }
+}
+
+bool peer_has_relay(struct peer *p)
+{
+    struct uuid hop;
+    return relay_next_hop(p->f, &p->id, OVERLAY_CONTROL, &p->id, &hop) == 0;
+}
+
+static void dial_relayed(struct peer *p, bool bulk)
+{
+    struct fabric *f = p->f;
+    if (!f->relay.on || p->dialling_relayed[bulk] != NULL || !wanted_any_way(p, bulk) ||
+        p->next_relayed_ns[bulk] > f->now_ns) {
+        return;
+    }
+    if (!peer_has_relay(p)) {
+        p->next_relayed_ns[bulk] = f->now_ns + ROUTE_AGAIN_NS;
+        return;
+    }
+    struct addr to;
+    path_virtual(&p->id, 0, &to);
+    p->dialling_relayed[bulk] = session_dial(f, bulk ? KIND_BULK : KIND_CONTROL, &to, p,
+                                             DIAL_TIMEOUT_MAX_MS / 2);
+    if (p->dialling_relayed[bulk] == NULL) {
+        relayed_failed(p, bulk, -ERR_UNREACHABLE);
+    }
 }
 
 static void dial(struct peer *p, bool bulk)
@@ -170,6 +235,10 @@ static void dial(struct peer *p, bool bulk)
                        << (p->failures[bulk] > 3 ? 3 : p->failures[bulk]);
     timeout = timeout > DIAL_TIMEOUT_MAX_MS ? DIAL_TIMEOUT_MAX_MS : timeout;
     p->addr_next %= p->addr_count;
+    if (p->failures[bulk] == 0 && p->tried[bulk] == 0 &&
+        p->next_relayed_ns[bulk] < p->f->now_ns + HEAD_START_NS) {
+        p->next_relayed_ns[bulk] = p->f->now_ns + HEAD_START_NS;
+    }
     p->dialling[bulk] = session_dial(p->f, bulk ? KIND_BULK : KIND_CONTROL, &p->addrs[p->addr_next],
                                      p, (uint32_t)timeout);
     if (p->dialling[bulk] == NULL) {
@@ -187,13 +256,14 @@ void peer_want(struct peer *p, bool bulk)
         bind_waiting(p, bulk);
         return;
     }
-    if (p->dialling[bulk] != NULL || p->addr_count == 0 || !f->has_identity) {
+    if (!f->has_identity) {
         return;
     }
     fabric_tick(f);
-    if (p->next_dial_ns[bulk] <= f->now_ns) {
+    if (p->dialling[bulk] == NULL && p->addr_count > 0 && p->next_dial_ns[bulk] <= f->now_ns) {
         dial(p, bulk);
     }
+    dial_relayed(p, bulk);
     arm(p);
 }
 
@@ -249,6 +319,40 @@ static void log_session(const struct session *ss, const char *phrase, const char
     }
 }
 
+/* Two connections, one direct and one relayed, have been made at the same time: both ends must keep
+ * the same one, and it is the direct one. Dialling, we know by the handshake whether the other end may
+ * have the direct one already; accepting, by whether the old one still answers. */
+static bool lost_the_race(struct peer *p, struct session *ss, struct session *old)
+{
+    if (!ss->path.relayed) {
+        return false;
+    }
+    if (ss->dialled) {
+        struct session *direct = p->dialling[ss->kind == KIND_BULK];
+        return direct != NULL && ngtcp2_conn_get_handshake_completed(direct->conn) != 0;
+    }
+    return old != NULL && !old->path.relayed && answers(old);
+}
+
+static void end_race(struct peer *p, struct session *winner)
+{
+    bool bulk = winner->kind == KIND_BULK;
+    struct session *direct = p->dialling[bulk];
+    struct session *relayed = p->dialling_relayed[bulk];
+    if (direct == winner || (winner->dialled && direct != NULL)) {
+        p->dialling[bulk] = NULL;
+    }
+    if (relayed == winner || (winner->dialled && relayed != NULL)) {
+        p->dialling_relayed[bulk] = NULL;
+    }
+    if (winner->dialled && direct != NULL && direct != winner) {
+        session_close(direct, FABRIC_CLOSE_REPLACED, -ERR_CLOSED);
+    }
+    if (winner->dialled && relayed != NULL && relayed != winner) {
+        session_close(relayed, FABRIC_CLOSE_REPLACED, -ERR_CLOSED);
+    }
+}
+
 void peer_session_up(struct session *ss)
 {
     struct fabric *f = ss->f;
@@ -260,12 +364,15 @@ void peer_session_up(struct session *ss)
     }
     struct peer *p = ss->peer != NULL ? ss->peer : peer_get(f, &ss->who.identity.node_id);
     ss->peer = p;
-    if (p->dialling[bulk] == ss) {
-        p->dialling[bulk] = NULL;
-    }
     struct session *old = p->up[bulk][ss->dialled];
+    if (lost_the_race(p, ss, old)) {
+        session_close(ss, FABRIC_CLOSE_REPLACED, -ERR_CLOSED);
+        return;
+    }
     p->up[bulk][ss->dialled] = ss;
     p->tried[bulk] = 0;
+    p->relayed_failures[bulk] = 0;
+    end_race(p, ss);
     log_session(ss, "session up", "-");
     bool first = false;
     if (!bulk) {
@@ -298,6 +405,12 @@ void peer_session_end(struct session *ss, int rc)
             attempt_failed(p, bulk, rc);
         }
     }
+    if (p->dialling_relayed[bulk] == ss) {
+        p->dialling_relayed[bulk] = NULL;
+        if (!f->closing) {
+            relayed_failed(p, bulk, rc);
+        }
+    }
     if (p->up[bulk][ss->dialled] == ss) {
         p->up[bulk][ss->dialled] = NULL;
     }
@@ -316,6 +429,9 @@ void peer_session_end(struct session *ss, int rc)
             post_down(ss, rc);
         }
     }
+    if (relay_carrier(p, false) == NULL) {
+        relay_peer_gone(p); /* what waited for it has no way any more */
+    }
     if (!f->closing) {
         arm(p);
         peer_release(p);
@@ -330,6 +446,9 @@ void peer_sweep(struct fabric *f)
     struct peer *next;
     HASH_ITER(hh, f->peers, p, next)
     {
+        struct session *carrier = relay_carrier(p, true);
+        p->carries = p->carries && carrier != NULL &&
+                     f->now_ns - carrier->path.carried_ns < CARRIED_FOR_NS;
         bool our_dial_loses = memcmp(f->node_id.b, p->id.b, sizeof p->id.b) > 0;
         for (int k = 0; k < 2 && our_dial_loses; k++) {
             struct session *theirs = p->up[k][0];
@@ -368,7 +487,8 @@ void fabric_peer_set(struct fabric *f, const struct uuid *id, const struct addr 
         p->tried[k] = 0;
         p->failures[k] = 0;
         p->next_dial_ns[k] = 0;
-        if (n == 0 && p->dialling[k] == NULL) {
+        if (n == 0 && p->dialling[k] == NULL && p->dialling_relayed[k] == NULL &&
+            !peer_has_relay(p)) {
             fail_waiting(p, k != 0, -ERR_UNREACHABLE);
         } else if (wanted(p, k != 0)) {
             peer_want(p, k != 0);
@@ -387,8 +507,8 @@ void fabric_peer_forget(struct fabric *f, const struct uuid *id)
     p->addr_count = 0;
     for (int k = 0; k < 2; k++) {
         fail_waiting(p, k != 0, -ERR_CLOSED);
-        struct session *all[3] = {p->up[k][0], p->up[k][1], p->dialling[k]};
-        for (int i = 0; i < 3; i++) {
+        struct session *all[4] = {p->up[k][0], p->up[k][1], p->dialling[k], p->dialling_relayed[k]};
+        for (int i = 0; i < 4; i++) {
             if (all[i] != NULL) {
                 session_close(all[i], FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
             }

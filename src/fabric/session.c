@@ -22,23 +22,18 @@
 
 static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t timeout_ms)
 {
-    static const uint16_t probes[] = {1452, 1472, 8952};
+    /* What carries a relayed handshake; a relayed session's largest; Ethernet; jumbo frames. */
+    static const uint16_t probes[] = {1280, OVERLAY_PAYLOAD_MAX, 1452, 1472, 8952};
     ngtcp2_settings_default(st);
     st->cc_algo = NGTCP2_CC_ALGO_CUBIC;
     st->initial_ts = ss->f->now_ns;
     st->initial_rtt = INITIAL_RTT_NS;
     st->handshake_timeout = timeout_ms * NS_PER_MS;
-    size_t largest = ss->f->cfg.limits.udp_payload_max;
-    size_t count = 0;
-    while (count < ARRAY_SIZE(probes) && probes[count] <= largest) {
-        count++;
-    }
-    st->max_tx_udp_payload_size = largest;
-    st->no_pmtud = count == 0;
-    if (count > 0) {
-        st->pmtud_probes = probes;
-        st->pmtud_probeslen = count;
-    }
+    st->max_tx_udp_payload_size = ss->f->cfg.limits.udp_payload_max;
+    /* Never no_pmtud: 1.11 asserts it is off when a peer migrates back to where it came from
+     * (conn_recv_non_probing_pkt_on_new_path). Probes above the largest are skipped. */
+    st->pmtud_probes = probes;
+    st->pmtud_probeslen = ARRAY_SIZE(probes);
     st->max_window = CONN_WINDOW_MAX;
     st->max_stream_window = ss->f->ep.stream_window;
 }
@@ -76,6 +71,7 @@ static struct session *session_new(struct fabric *f, const struct addr *remote)
     list_init(&ss->blocked);
     list_init(&ss->datagrams);
     ss->last_rx_ns = f->now_ns;
+    path_init(ss, remote);
     return ss;
 }
 
@@ -89,12 +85,6 @@ static void enlist(struct session *ss)
     f->session_count++;
     event_init(&ss->up_event, session_up);
     ss->timer.run = session_timer;
-}
-
-static void make_path(struct fabric *f, const struct addr *remote, ngtcp2_path_storage *ps)
-{
-    ngtcp2_path_storage_init(ps, (const ngtcp2_sockaddr *)&f->ep.local.ss, f->ep.local.len,
-                             (const ngtcp2_sockaddr *)&remote->ss, remote->len, NULL);
 }
 
 struct session *session_dial(struct fabric *f, enum session_kind kind, const struct addr *to,
@@ -121,7 +111,7 @@ struct session *session_dial(struct fabric *f, enum session_kind kind, const str
     ngtcp2_cid_init(&dcid, random, sizeof random);
     endpoint_new_cid(&scid);
     ngtcp2_path_storage ps;
-    make_path(f, &remote, &ps);
+    path_fill(ss, &remote, &ps);
     if (ngtcp2_conn_client_new(&ss->conn, &dcid, &scid, &ps.path, NGTCP2_PROTO_VER_V1,
                                &session_callbacks, &st, &tp, NULL, ss) != 0 ||
         tls_session_open(ss) != 0) {
@@ -141,6 +131,8 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
     ss->proven = odcid != NULL;
     ss->half_open = true;
     f->half_open++;
+    ss->path.half_open = ss->path.relayed;
+    f->relay.half_open += ss->path.half_open;
     enlist(ss);
     ngtcp2_settings st;
     ngtcp2_transport_params tp;
@@ -163,7 +155,7 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
                                            tp.stateless_reset_token, f->cfg.reset_secret,
                                            sizeof f->cfg.reset_secret, &scid) == 0;
     ngtcp2_path_storage ps;
-    make_path(f, from, &ps);
+    path_fill(ss, from, &ps);
     if (ngtcp2_conn_server_new(&ss->conn, &hd->scid, &scid, &ps.path, hd->version,
                                &session_callbacks, &st, &tp, NULL, ss) != 0 ||
         tls_session_open(ss) != 0) {
@@ -182,6 +174,10 @@ static void count_opened(struct session *ss)
     if (ss->half_open) {
         ss->half_open = false;
         ss->f->half_open--;
+    }
+    if (ss->path.half_open) {
+        ss->path.half_open = false;
+        ss->f->relay.half_open--;
     }
 }
 
@@ -283,6 +279,7 @@ static void session_end(struct session *ss, enum session_state state, int rc)
         free(d);
     }
     ss->datagram_count = 0;
+    relay_session_gone(ss);
     peer_session_end(ss, rc);
     ss->peer = NULL;
     list_del(&ss->dirty_link);
@@ -311,7 +308,11 @@ static void send_close_packet(struct session *ss)
     const ngtcp2_path *path = ngtcp2_conn_get_path(ss->conn);
     struct addr to = {.len = path->remote.addrlen};
     memcpy(&to.ss, path->remote.addr, path->remote.addrlen);
-    endpoint_commit(ss->f, &to, &ss->src, ss->close_len, false);
+    if (path_is_virtual(&to.ss)) {
+        relay_send(ss->f, ss, &to, blob_of(p, ss->close_len));
+    } else {
+        endpoint_commit(ss->f, &to, &ss->src, ss->close_len, false);
+    }
 }
 
 static void session_finish(struct session *ss, const ngtcp2_ccerr *ccerr, int rc)
@@ -471,6 +472,17 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
                   struct blob packet)
 {
     struct fabric *f = ss->f;
+    bool relayed = path_is_virtual(&from->ss);
+    if (relayed) {
+        struct uuid id;
+        path_virtual_id(&from->ss, &id);
+        if (ss->who.authenticated ? !uuid_equal(&id, &ss->who.identity.node_id)
+                                  : !ss->path.relayed || !uuid_equal(&id, &ss->path.remote)) {
+            /* The library would believe that its peer has moved there. */
+            relay_drop(f, FABRIC_DROP_SPOOFED);
+            return;
+        }
+    }
     if (ss->state == SESSION_CLOSING) {
         ss->close_rx++;
         if ((ss->close_rx & (ss->close_rx - 1)) == 0) {
@@ -483,7 +495,7 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
     }
     ss->bytes_in += packet.len;
     ngtcp2_path_storage ps;
-    make_path(f, from, &ps);
+    path_fill(ss, from, &ps);
     ngtcp2_pkt_info pi = {0};
     int rv = ngtcp2_conn_read_pkt(ss->conn, &ps.path, &pi, packet.data, packet.len, f->now_ns);
     if (rv != 0) {
@@ -491,7 +503,12 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
         return;
     }
     ss->last_rx_ns = f->now_ns;
-    ss->src = *src;
+    if (relayed) {
+        ss->path.came_by = f->relay.bringing;
+    } else {
+        ss->src = *src;
+    }
+    path_settle(ss);
     /* The library does not say when the connection's window grows: try the blocked ones again. */
     list_splice(&ss->sendq, &ss->blocked);
     session_dirty(ss);
@@ -518,8 +535,10 @@ void session_arm(struct session *ss)
     uint64_t at = ngtcp2_conn_get_expiry(ss->conn);
     uint64_t own = own_deadline(ss);
     at = own < at ? own : at;
+    own = path_deadline(ss);
+    at = own < at ? own : at;
     /* What waits for its pacing interval should not wait for a millisecond. */
-    ss->timer.precise = !list_empty(&ss->sendq) || !list_empty(&ss->datagrams);
+    ss->timer.precise = !list_empty(&ss->sendq) || !list_empty(&ss->datagrams) || relay_pending(ss);
     if (at != UINT64_MAX) {
         timer_set(ss->f, &ss->timer, at);
     } else {
@@ -548,6 +567,7 @@ static void session_timer(struct timer *t)
         session_end(ss, SESSION_DEAD, -ERR_TIMEOUT);
         return;
     }
+    path_tick(ss);
     if (ngtcp2_conn_get_expiry(ss->conn) <= f->now_ns) {
         int rv = ngtcp2_conn_handle_expiry(ss->conn, f->now_ns);
         if (rv != 0) {

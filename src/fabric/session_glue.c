@@ -105,7 +105,7 @@ static int acked_cb(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 {
     (void)conn;
     (void)id;
-    (void)user;
+    ((struct session *)user)->path.progress_ns = ((struct session *)user)->f->now_ns;
     if (stream_user != NULL) {
         stream_on_acked(stream_user, offset + len);
     }
@@ -164,6 +164,10 @@ static int datagram_cb(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, s
     struct session *ss = user;
     struct fabric *f = ss->f;
     f->counters.datagrams_in++;
+    if (len > 0 && data[0] == OVERLAY_SESSION) {
+        relay_receive(ss, blob_of(data, len));
+        return 0;
+    }
     if (!ss->who.authenticated || f->datagram_cb == NULL ||
         f->datagram_count >= DATAGRAMS_QUEUED_MAX) {
         f->counters.dropped_limit++;
@@ -178,6 +182,25 @@ static int datagram_cb(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, s
     list_add(&f->datagrams, &d->link);
     f->datagram_count++;
     event_post(f, &f->datagram_event);
+    return 0;
+}
+
+static int datagram_acked_cb(ngtcp2_conn *conn, uint64_t id, void *user)
+{
+    (void)conn;
+    (void)id;
+    ((struct session *)user)->path.progress_ns = ((struct session *)user)->f->now_ns;
+    return 0;
+}
+
+static int path_validation_cb(ngtcp2_conn *conn, uint32_t flags, const ngtcp2_path *path,
+                              const ngtcp2_path *old_path, ngtcp2_path_validation_result res,
+                              void *user)
+{
+    (void)conn;
+    (void)flags;
+    (void)old_path;
+    path_validated(user, path, res == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS);
     return 0;
 }
 
@@ -216,5 +239,7 @@ const ngtcp2_callbacks session_callbacks = {
     .extend_max_stream_data = unblock_cb,
     .extend_max_local_streams_bidi = more_streams_cb,
     .recv_datagram = datagram_cb,
+    .ack_datagram = datagram_acked_cb,
+    .path_validation = path_validation_cb,
     .recv_stateless_reset = reset_cb,
 };

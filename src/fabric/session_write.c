@@ -42,6 +42,7 @@ struct writer {
     ngtcp2_path_storage ps;
     uint8_t *out;
     size_t cap;
+    bool no_streams;         /* only what the connection itself must say */
     struct fabric_stream *s; /* what this round offered */
     bool fin;
     size_t offered;
@@ -85,6 +86,35 @@ static bool drop_misfit(struct session *ss)
     return true;
 }
 
+/* One packet of a relayed session, for the neighbour this connection leads to. */
+static ngtcp2_ssize write_relayed(struct writer *w)
+{
+    struct session *ss = w->ss;
+    struct relay_packet *p = relay_take(ss);
+    size_t max;
+    session_max_datagram(ss, &max);
+    if (p != NULL && p->len > max) {
+        relay_drop(ss->f, FABRIC_DROP_TOO_LARGE);
+        free(p);
+        p = ss->relay_head = NULL;
+    }
+    if (p == NULL) {
+        return NGTCP2_ERR_WRITE_MORE;
+    }
+    ngtcp2_vec vec = {.base = p->data, .len = p->len};
+    int accepted = 0;
+    ngtcp2_ssize n = ngtcp2_conn_writev_datagram(ss->conn, &w->ps.path, NULL, w->out, w->cap,
+                                                 &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0,
+                                                 &vec, 1, ss->f->now_ns);
+    bool refused = n == NGTCP2_ERR_INVALID_ARGUMENT || n == NGTCP2_ERR_INVALID_STATE;
+    if (accepted != 0 || refused) {
+        free(p);
+        ss->relay_head = NULL;
+        ss->f->counters.datagrams_out += accepted != 0;
+    }
+    return refused ? NGTCP2_ERR_WRITE_MORE : n;
+}
+
 static ngtcp2_ssize write_stream(struct writer *w)
 {
     struct session *ss = w->ss;
@@ -93,7 +123,7 @@ static ngtcp2_ssize write_stream(struct writer *w)
     int64_t id = -1;
     uint32_t flags = 0;
     w->s = NULL;
-    while (!list_empty(&ss->sendq)) {
+    while (!w->no_streams && !list_empty(&ss->sendq)) {
         struct fabric_stream *s = container_of(ss->sendq.next, struct fabric_stream, send_link);
         if (stream_has_data(s)) {
             w->s = s;
@@ -149,9 +179,23 @@ static void commit_packet(struct writer *w, size_t len)
     struct session *ss = w->ss;
     struct addr to = {.len = w->ps.path.remote.addrlen};
     memcpy(&to.ss, w->ps.path.remote.addr, w->ps.path.remote.addrlen);
+    ss->bytes_out += len;
+    if (path_is_virtual(&to.ss)) {
+        relay_send(ss->f, ss, &to, blob_of(w->out, len));
+        return;
+    }
     bool probe = len > ngtcp2_conn_get_path_max_tx_udp_payload_size(ss->conn);
     endpoint_commit(ss->f, &to, &ss->src, len, probe);
-    ss->bytes_out += len;
+}
+
+/* A neighbour's connection carries relayed packets and its own streams in turn. */
+static bool relayed_next(struct session *ss)
+{
+    if (!relay_pending(ss)) {
+        return false;
+    }
+    ss->relay_turn = !ss->relay_turn || list_empty(&ss->sendq);
+    return ss->relay_turn;
 }
 
 bool session_write(struct session *ss)
@@ -164,15 +208,23 @@ bool session_write(struct session *ss)
     bool more = false;
     w.out = endpoint_reserve(f, TX_PACKET_MAX);
     room = w.out != NULL;
+    if (ss->path.relayed && ss->state == SESSION_UP && !relay_has_room(ss)) {
+        w.no_streams = true;
+        budget = 1;
+    }
     while (room) {
         ngtcp2_ssize n;
         bool ok = true;
-        if (!list_empty(&ss->datagrams)) {
+        if (!list_empty(&ss->datagrams) && !w.no_streams) {
             n = write_datagram(&w);
             ok = n >= 0 || n == NGTCP2_ERR_WRITE_MORE;
             if (n == 0 && drop_misfit(ss)) {
                 continue;
             }
+        } else if (relayed_next(ss)) {
+            w.s = NULL;
+            n = write_relayed(&w);
+            ok = n >= 0 || n == NGTCP2_ERR_WRITE_MORE;
         } else {
             n = write_stream(&w);
             ok = settle_stream(&w, n);
@@ -189,7 +241,7 @@ bool session_write(struct session *ss)
         }
         commit_packet(&w, (size_t)n);
         if ((size_t)n >= budget) {
-            more = true;
+            more = !w.no_streams; /* else it waits for room: relay_has_room */
             break;
         }
         budget -= (size_t)n;
@@ -212,6 +264,7 @@ bool session_write(struct session *ss)
     if (more) {
         session_dirty(ss);
     }
+    path_settle(ss);
     session_arm(ss);
     return true;
 }

@@ -549,7 +549,7 @@ void stream_bind(struct fabric_stream *s, struct session *ss)
 
 int stream_start(struct fabric_stream *s, const struct uuid *to)
 {
-    struct peer *p = peer_find(s->f, to);
+    struct peer *p = s->f->relay.on ? peer_get(s->f, to) : peer_find(s->f, to);
     if (p == NULL) {
         return -ERR_UNREACHABLE;
     }
@@ -558,7 +558,8 @@ int stream_start(struct fabric_stream *s, const struct uuid *to)
         stream_bind(s, ss);
         return 0;
     }
-    if (p->addr_count == 0) {
+    if (p->addr_count == 0 && !peer_has_relay(p)) {
+        peer_release(p);
         return -ERR_UNREACHABLE;
     }
     if (p->waiting_count >= PEER_WAITING_MAX) {

@@ -106,6 +106,8 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
         return errmsg_set(em, -ERR_WRONG_NODE, "another node answers there");
     } else if (ss->f->has_identity && uuid_equal(&id.node_id, &ss->f->node_id)) {
         return errmsg_set(em, -ERR_WRONG_NODE, "it says it is this node");
+    } else if (ss->path.relayed && !uuid_equal(&id.node_id, &ss->path.remote)) {
+        return errmsg_set(em, -ERR_WRONG_NODE, "its packets name another node as their source");
     }
     ss->who.identity = id;
     ss->who.authenticated = true;
@@ -155,6 +157,9 @@ static int client_hello(gnutls_session_t tls, unsigned type, unsigned when, unsi
     for (size_t i = 0; i < ARRAY_SIZE(alpn); i++) {
         if (blob_equal(blob_of(got.data, got.size), blob_str(alpn[i]))) {
             ss->kind = (enum session_kind)i;
+            if (ss->kind == KIND_ENROLL && ss->path.relayed) {
+                return GNUTLS_E_NO_APPLICATION_PROTOCOL; /* a source has an identity */
+            }
             if (ss->kind == KIND_ENROLL) {
                 ss->retry_ms = fabric_enroll_wait_ms(ss->f, &ss->who.address);
                 if (ss->retry_ms > 0) { /* before the signature, which costs most */

@@ -1,0 +1,252 @@
+/* Which way a session goes.
+ *
+ *     direct   real addresses, the socket
+ *     relayed  virtual addresses, the overlay: the node ids
+ *
+ * The library knows both as network paths. Moving a live session is client migration (RFC 9000
+ * section 9), so only the dialler moves it:
+ *
+ *     relayed --path_sweep: the direct way answers a challenge--> direct     (shortcut)
+ *     direct  --path_tick: it is suspect, and a neighbour relays--> relayed  (retreat)
+ *     relayed --path_tick: its neighbour is lost, another relays--> relayed  (a new generation)
+ *
+ * A shortcut is taken only after the new way has been validated; a retreat is immediate, for there
+ * is nothing to lose. The last one changes nothing the library could see but the generation of our
+ * virtual address; it is worth a migration all the same: it discards what was learned of the old
+ * way (round trip, window, packet size), and its challenge brings the acknowledgement that ends a
+ * back-off of seconds. */
+#include "fabric/fabric_impl.h"
+
+/* More than 20 bits: the kernel gives no such flow label. Compared by us only; to the library a
+ * virtual address is an address like any other. */
+#define VIRTUAL_MARK 0x72617021u
+#define ACTIVE_KEEPALIVE_MS 250
+#define SUSPECT_MARGIN_NS (300 * NS_PER_MS)
+#define RETREAT_AGAIN_NS (400 * NS_PER_MS)
+#define CARRIED_FOR_NS (10000 * NS_PER_MS)
+#define SHORTCUT_FIRST_NS (1000 * NS_PER_MS)
+#define SHORTCUT_MAX_NS (60000 * NS_PER_MS)
+#define STABLE_NS (60000 * NS_PER_MS)
+
+void path_virtual(const struct uuid *id, uint8_t generation, struct addr *ret)
+{
+    struct sockaddr_in6 in6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(generation), .sin6_flowinfo = VIRTUAL_MARK};
+    memcpy(in6.sin6_addr.s6_addr, id->b, sizeof id->b);
+    *ret = (struct addr){.len = sizeof in6};
+    memcpy(&ret->ss, &in6, sizeof in6);
+}
+
+static struct sockaddr_in6 virtual_of(const void *sockaddr)
+{
+    struct sockaddr_in6 in6;
+    memcpy(&in6, sockaddr, sizeof in6);
+    return in6;
+}
+
+bool path_is_virtual(const void *sockaddr)
+{
+    sa_family_t family;
+    memcpy(&family, sockaddr, sizeof family);
+    return family == AF_INET6 && virtual_of(sockaddr).sin6_flowinfo == VIRTUAL_MARK;
+}
+
+void path_virtual_id(const void *sockaddr, struct uuid *ret)
+{
+    struct sockaddr_in6 in6 = virtual_of(sockaddr);
+    memcpy(ret->b, in6.sin6_addr.s6_addr, sizeof ret->b);
+}
+
+uint8_t path_virtual_generation(const void *sockaddr)
+{
+    return (uint8_t)ntohs(virtual_of(sockaddr).sin6_port);
+}
+
+static void fill(struct session *ss, const struct addr *remote, uint8_t generation,
+                 ngtcp2_path_storage *ps)
+{
+    struct addr local = ss->f->ep.local;
+    if (path_is_virtual(&remote->ss)) {
+        path_virtual(&ss->f->node_id, generation, &local);
+    }
+    ngtcp2_path_storage_init(ps, (const ngtcp2_sockaddr *)&local.ss, local.len,
+                             (const ngtcp2_sockaddr *)&remote->ss, remote->len, NULL);
+}
+
+void path_fill(struct session *ss, const struct addr *remote, ngtcp2_path_storage *ps)
+{
+    fill(ss, remote, ss->path.generation, ps);
+}
+
+void path_init(struct session *ss, const struct addr *remote)
+{
+    struct path_state *p = &ss->path;
+    list_init(&p->parked);
+    p->keepalive_ms = ss->f->cfg.keepalive_ms;
+    p->since_ns = p->progress_ns = ss->f->now_ns;
+    p->relayed = path_is_virtual(&remote->ss);
+    if (p->relayed) {
+        path_virtual_id(&remote->ss, &p->remote);
+        p->shortcut_at_ns = ss->f->now_ns + SHORTCUT_FIRST_NS;
+    }
+}
+
+static void schedule_shortcut(struct session *ss)
+{
+    struct path_state *p = &ss->path;
+    unsigned n = p->shortcut_failures > 6 ? 6 : p->shortcut_failures;
+    uint64_t wait_ns = SHORTCUT_FIRST_NS << n;
+    p->shortcut_at_ns = ss->f->now_ns + (wait_ns > SHORTCUT_MAX_NS ? SHORTCUT_MAX_NS : wait_ns);
+}
+
+void path_settle(struct session *ss)
+{
+    struct path_state *p = &ss->path;
+    const ngtcp2_path *now = ngtcp2_conn_get_path(ss->conn);
+    bool relayed = path_is_virtual(now->remote.addr);
+    if (relayed != p->relayed) {
+        struct fabric_overlay_counters *c = &ss->f->relay.counters;
+        *(relayed ? &c->moved_to_relay : &c->moved_to_direct) += 1;
+        p->relayed = relayed;
+        p->since_ns = ss->f->now_ns;
+        p->via = UUID_NIL;
+        list_del(&p->parked);
+        if (relayed) {
+            path_virtual_id(now->remote.addr, &p->remote);
+            schedule_shortcut(ss);
+        }
+        /* The old way's acknowledgements say nothing about the new one. */
+        p->progress_ns = ss->f->now_ns;
+    }
+    ngtcp2_conn_info ci;
+    ngtcp2_conn_get_conn_info(ss->conn, &ci);
+    if (ci.bytes_in_flight == 0) {
+        p->progress_ns = ss->f->now_ns;
+    }
+}
+
+static uint64_t suspect_at(const struct session *ss)
+{
+    const struct path_state *p = &ss->path;
+    ngtcp2_conn_info ci;
+    ngtcp2_conn_get_conn_info(ss->conn, &ci);
+    uint64_t heard = ss->last_rx_ns < p->progress_ns ? ss->last_rx_ns : p->progress_ns;
+    heard = heard > p->since_ns ? heard : p->since_ns;
+    return heard + 2 * p->keepalive_ms * NS_PER_MS + SUSPECT_MARGIN_NS + 3 * ci.smoothed_rtt;
+}
+
+bool path_is_suspect(const struct session *ss)
+{
+    return ss->f->now_ns >= ss->f->grace_until_ns && ss->f->now_ns >= suspect_at(ss);
+}
+
+static bool may_move(const struct session *ss)
+{
+    return ss->f->relay.on && ss->state == SESSION_UP && ss->dialled && ss->peer != NULL &&
+           ss->kind != KIND_ENROLL;
+}
+
+uint64_t path_deadline(const struct session *ss)
+{
+    if (!may_move(ss)) {
+        return UINT64_MAX;
+    }
+    uint64_t at = suspect_at(ss);
+    return at > ss->path.retreat_at_ns ? at : ss->path.retreat_at_ns;
+}
+
+static enum overlay_class class_of(const struct session *ss)
+{
+    return ss->kind == KIND_BULK ? OVERLAY_BULK : OVERLAY_CONTROL;
+}
+
+static bool move_to_relay(struct session *ss)
+{
+    struct path_state *p = &ss->path;
+    struct addr remote;
+    ngtcp2_path_storage ps;
+    path_virtual(&ss->peer->id, 0, &remote);
+    uint8_t generation = (uint8_t)(p->generation + 1);
+    fill(ss, &remote, generation, &ps);
+    if (ngtcp2_conn_initiate_immediate_migration(ss->conn, &ps.path, ss->f->now_ns) != 0) {
+        return false; /* no spare connection id, or not confirmed: later */
+    }
+    p->generation = generation;
+    p->since_ns = ss->f->now_ns;
+    path_settle(ss);
+    session_dirty(ss);
+    return true;
+}
+
+void path_tick(struct session *ss)
+{
+    struct fabric *f = ss->f;
+    struct path_state *p = &ss->path;
+    struct uuid hop;
+    if (!may_move(ss) || f->now_ns < p->retreat_at_ns || !path_is_suspect(ss)) {
+        return;
+    }
+    p->retreat_at_ns = f->now_ns + RETREAT_AGAIN_NS;
+    if (relay_next_hop(f, &ss->peer->id, class_of(ss), &ss->peer->id, &hop) != 0 ||
+        (p->relayed && uuid_equal(&hop, &p->via))) {
+        return;
+    }
+    bool was_direct = !p->relayed;
+    if (move_to_relay(ss) && was_direct) {
+        /* A way that has just failed is not tried again at once; one that fails often, rarely. */
+        p->shortcut_failures++;
+        schedule_shortcut(ss);
+    }
+}
+
+static void try_shortcut(struct session *ss)
+{
+    struct path_state *p = &ss->path;
+    struct peer *peer = ss->peer;
+    struct addr remote;
+    ngtcp2_path_storage ps;
+    schedule_shortcut(ss);
+    if (peer->addr_count == 0 ||
+        endpoint_map(ss->f, &peer->addrs[peer->addr_next++ % peer->addr_count], &remote) != 0) {
+        return;
+    }
+    p->shortcut_failures++; /* until it succeeds */
+    fill(ss, &remote, 0, &ps);
+    if (ngtcp2_conn_initiate_migration(ss->conn, &ps.path, ss->f->now_ns) == 0) {
+        session_dirty(ss);
+    }
+}
+
+void path_validated(struct session *ss, const ngtcp2_path *path, bool ok)
+{
+    if (ss->dialled && ok && !path_is_virtual(path->remote.addr)) {
+        ss->path.since_ns = ss->f->now_ns;
+        ss->src = (struct source){0};
+    }
+}
+
+void path_sweep(struct session *ss)
+{
+    struct fabric *f = ss->f;
+    struct path_state *p = &ss->path;
+    if (!f->relay.on || ss->state != SESSION_UP || ss->kind == KIND_ENROLL) {
+        return;
+    }
+    bool carries = p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS;
+    uint32_t keepalive_ms = f->cfg.keepalive_ms;
+    if ((carries || ss->stream_count > 0) && keepalive_ms > ACTIVE_KEEPALIVE_MS) {
+        keepalive_ms = ACTIVE_KEEPALIVE_MS;
+    }
+    if (keepalive_ms != p->keepalive_ms) {
+        p->keepalive_ms = keepalive_ms;
+        p->since_ns = f->now_ns;
+        ngtcp2_conn_set_keep_alive_timeout(ss->conn, keepalive_ms * NS_PER_MS);
+        session_dirty(ss);
+    }
+    if (!p->relayed && f->now_ns - p->since_ns > STABLE_NS) {
+        p->shortcut_failures = 0;
+    }
+    if (may_move(ss) && p->relayed && f->now_ns >= p->shortcut_at_ns) {
+        try_shortcut(ss);
+    }
+}
