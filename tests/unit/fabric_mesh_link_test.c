@@ -1,0 +1,298 @@
+/* One link, both ends, on a wire that can lose and delay. */
+#include "fabric/mesh_link.h"
+
+#include "base/rng.h"
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+#define WIRE_MAX 256
+
+struct end {
+    struct mesh_link link;
+    unsigned ups, downs, suspected;
+    uint64_t up_us, down_us, suspect_us;
+};
+
+struct wire {
+    struct end end[2];
+    uint64_t now_us;
+    uint64_t delay_us;
+    bool cut[2];        /* cut[i]: what end i sends is lost */
+    unsigned lose_each; /* one in n messages of end 0 is lost; 0: none */
+    struct prng rng;
+    struct {
+        uint64_t at_us;
+        int to;
+        struct mesh_probe p;
+    } queue[WIRE_MAX];
+    size_t count;
+};
+
+static void step(struct wire *w, int i, struct mesh_link_event ev)
+{
+    struct mesh_link_todo todo;
+    struct end *e = &w->end[i];
+    ev.now_us = w->now_us;
+    ev.random = w->now_us * 2654435761u + (uint64_t)i + 1;
+    mesh_link_step(&e->link, &ev, &todo);
+    if (todo.change == MESH_LINK_CAME_UP) {
+        e->ups++;
+        e->up_us = w->now_us;
+    } else if (todo.change == MESH_LINK_WENT_DOWN) {
+        e->downs++;
+        e->down_us = w->now_us;
+    }
+    if (todo.suspected) {
+        e->suspected++;
+        e->suspect_us = w->now_us;
+    }
+    for (unsigned k = 0; k < todo.send_count; k++) {
+        bool lost = w->cut[i] ||
+                    (i == 0 && w->lose_each != 0 && prng_below(&w->rng, w->lose_each) == 0);
+        if (!lost) {
+            assert_true(w->count < WIRE_MAX);
+            w->queue[w->count].at_us = w->now_us + w->delay_us;
+            w->queue[w->count].to = 1 - i;
+            w->queue[w->count++].p = todo.send[k];
+        }
+    }
+}
+
+/* In steps of a millisecond. */
+static void run(struct wire *w, uint64_t us)
+{
+    for (uint64_t end = w->now_us + us; w->now_us < end; w->now_us += 1000) {
+        for (size_t i = 0; i < w->count;) {
+            if (w->queue[i].at_us > w->now_us) {
+                i++;
+                continue;
+            }
+            struct mesh_probe p = w->queue[i].p;
+            int to = w->queue[i].to;
+            memmove(&w->queue[i], &w->queue[i + 1], (w->count - i - 1) * sizeof w->queue[0]);
+            w->count--;
+            step(w, to, (struct mesh_link_event){.kind = MESH_LINK_PROBE, .probe = &p});
+        }
+        for (int i = 0; i < 2; i++) {
+            if (w->now_us >= mesh_link_next_us(&w->end[i].link)) {
+                step(w, i, (struct mesh_link_event){.kind = MESH_LINK_TICK});
+            }
+        }
+    }
+}
+
+/* End 0 is active, end 1 only answers. */
+static void start(struct wire *w, uint64_t delay_us)
+{
+    *w = (struct wire){.now_us = 1000000, .delay_us = delay_us};
+    for (int i = 0; i < 2; i++) {
+        mesh_link_init(&w->end[i].link);
+    }
+    step(w, 0, (struct mesh_link_event){.kind = MESH_LINK_ACTIVE, .active = true});
+    step(w, 0, (struct mesh_link_event){.kind = MESH_LINK_SESSION_UP});
+    step(w, 1, (struct mesh_link_event){.kind = MESH_LINK_SESSION_UP});
+}
+
+static void test_both_ends_come_up_when_one_is_active(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 20000);
+    run(&w, 3000000);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(w.end[i].link.state, MESH_LINK_UP);
+        assert_int_equal(w.end[i].ups, 1);
+        assert_true(w.end[i].up_us <= 1000000 + 100000);
+        assert_in_range(w.end[i].link.srtt_us, 40000, 42000);
+        assert_int_equal(mesh_link_loss_permille(&w.end[i].link), 0);
+        assert_true(mesh_link_usable(&w.end[i].link, w.now_us));
+    }
+    assert_int_equal(w.end[0].link.peer_token, w.end[1].link.token);
+    assert_int_equal(w.end[1].link.peer_token, w.end[0].link.token);
+    assert_int_not_equal(w.end[0].link.token, w.end[1].link.token);
+}
+
+static void test_nobody_probes_when_nobody_is_active(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 1000);
+    step(&w, 0, (struct mesh_link_event){.kind = MESH_LINK_ACTIVE, .active = false});
+    run(&w, 5000000);
+    assert_int_equal(w.end[0].link.state, MESH_LINK_TRYING);
+    assert_int_equal(w.end[1].link.state, MESH_LINK_TRYING);
+}
+
+static void test_silent_link_is_suspect_then_dead_within_its_bound(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 5000);
+    run(&w, 2000000);
+    w.cut[0] = w.cut[1] = true;
+    uint64_t cut_us = w.now_us;
+    run(&w, 3000000);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(w.end[i].downs, 1);
+        assert_true(w.end[i].down_us > cut_us + 500000);
+        assert_true(w.end[i].down_us <= cut_us + MESH_DEAD_US + MESH_DEAD_RTT_MAX_US);
+        assert_false(w.end[i].link.one_way);
+        assert_false(mesh_link_usable(&w.end[i].link, w.now_us));
+    }
+    assert_int_equal(w.end[0].suspected, 1);
+    assert_true(w.end[0].suspect_us < w.end[0].down_us);
+    w.cut[0] = w.cut[1] = false;
+    run(&w, 1000000);
+    assert_int_equal(w.end[0].ups, 2);
+    assert_int_equal(w.end[1].ups, 2);
+}
+
+static void test_usable_ends_on_time_without_a_tick(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 5000);
+    run(&w, 2000000);
+    struct mesh_link *l = &w.end[0].link;
+    uint64_t dead = l->heard_us + MESH_DEAD_US + l->srtt_us;
+    assert_true(mesh_link_usable(l, dead - 1));
+    assert_false(mesh_link_usable(l, dead));
+    assert_int_equal(l->state, MESH_LINK_UP); /* nobody has told it the time */
+}
+
+static void test_one_way_loss_takes_both_ends_down_and_is_named(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 5000);
+    run(&w, 2000000);
+    w.cut[0] = true; /* the active end is heard no more; it still hears */
+    run(&w, 1600000);
+    assert_int_equal(w.end[0].downs, 1);
+    assert_int_equal(w.end[1].downs, 1);
+    assert_false(w.end[1].link.one_way); /* it has heard nothing */
+    w.cut[0] = false;
+    run(&w, 2000000);
+    assert_int_equal(w.end[0].link.state, MESH_LINK_UP);
+    w.cut[1] = true; /* now the active end is heard, and hears nothing */
+    run(&w, 1600000);
+    assert_int_equal(w.end[1].downs, 2);
+    assert_true(w.end[1].link.one_way);
+}
+
+static void test_restarted_peer_voids_what_was_heard(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 5000);
+    run(&w, 2000000);
+    uint64_t old = w.end[0].link.peer_token;
+    mesh_link_init(&w.end[1].link); /* a new process; end 0's session lived on */
+    step(&w, 1, (struct mesh_link_event){.kind = MESH_LINK_SESSION_UP});
+    run(&w, 1000000);
+    assert_int_equal(w.end[0].downs, 1);
+    assert_int_equal(w.end[0].ups, 2);
+    assert_int_not_equal(w.end[0].link.peer_token, old);
+    assert_int_equal(w.end[0].link.peer_token, w.end[1].link.token);
+}
+
+static void test_loss_is_estimated_and_its_direction(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 1000);
+    w.lose_each = 3; /* of end 0: its probes and its answers */
+    run(&w, 60000000);
+    struct mesh_link *l = &w.end[0].link;
+    assert_in_range(mesh_link_loss_permille(l), 150, 510); /* of 64 probes: 3 sigma are 177 */
+    assert_in_range(l->out_loss_permille, 150, 510);
+    assert_in_range(w.end[1].link.out_loss_permille, 0, 20); /* its own probes all arrive */
+}
+
+static void test_cost_grows_with_loss_latency_and_load(void **state)
+{
+    struct wire fast;
+    struct wire slow;
+    struct wire lossy;
+    (void)state;
+    start(&fast, 1000);
+    start(&slow, 30000);
+    start(&lossy, 1000);
+    lossy.lose_each = 5;
+    run(&fast, 20000000);
+    run(&slow, 20000000);
+    run(&lossy, 20000000);
+    uint32_t base = mesh_link_cost_us(&fast.end[0].link, fast.now_us);
+    assert_true(mesh_link_cost_us(&slow.end[0].link, slow.now_us) > base + 20000);
+    assert_true(mesh_link_cost_us(&lossy.end[0].link, lossy.now_us) > base + 20000);
+    fast.end[0].link.peer_load = 100;
+    assert_int_equal(mesh_link_cost_us(&fast.end[0].link, fast.now_us), base + 20000);
+    assert_true(base >= 1);
+}
+
+static void test_flapping_link_is_held_longer_each_time(void **state)
+{
+    struct wire w;
+    uint64_t before = 0;
+    (void)state;
+    start(&w, 1000);
+    run(&w, 1000000);
+    assert_true(mesh_link_cost_us(&w.end[0].link, w.now_us) < MESH_COST_HELD_US);
+    for (int i = 0; i < 4; i++) {
+        w.cut[0] = w.cut[1] = true;
+        run(&w, 2000000);
+        w.cut[0] = w.cut[1] = false;
+        run(&w, 600000);
+        struct mesh_link *l = &w.end[0].link;
+        assert_int_equal(l->state, MESH_LINK_UP); /* usable at once, at a price */
+        assert_true(mesh_link_cost_us(l, l->held_until_us - 1) >= MESH_COST_HELD_US);
+        assert_true(mesh_link_cost_us(l, l->held_until_us) < MESH_COST_HELD_US);
+        uint64_t hold = l->held_until_us - w.end[0].down_us;
+        assert_true(i == 0 ? hold == MESH_HOLD_MIN_US : hold == 2 * before);
+        before = hold;
+    }
+    run(&w, 5 * MESH_FLAP_FORGET_US);
+    w.cut[0] = w.cut[1] = true;
+    run(&w, 2000000);
+    assert_int_equal(w.end[0].link.held_until_us - w.end[0].down_us, MESH_HOLD_MIN_US);
+}
+
+static void test_strange_answers_change_nothing(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 1000);
+    run(&w, 1000000);
+    struct mesh_link before = w.end[0].link;
+    struct mesh_probe p = {.type = MESH_PROBE_ANSWER,
+                           .token = before.peer_token,
+                           .peer_token = before.token + 1, /* not us */
+                           .seq = before.next_seq - 1,
+                           .load = 99};
+    step(&w, 0, (struct mesh_link_event){.kind = MESH_LINK_PROBE, .probe = &p});
+    assert_int_equal(w.end[0].link.peer_load, before.peer_load);
+    p.peer_token = before.token;
+    p.seq = before.next_seq + 5; /* never sent */
+    step(&w, 0, (struct mesh_link_event){.kind = MESH_LINK_PROBE, .probe = &p});
+    assert_int_equal(w.end[0].link.peer_load, before.peer_load);
+    assert_int_equal(w.end[0].link.heard_us, before.heard_us);
+    assert_int_equal(w.end[0].link.outcomes_count, before.outcomes_count);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_both_ends_come_up_when_one_is_active),
+        cmocka_unit_test(test_nobody_probes_when_nobody_is_active),
+        cmocka_unit_test(test_silent_link_is_suspect_then_dead_within_its_bound),
+        cmocka_unit_test(test_usable_ends_on_time_without_a_tick),
+        cmocka_unit_test(test_one_way_loss_takes_both_ends_down_and_is_named),
+        cmocka_unit_test(test_restarted_peer_voids_what_was_heard),
+        cmocka_unit_test(test_loss_is_estimated_and_its_direction),
+        cmocka_unit_test(test_cost_grows_with_loss_latency_and_load),
+        cmocka_unit_test(test_flapping_link_is_held_longer_each_time),
+        cmocka_unit_test(test_strange_answers_change_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
