@@ -161,6 +161,12 @@ int cli_fail(struct cli *c, int rc, const char *next, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(detail, sizeof detail, fmt, ap);
     va_end(ap);
+    /* The runbook that a lower layer named is what comes next. */
+    char *runbook = strstr(detail, ERRMSG_RUNBOOK);
+    if (runbook != NULL) {
+        *runbook = '\0';
+        next = next == NULL ? runbook + strlen(ERRMSG_RUNBOOK) : next;
+    }
     say(c, err_slug(rc), detail, next == NULL ? advice(rc) : next);
     return cli_exit_of(rc);
 }

@@ -342,6 +342,7 @@ int member_open(const char *data_dir, struct member **ret, struct errmsg *em)
     if (rc == 0) {
         rc = load_settings(m, em);
     }
+    (void)errmsg_runbook(em, rc, "docs/OPERATIONS.md#a-node-whose-store-is-damaged");
     if (rc == 0 && !member_has(m, "node.key")) {
         rc = errmsg_set(em, -ERR_CORRUPT,
                         "%s/node.key is missing: restore it, or remove %s and join again", m->dir,

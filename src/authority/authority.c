@@ -71,10 +71,13 @@ static void env_random(void *data, void *out, size_t len)
     rng_bytes(out, len);
 }
 
+/* DESIGN D13: the last line says where to read on. */
+#define RUNBOOK "docs/OPERATIONS.md#an-authority-that-ended-by-itself"
+
 static void env_fatal(void *data, const char *why)
 {
     (void)data;
-    fatal("%s", why);
+    fatal("%s" ERRMSG_RUNBOOK RUNBOOK, why);
 }
 
 static void on_spin(uv_idle_t *h)
@@ -413,7 +416,8 @@ int authority_open(const struct authority_config *config, struct authority **ret
     free(log_path);
     if (rc != 0) {
         authority_free(a);
-        return errmsg_wrap(em, rc, "authority");
+        (void)errmsg_wrap(em, rc, "authority");
+        return errmsg_runbook(em, rc, RUNBOOK);
     }
     /* From here on only authority_close ends it: handles and the writer thread are live. */
     CHECK(uv_timer_init(config->loop, &a->tick) == 0);
@@ -437,7 +441,10 @@ int authority_open(const struct authority_config *config, struct authority **ret
     }
     if (rc != 0) {
         /* A log that does not load or a state that does not apply needs a person (DESIGN D13). */
-        fatal("authority: %s", em != NULL ? em->text : err_text(rc));
+        struct errmsg none = ERRMSG_INIT;
+        struct errmsg *why = em == NULL ? &none : em;
+        (void)errmsg_runbook(why, rc, RUNBOOK);
+        fatal("authority: %s: %s", err_text(rc), why->text);
     }
     raft_net_serve(a);
     call_serve(a);

@@ -79,3 +79,14 @@ int errmsg_wrap(struct errmsg *em, int rc, const char *fmt, ...)
     }
     return rc;
 }
+
+int errmsg_runbook(struct errmsg *em, int rc, const char *place)
+{
+    if (em != NULL && (rc == -ERR_IO || rc == -ERR_CORRUPT)) {
+        struct errmsg why = *em;
+        size_t room = sizeof em->text - strlen(place) - sizeof ERRMSG_RUNBOOK;
+        (void)snprintf(em->text, sizeof em->text, "%.*s" ERRMSG_RUNBOOK "%s", (int)room, why.text,
+                       place);
+    }
+    return rc;
+}

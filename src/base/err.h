@@ -91,5 +91,9 @@ struct errmsg {
 int errmsg_set(struct errmsg *em, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Puts "prefix: " in front. Returns rc. */
 int errmsg_wrap(struct errmsg *em, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* When rc is a failing disk or damaged data (-ERR_IO, -ERR_CORRUPT), adds where to read what to do:
+ * a place in the runbooks, "docs/OPERATIONS.md#...". Returns rc. */
+int errmsg_runbook(struct errmsg *em, int rc, const char *place);
+#define ERRMSG_RUNBOOK "; what to do: " /* before the place */
 
 #endif

@@ -155,6 +155,7 @@ class Node:
         self.address = f"127.0.0.1:{port}"
         self.process, self.frozen, self.id = None, False, None
         self.rap = env.rap  # its binary; another for a host of another version
+        self.environment = {}  # more of it for the daemon
 
     # --- commands ---
     def cli(self, *args, **kw):
@@ -202,8 +203,8 @@ class Node:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [self.rap, "agent", "run", "--data-dir", self.dir], stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, env=clean_env(), preexec_fn=self.env.child_setup,
-                start_new_session=self.env.keep)
+                stdin=subprocess.DEVNULL, env=clean_env() | self.environment,
+                preexec_fn=self.env.child_setup, start_new_session=self.env.keep)
         self.env.processes.append(self)
         if wait:
             self.wait_ready()

@@ -107,6 +107,28 @@ static void test_long_messages_are_cut(void **state)
     assert_int_equal(strlen(em.text), sizeof em.text - 1);
 }
 
+/* However long the reason is, where to read on is there whole. */
+static void test_runbook_is_named_for_disks_and_damage_only(void **state)
+{
+    (void)state;
+    static const char place[] = "docs/OPERATIONS.md#a";
+    struct errmsg em = ERRMSG_INIT;
+    char large[1000];
+    memset(large, 'a', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    (void)errmsg_set(&em, -ERR_IO, "short");
+    assert_int_equal(errmsg_runbook(&em, -ERR_IO, place), -ERR_IO);
+    assert_string_equal(em.text, "short; what to do: docs/OPERATIONS.md#a");
+    (void)errmsg_set(&em, -ERR_CORRUPT, "%s", large);
+    (void)errmsg_runbook(&em, -ERR_CORRUPT, place);
+    assert_int_equal(strlen(em.text), sizeof em.text - 1);
+    assert_string_equal(em.text + strlen(em.text) - strlen(place), place);
+    (void)errmsg_set(&em, -ERR_SCHEMA, "newer");
+    (void)errmsg_runbook(&em, -ERR_SCHEMA, place);
+    assert_string_equal(em.text, "newer");
+    assert_int_equal(errmsg_runbook(NULL, -ERR_IO, place), -ERR_IO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +138,7 @@ int main(void)
         cmocka_unit_test(test_unknown_codes_are_survived),
         cmocka_unit_test(test_messages_are_set_and_wrapped),
         cmocka_unit_test(test_long_messages_are_cut),
+        cmocka_unit_test(test_runbook_is_named_for_disks_and_damage_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,198 @@
+"""Disks that fill up, fail and lie: a process that cannot write ends and never acknowledges (S22), the
+others go on, and nothing acknowledged is lost (S2; reliability.md section 4)."""
+
+import os
+import sqlite3
+
+from lib import LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
+
+
+class FailingDisk:
+    """The disk of one node; started again, its daemon has tests/e2e/diskfault.c in front of it."""
+
+    def __init__(self, env, node):
+        self.control = node.dir + ".diskfault"
+        library = os.path.join(os.path.dirname(env.rap), "tests", "libdiskfault.so")
+        expect(os.access(library, os.R_OK), f"no {library}: cmake --build makes it")
+        node.environment = {"LD_PRELOAD": library, "DISKFAULT": self.control}
+        node.stop()
+        node.start()
+
+    def fail(self, *lines):
+        with open(self.control + ".new", "w", encoding="ascii") as f:
+            f.write("".join(line + "\n" for line in lines))
+        os.rename(self.control + ".new", self.control)
+
+    def recover(self):
+        os.unlink(self.control)
+
+
+def ended(node, *words):
+    """The daemon ends by itself, and its last lines say why."""
+    expect(node.process.wait(LIMIT) != 0, f"{node.name}: a bad exit")
+    node.process = None
+    with open(node.log_path, encoding="utf-8") as f:
+        last = "".join(f.readlines()[-2:])
+    for word in words:
+        expect(word in last, f"{node.name}: {word} in its last lines", last)
+
+
+def token_ids(node):
+    return {t["id"] for t in items(node.cli("token", "list", "--limit", "500"))}
+
+
+def make_tokens(via, count):
+    return {via.ok("token", "create")["id"] for _ in range(count)}
+
+
+def disk_fails_under(env, which, *faults):
+    """A write to the log of one authority fails: it ends, the others go on, it comes back."""
+    c = env.cluster(authorities=3, nodes=0)
+    leader = c.wait_leader()
+    victim = leader if which == "leader" else c.others(leader)[0]
+    disk = FailingDisk(env, victim)
+    c.settle()
+    if which == "leader" and c.wait_leader() is not victim:
+        victim.ok("authority", "transfer", victim.name, "--yes")
+        wait_until(lambda: c.leader() is victim, f"{victim.name} to lead")
+    others = c.others(victim)
+    acknowledged = make_tokens(victim, 3)
+    disk.fail(*faults)
+    # Whoever asks through the victim gets an answer of the majority or none; never a false one.
+    r = victim.cli("token", "create", "--timeout", "2s")
+    if r.rc == 0:
+        acknowledged.add(r.json["id"])
+    ended(victim, "raft", "docs/OPERATIONS.md#an-authority")
+    c.wait_leader(others)
+    acknowledged |= make_tokens(others[0], 3)
+    victim.start(wait=False)  # the fault is still there: it cannot vote, and says so
+    ended(victim)
+    disk.recover()
+    victim.start()
+    c.settle()
+    for n in c.authorities():
+        expect(token_ids(n) >= acknowledged, f"{n.name} holds every acknowledged token")
+    expect(len({n.status()["state_digest"] for n in c.authorities()}) == 1, "one digest")
+
+
+def test_disk_full_on_a_follower(env):
+    disk_fails_under(env, "follower", "write ENOSPC raft.db")
+
+
+def test_disk_full_on_the_leader(env):
+    disk_fails_under(env, "leader", "write ENOSPC raft.db")
+
+
+def test_sync_fails_on_a_follower(env):
+    disk_fails_under(env, "follower", "sync EIO raft.db")
+
+
+def test_sync_fails_on_the_leader(env):
+    disk_fails_under(env, "leader", "sync EIO raft.db")
+
+
+# --- what is on the disk is not what was written ---
+
+def flip_entry(node):
+    """One bit of the last log entry that is stored, below SQLite's notice."""
+    db = sqlite3.connect(file_of(node, "raft.db"))
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    index, data = db.execute("SELECT log_index, data FROM log_entries"
+                             " ORDER BY log_index DESC LIMIT 1").fetchone()
+    flipped = bytearray(data)
+    flipped[len(flipped) // 2] ^= 0x10
+    db.execute("UPDATE log_entries SET data = ? WHERE log_index = ?", (bytes(flipped), index))
+    db.commit()
+    db.close()
+
+
+def file_of(node, name):
+    for folder, _, files in os.walk(node.dir):
+        if name in files:
+            return os.path.join(folder, name)
+    raise Failure(f"{node.name}: no {name}")
+
+
+def drop_wal(path):
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.unlink(path + suffix)
+
+
+def truncate_log(node):
+    path = file_of(node, "raft.db")
+    drop_wal(path)
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def garble(path):
+    """The second page, the root of the first table, as the file itself has it."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    with open(path, "r+b") as f:
+        f.seek(4096)
+        f.write(b"\xff" * 4096)
+
+
+def garble_log(node):
+    garble(file_of(node, "raft.db"))
+
+
+DAMAGES = {"flipped": flip_entry, "truncated": truncate_log, "garbled": garble_log}
+
+
+def test_damaged_log_on_a_minority_is_refused_and_the_others_go_on(env):
+    c = env.cluster(authorities=3, nodes=0)
+    made = make_tokens(c.a1, 2)
+    for name, damage in DAMAGES.items():
+        victim = c.others(c.wait_leader())[0]
+        victim.stop()
+        path = file_of(victim, "raft.db")
+        with open(path, "rb") as f:
+            good = f.read()
+        damage(victim)
+        victim.start(wait=False)
+        ended(victim, "raft", "docs/OPERATIONS.md#an-authority")
+        rest = c.others(victim)
+        c.wait_leader(rest)
+        made |= make_tokens(rest[0], 1)
+        # The disk is put right (restored from below): then, and only then, it may vote again.
+        drop_wal(path)
+        with open(path, "wb") as f:
+            f.write(good)
+        victim.start()
+        c.settle()
+        expect(token_ids(victim) >= made, f"{name}: nothing is missing")
+
+
+def test_damaged_log_on_all_is_refused_by_all(env):
+    c = env.cluster(authorities=3, nodes=0)
+    c.stop_all()
+    for n in c.authorities():
+        flip_entry(n)
+    for n in c.authorities():
+        n.start(wait=False)
+        ended(n, "checksum does not match", "docs/OPERATIONS.md#an-authority")
+
+
+def test_majority_with_a_damaged_log_leaves_the_third_without_quorum(env):
+    c = env.cluster(authorities=3, nodes=0)
+    c.stop_all()
+    for n in (c.a1, c.a2):
+        flip_entry(n)
+        n.start(wait=False)
+        ended(n, "checksum does not match")
+    c.a3.start(wait=False)
+    wait_until(lambda: not has_quorum(c.a3.status()), "a3 to see no majority")
+    c.a3.refused(UNAVAILABLE, "no_quorum", "token", "create", "--timeout", "3s")
+
+
+def test_node_with_a_damaged_store_does_not_guess(env):
+    """node.db holds what was last accepted (S17): a damaged one is refused, with what to do."""
+    c = env.cluster(authorities=1, nodes=1)
+    c.n1.stop()
+    garble(file_of(c.n1, "node.db"))
+    c.n1.start(wait=False)
+    ended(c.n1, "node.db", "docs/OPERATIONS.md#a-node")
+    expect(c.a1.ok("token", "create")["id"], "the authority goes on")
