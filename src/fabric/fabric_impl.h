@@ -308,6 +308,7 @@ struct path_state {
     uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
     uint64_t progress_ns; /* something of ours was acknowledged, or nothing was under way */
     uint64_t carried_ns;  /* last packet relayed over it */
+    bool follows;         /* accepted: answers go back by came_by, whatever the table says */
     uint64_t shortcut_at_ns, retreat_at_ns;
     unsigned shortcut_failures;
     uint32_t keepalive_ms;
@@ -490,6 +491,8 @@ void path_init(struct session *ss, const struct addr *remote);
 void path_settle(struct session *ss);
 /* Silence, or nothing acknowledged, for longer than a live path could be. */
 bool path_is_suspect(const struct session *ss);
+/* Nothing of ours is acknowledged; what comes from the other end may be as lively as ever. */
+bool path_is_stalled(const struct session *ss);
 /* When path_tick wants to run next. */
 uint64_t path_deadline(const struct session *ss);
 /* From the session's timer: leave a path that has died. */

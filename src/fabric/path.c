@@ -125,19 +125,31 @@ void path_settle(struct session *ss)
     }
 }
 
-static uint64_t suspect_at(const struct session *ss)
+/* When silence since `from_ns` becomes too long. */
+static uint64_t too_long(const struct session *ss, uint64_t from_ns)
 {
     const struct path_state *p = &ss->path;
     ngtcp2_conn_info ci;
     ngtcp2_conn_get_conn_info(ss->conn, &ci);
-    uint64_t heard = ss->last_rx_ns < p->progress_ns ? ss->last_rx_ns : p->progress_ns;
-    heard = heard > p->since_ns ? heard : p->since_ns;
-    return heard + 2 * p->keepalive_ms * NS_PER_MS + SUSPECT_MARGIN_NS + 3 * ci.smoothed_rtt;
+    from_ns = from_ns > p->since_ns ? from_ns : p->since_ns;
+    return from_ns + 2 * p->keepalive_ms * NS_PER_MS + SUSPECT_MARGIN_NS + 3 * ci.smoothed_rtt;
+}
+
+static uint64_t suspect_at(const struct session *ss)
+{
+    uint64_t progress_ns = ss->path.progress_ns;
+    return too_long(ss, ss->last_rx_ns < progress_ns ? ss->last_rx_ns : progress_ns);
 }
 
 bool path_is_suspect(const struct session *ss)
 {
     return ss->f->now_ns >= ss->f->grace_until_ns && ss->f->now_ns >= suspect_at(ss);
+}
+
+bool path_is_stalled(const struct session *ss)
+{
+    return ss->f->now_ns >= ss->f->grace_until_ns &&
+           ss->f->now_ns >= too_long(ss, ss->path.progress_ns);
 }
 
 static bool may_move(const struct session *ss)

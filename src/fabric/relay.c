@@ -279,14 +279,19 @@ static int way_out(struct fabric *f, struct session *ss, const struct uuid *to,
                    enum overlay_class class, struct uuid *ret)
 {
     int rc = relay_next_hop(f, to, class, to, ret);
-    if (rc != 0 && f->relay.on && ss != NULL && !ss->dialled) {
-        /* We have no route, but somebody found the way here. */
-        struct uuid back = ss->path.came_by;
-        if (!uuid_is_nil(&back) && fabric_is_neighbour(f, &back) &&
-            f->relay.vtab.may_relay(f->relay.vtab.data, &back)) {
-            *ret = back;
-            rc = 0;
-        }
+    if (!f->relay.on || ss == NULL || ss->dialled || uuid_is_nil(&ss->path.came_by)) {
+        return rc;
+    }
+    /* Accepted, and we have no route, or one on which nothing arrives: but somebody found the way
+     * here. Only the dialler can look for another one, so it is followed. */
+    struct path_state *p = &ss->path;
+    bool back = fabric_is_neighbour(f, &p->came_by) &&
+                f->relay.vtab.may_relay(f->relay.vtab.data, &p->came_by);
+    p->follows = back &&
+                 (p->follows || rc != 0 || (!uuid_equal(ret, &p->came_by) && path_is_stalled(ss)));
+    if (p->follows) {
+        *ret = p->came_by;
+        rc = 0;
     }
     return rc;
 }

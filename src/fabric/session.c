@@ -236,8 +236,8 @@ static void leave_source(struct session *ss, bool was_up, int rc)
         ss->entered = false;
         source_limit_leave(f->sources, &ss->who.address, fabric_now_ms(f));
     }
-    if (!was_up && ss->proven && !ss->dialled && f->enroll_served && rc != -ERR_RATE_LIMITED &&
-        rc != -ERR_BUSY && rc != -ERR_CANCELED) {
+    if (!was_up && ss->proven && !ss->dialled && !ss->path.relayed && f->enroll_served &&
+        rc != -ERR_RATE_LIMITED && rc != -ERR_BUSY && rc != -ERR_CANCELED) {
         source_limit_charge(f->sources, &ss->who.address,
                             rc == -ERR_CLOSED ? 1 : SOURCE_FAILURE_COST, fabric_now_ms(f));
     }
@@ -462,7 +462,7 @@ static void session_up(struct event *e)
         }
         return;
     }
-    if (!ss->dialled && f->enroll_served) {
+    if (!ss->dialled && !ss->path.relayed && f->enroll_served) {
         source_limit_member(f->sources, &ss->who.address, fabric_now_ms(f));
     }
     peer_session_up(ss);

@@ -7,7 +7,10 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
     struct echo_end *e = data;
     e->got++;
-    e->peer = *fabric_stream_peer(s);
+    const struct fabric_peer *peer = fabric_stream_peer(s);
+    if (peer != NULL) { /* else its session has ended meanwhile */
+        e->peer = *peer;
+    }
     (void)frame;
 }
 

@@ -1,5 +1,7 @@
 #include "lib/fabric_relays.h"
 
+#include "base/clock.h"
+
 #include <setjmp.h>
 #include <cmocka.h>
 
@@ -36,7 +38,7 @@ static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
 static bool may_relay(void *data, const struct uuid *id)
 {
     struct relay_node *n = node_of(((struct relay_node *)data)->rw, id);
-    return n != NULL && n->relays;
+    return n != NULL && n->relays && !(n == data && n->lost_role);
 }
 
 static bool is_cut(void *data, const struct addr *from)
@@ -144,4 +146,107 @@ void relay_line_init(struct relay_line *l)
     relay_world_route(l->a, l->b, l->r);
     relay_world_route(l->b, l->a, l->r);
     relay_world_settle(l->w);
+}
+
+int relay_line_setup(void **state)
+{
+    struct relay_line *l = xcalloc(1, sizeof *l);
+    relay_line_init(l);
+    *state = l;
+    return 0;
+}
+
+int relay_line_teardown(void **state)
+{
+    struct relay_line *l = *state;
+    relay_world_free(l->w);
+    free(l);
+    return 0;
+}
+
+static void find_session(void *data, const struct fabric_session_info *info)
+{
+    struct relay_found *f = data;
+    if (uuid_equal(&info->peer.identity.node_id, f->id)) {
+        f->info = *info;
+        f->count++;
+    }
+}
+
+struct relay_found relay_session_to(struct relay_node *n, struct relay_node *peer)
+{
+    struct relay_found f = {.id = &peer->n->id};
+    fabric_sessions(n->n->f, find_session, &f);
+    return f;
+}
+
+struct fabric_overlay_counters relay_counters(struct relay_node *n)
+{
+    struct fabric_overlay_counters c;
+    fabric_overlay_counters(n->n->f, &c);
+    return c;
+}
+
+/* --- talk --- */
+
+static void talk_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct talk *t = data;
+    uint64_t now = clock_mono_ns();
+    (void)frame;
+    t->got++;
+    t->gap_ns = now - t->last_ns > t->gap_ns ? now - t->last_ns : t->gap_ns;
+    t->last_ns = now;
+    t->sent++;
+    assert_int_equal(fabric_stream_send(s, blob_str("ping")), 0);
+}
+
+static void talk_closed(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    ((struct talk *)data)->closed = true;
+    ((struct talk *)data)->rc = rc;
+}
+
+void talk_open(struct talk *t, struct relay_node *from, struct relay_node *to)
+{
+    static const struct fabric_stream_vtab vtab = {.frame = talk_frame, .closed = talk_closed};
+    struct fabric_stream_to sto = {.node_id = to->n->id, .service = "echo"};
+    t->last_ns = clock_mono_ns();
+    t->gap_ns = 0;
+    t->sent = 1;
+    assert_int_equal(fabric_stream_open(from->n->f, &sto, &vtab, t, &t->s), 0);
+    assert_int_equal(fabric_stream_send(t->s, blob_str("ping")), 0);
+}
+
+static bool is_on_wanted_way(void *data)
+{
+    struct talk *t = data;
+    assert_false(t->closed);
+    struct relay_found f = relay_session_to(t->l->a, t->l->b);
+    return f.count == 1 && f.info.relayed == t->relayed;
+}
+
+void talk_run_until_on(struct talk *t, bool relayed)
+{
+    t->relayed = relayed;
+    fabric_world_run(&t->l->w->e.w, is_on_wanted_way, t);
+}
+
+struct more {
+    struct talk *t;
+    unsigned target;
+};
+
+static bool got_more(void *data)
+{
+    struct more *m = data;
+    assert_false(m->t->closed);
+    return m->t->got >= m->target;
+}
+
+void talk_run_for_more(struct talk *t)
+{
+    struct more m = {.t = t, .target = t->got + 20};
+    fabric_world_run(&t->l->w->e.w, got_more, &m);
 }

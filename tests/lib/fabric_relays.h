@@ -12,8 +12,9 @@
 struct relay_node {
     struct relay_world *rw;
     struct fabric_node *n;
-    bool relays; /* has the role, says everybody's configuration */
-    struct {     /* in order of preference; a neighbour that is down is skipped */
+    bool relays;    /* has the role, says everybody's configuration */
+    bool lost_role; /* its own says otherwise */
+    struct {        /* in order of preference; a neighbour that is down is skipped */
         struct relay_node *to, *via;
     } route[RELAY_ROUTES];
     size_t routes;
@@ -47,5 +48,33 @@ struct relay_line {
     struct relay_node *a, *r, *b;
 };
 void relay_line_init(struct relay_line *l);
+int relay_line_setup(void **state);
+int relay_line_teardown(void **state);
+
+/* The sessions one node has to another: how many, and one of them. */
+struct relay_found {
+    const struct uuid *id;
+    struct fabric_session_info info;
+    unsigned count;
+};
+
+struct relay_found relay_session_to(struct relay_node *n, struct relay_node *peer);
+struct fabric_overlay_counters relay_counters(struct relay_node *n);
+
+struct talk { /* one frame after another, each echoed before the next goes */
+    struct relay_line *l;
+    struct fabric_stream *s;
+    unsigned sent, got;
+    bool closed;
+    int rc;
+    uint64_t last_ns, gap_ns;
+    bool relayed;
+};
+
+void talk_open(struct talk *t, struct relay_node *from, struct relay_node *to);
+/* Until a's session to b goes that way. */
+void talk_run_until_on(struct talk *t, bool relayed);
+/* Until twenty more frames have come back. */
+void talk_run_for_more(struct talk *t);
 
 #endif

@@ -1,53 +1,10 @@
 /* Sessions through relays, over real sockets (DESIGN section 8; SPEC RTE-06, RTE-08). */
 #include "lib/fabric_relays.h"
 
+#include "base/clock.h"
+
 #include <setjmp.h>
 #include <cmocka.h>
-
-static int setup(void **state)
-{
-    struct relay_line *l = xcalloc(1, sizeof *l);
-    relay_line_init(l);
-    *state = l;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct relay_line *l = *state;
-    relay_world_free(l->w);
-    free(l);
-    return 0;
-}
-
-struct found {
-    const struct uuid *id;
-    struct fabric_session_info info;
-    unsigned count;
-};
-
-static void find_session(void *data, const struct fabric_session_info *info)
-{
-    struct found *f = data;
-    if (uuid_equal(&info->peer.identity.node_id, f->id)) {
-        f->info = *info;
-        f->count++;
-    }
-}
-
-static struct found session_to(struct relay_node *n, struct relay_node *peer)
-{
-    struct found f = {.id = &peer->n->id};
-    fabric_sessions(n->n->f, find_session, &f);
-    return f;
-}
-
-static struct fabric_overlay_counters counters(struct relay_node *n)
-{
-    struct fabric_overlay_counters c;
-    fabric_overlay_counters(n->n->f, &c);
-    return c;
-}
 
 static void test_stream_reaches_a_node_without_a_direct_path(void **state)
 {
@@ -58,21 +15,362 @@ static void test_stream_reaches_a_node_without_a_direct_path(void **state)
     assert_false(e.closed);
     /* End to end: the peer is b itself, by its certificate. */
     assert_true(uuid_equal(&e.peer.identity.node_id, &l->b->n->id));
-    struct found f = session_to(l->a, l->b);
+    struct relay_found f = relay_session_to(l->a, l->b);
     assert_int_equal(f.count, 1);
     assert_true(f.info.relayed);
     assert_true(uuid_equal(&f.info.via, &l->r->n->id));
-    assert_true(counters(l->r).forwarded > 0);
-    assert_int_equal(counters(l->r).delivered, 0);
-    assert_true(counters(l->b).delivered > 0);
+    assert_true(relay_counters(l->r).forwarded > 0);
+    assert_int_equal(relay_counters(l->r).delivered, 0);
+    assert_true(relay_counters(l->b).delivered > 0);
     fabric_stream_close(e.s);
+}
+
+/* --- moving --- */
+
+static void test_live_session_leaves_a_dead_direct_path_and_returns_to_it(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    fabric_world_introduce(l->a->n, l->b->n);
+    talk_open(&t, l->a, l->b);
+    talk_run_until_on(&t, false);
+    talk_run_for_more(&t);
+    relay_world_cut(l->a, l->b);
+    relay_world_cut(l->b, l->a);
+    t.gap_ns = 0;
+    talk_run_until_on(&t, true);
+    talk_run_for_more(&t);
+    assert_true(t.gap_ns < 1500 * NS_PER_MS);
+    assert_int_equal(relay_counters(l->a).moved_to_relay, 1);
+    relay_world_mend(l->w);
+    talk_run_until_on(&t, false);
+    t.gap_ns = 0;
+    talk_run_for_more(&t);
+    assert_int_equal(relay_counters(l->a).moved_to_direct, 1);
+    assert_int_equal(relay_session_to(l->b, l->a).count, 1);
+    fabric_stream_close(t.s);
+}
+
+/* Only one direction fails: a hears b, b does not hear a. Silence alone would not tell a. */
+static void test_live_session_leaves_a_path_that_is_dead_one_way(void **state)
+{
+    struct relay_line *l = *state;
+    for (int way = 0; way < 2; way++) {
+        struct talk t = {.l = l};
+        fabric_world_introduce(l->a->n, l->b->n);
+        talk_open(&t, l->a, l->b);
+        talk_run_until_on(&t, false);
+        talk_run_for_more(&t);
+        relay_world_cut(way == 0 ? l->a : l->b, way == 0 ? l->b : l->a);
+        t.gap_ns = 0;
+        talk_run_until_on(&t, true);
+        talk_run_for_more(&t);
+        assert_true(t.gap_ns < 1500 * NS_PER_MS);
+        relay_world_mend(l->w);
+        fabric_stream_close(t.s);
+        talk_run_until_on(&t, false);
+    }
+}
+
+static void test_direct_address_that_does_not_answer_falls_back_to_the_relay(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    relay_world_cut(l->a, l->b);
+    fabric_world_introduce(l->a->n, l->b->n);
+    uint64_t start = clock_mono_ns();
+    talk_open(&t, l->a, l->b);
+    talk_run_until_on(&t, true);
+    talk_run_for_more(&t);
+    /* After the head start, not after the dial's time-out of 2 s. */
+    assert_true(clock_mono_ns() - start < 1500 * NS_PER_MS);
+    fabric_stream_close(t.s);
+}
+
+static void test_direct_path_that_answers_is_used_alone(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    fabric_world_introduce(l->a->n, l->b->n);
+    talk_open(&t, l->a, l->b);
+    talk_run_for_more(&t);
+    assert_false(relay_session_to(l->a, l->b).info.relayed);
+    assert_int_equal(relay_counters(l->a).sent, 0);
+    assert_int_equal(relay_session_to(l->b, l->a).count, 1);
+    fabric_stream_close(t.s);
+}
+
+/* --- several relays --- */
+
+static bool fills_and_drains(void *data);
+
+struct transfer { /* bulk frames one way, answered by their count */
+    struct fabric_stream *s;
+    unsigned target, got;
+    bool closed;
+    int rc;
+};
+
+static uint8_t bulk_frame[64u << 10];
+
+static void transfer_fill(struct fabric_stream *s, void *data)
+{
+    struct transfer *t = data;
+    (void)t;
+    while (fabric_stream_send(s, blob_of(bulk_frame, sizeof bulk_frame)) == 0) {
+    }
+}
+
+static void transfer_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct transfer *t = data;
+    (void)s;
+    assert_int_equal(frame.len, sizeof bulk_frame);
+    assert_memory_equal(frame.data, bulk_frame, frame.len);
+    t->got++;
+}
+
+static void transfer_closed(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    ((struct transfer *)data)->closed = true;
+    ((struct transfer *)data)->rc = rc;
+}
+
+static void transfer_start(struct transfer *t, struct relay_node *from, struct relay_node *to)
+{
+    static const struct fabric_stream_vtab vtab = {
+        .frame = transfer_frame, .closed = transfer_closed, .drained = transfer_fill};
+    struct fabric_stream_to sto = {
+        .node_id = to->n->id, .service = "echo", .bulk = true, .frame_max_bytes = 1u << 20};
+    assert_int_equal(fabric_stream_open(from->n->f, &sto, &vtab, t, &t->s), 0);
+    transfer_fill(t->s, t);
+}
+
+static bool fills_and_drains(void *data)
+{
+    struct transfer *t = data;
+    assert_false(t->closed);
+    return t->got >= t->target;
+}
+
+static void transfer_run(struct relay_world *w, struct transfer *t, unsigned frames)
+{
+    t->target = t->got + frames;
+    fabric_world_run(&w->e.w, fills_and_drains, t);
+}
+
+static size_t largest_packet(struct relay_node *from, struct relay_node *to)
+{
+    struct peer *p = peer_find(from->n->f, &to->n->id);
+    struct session *ss = p != NULL ? peer_session(p, true) : NULL;
+    return ss != NULL ? ngtcp2_conn_get_path_max_tx_udp_payload_size(ss->conn) : 0;
+}
+
+static void test_bulk_goes_over_one_relay_in_packets_that_fit(void **state)
+{
+    struct relay_line *l = *state;
+    struct transfer t = {0};
+    transfer_start(&t, l->a, l->b);
+    transfer_run(l->w, &t, 300);
+    assert_int_equal(largest_packet(l->a, l->b), OVERLAY_PAYLOAD_MAX);
+    assert_int_equal(relay_drops(l->r, FABRIC_DROP_TOO_LARGE), 0);
+    /* Bulk never uses the control connection. */
+    struct peer *p = peer_find(l->r->n->f, &l->b->n->id);
+    assert_true(peer_session(p, false)->bytes_out < 1u << 20);
+    assert_true(peer_session(p, true)->bytes_out > 16u << 20);
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* a - r1 - r2 - b, and a - r3 - b besides. */
+struct mesh {
+    struct relay_world *w;
+    struct relay_node *a, *r1, *r2, *r3, *b;
+};
+
+static int mesh_setup(void **state)
+{
+    struct mesh *m = xcalloc(1, sizeof *m);
+    struct relay_world *w = m->w = relay_world_new();
+    m->a = relay_world_add(w, false);
+    m->r1 = relay_world_add(w, true);
+    m->r2 = relay_world_add(w, true);
+    m->r3 = relay_world_add(w, true);
+    m->b = relay_world_add(w, false);
+    relay_world_link(m->a, m->r1);
+    relay_world_link(m->r1, m->r2);
+    relay_world_link(m->b, m->r2);
+    relay_world_route(m->a, m->b, m->r1);
+    relay_world_route(m->r1, m->b, m->r2);
+    relay_world_route(m->r2, m->a, m->r1);
+    relay_world_route(m->b, m->a, m->r2);
+    relay_world_settle(w);
+    *state = m;
+    return 0;
+}
+
+static int mesh_teardown(void **state)
+{
+    struct mesh *m = *state;
+    relay_world_free(m->w);
+    free(m);
+    return 0;
+}
+
+static void add_second_way(struct mesh *m)
+{
+    relay_world_link(m->a, m->r3);
+    relay_world_link(m->b, m->r3);
+    relay_world_route(m->a, m->b, m->r3);
+    relay_world_route(m->b, m->a, m->r3);
+    relay_world_settle(m->w);
+}
+
+static void test_bulk_goes_over_two_relays(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 300);
+    assert_true(relay_counters(m->r1).forwarded > 1000);
+    assert_true(relay_counters(m->r2).forwarded > 1000);
+    assert_int_equal(largest_packet(m->a, m->b), OVERLAY_PAYLOAD_MAX);
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* The relay in use dies without a word; a second one leads there too. */
+static void test_transfer_survives_the_death_of_its_relay(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    add_second_way(m);
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 100);
+    assert_int_equal(relay_counters(m->r3).forwarded, 0);
+    fabric_node_close(m->r1->n, true);
+    uint64_t died = clock_mono_ns();
+    transfer_run(m->w, &t, 300); /* more than was under way */
+    assert_true(relay_counters(m->r3).forwarded > 100);
+    assert_true(clock_mono_ns() - died < 10000 * NS_PER_MS);
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* Routes that go round in a ring, which no table should have: the hop limit ends them. */
+static void test_ring_of_routes_is_ended_by_the_hop_limit(void **state)
+{
+    struct mesh *m = *state;
+    relay_world_link(m->r1, m->r3);
+    relay_world_link(m->r2, m->r3);
+    relay_world_settle(m->w);
+    struct relay_node *ghost = m->b;
+    fabric_node_close(m->b->n, false);
+    m->r1->routes = m->r2->routes = 0;
+    relay_world_route(m->r1, ghost, m->r2);
+    relay_world_route(m->r2, ghost, m->r3);
+    relay_world_route(m->r3, ghost, m->r1);
+    struct echo_end e;
+    echo_open(&e, m->a->n, m->b->n);
+    fabric_world_run(&m->w->e.w, echo_closed, &e);
+    uint64_t ended = relay_drops(m->r1, FABRIC_DROP_HOP_LIMIT) +
+                     relay_drops(m->r2, FABRIC_DROP_HOP_LIMIT) +
+                     relay_drops(m->r3, FABRIC_DROP_HOP_LIMIT);
+    uint64_t stopped = relay_drops(m->r1, FABRIC_DROP_DUPLICATE) +
+                       relay_drops(m->r2, FABRIC_DROP_DUPLICATE) +
+                       relay_drops(m->r3, FABRIC_DROP_DUPLICATE);
+    assert_true(ended + stopped > 0);
+    /* Each of a's packets was forwarded at most as often as its limit says. */
+    assert_true(relay_counters(m->r1).forwarded + relay_counters(m->r2).forwarded +
+                    relay_counters(m->r3).forwarded <=
+                relay_counters(m->a).sent * (OVERLAY_HOPS - 1));
+}
+
+/* --- the rest of QUIC over virtual addresses --- */
+
+static void test_retry_works_through_a_relay(void **state)
+{
+    struct relay_line *l = *state;
+    l->b->n->f->cfg.limits.retry_above = 0;
+    assert_int_equal(echo_try(l->a->n, l->b->n), 0);
+    struct fabric_counters c;
+    fabric_counters(l->b->n->f, &c);
+    assert_true(c.retries_sent > 0);
+}
+
+static void test_restarted_node_resets_relayed_sessions(void **state)
+{
+    struct relay_line *l = *state;
+    l->a->n->f->cfg.dead_ms = 60000;
+    struct talk t = {.l = l};
+    talk_open(&t, l->a, l->b);
+    talk_run_for_more(&t);
+    fabric_node_close(l->b->n, true);
+    fabric_node_open(l->b->n);
+    echo_serve(&l->w->e, l->b->n);
+    fabric_set_overlay(l->b->n->f, &l->a->n->f->relay.vtab);
+    l->b->n->f->relay.vtab.data = l->b;
+    fabric_world_introduce(l->b->n, l->r->n);
+    fabric_peer_keep(l->b->n->f, &l->r->n->id, true);
+    while (!t.closed) {
+        (void)fabric_world_turn(&l->w->e.w);
+    }
+    assert_int_equal(t.rc, -ERR_CLOSED);
+    assert_int_equal(echo_try(l->a->n, l->b->n), 0);
+}
+
+static void test_banned_node_loses_its_relayed_sessions(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    talk_open(&t, l->a, l->b);
+    talk_run_for_more(&t);
+    pki_trust_ban(l->b->n->trust, l->a->n->leaf.fingerprint);
+    assert_int_equal(fabric_recheck(l->b->n->f), 1);
+    while (!t.closed) {
+        (void)fabric_world_turn(&l->w->e.w);
+    }
+    assert_int_equal(t.rc, -ERR_REVOKED);
+}
+
+static void test_closing_in_the_middle_of_relayed_traffic_leaks_nothing(void **state)
+{
+    struct relay_line *l = *state;
+    for (unsigned n = 0; n < 40; n++) {
+        struct transfer t = {0};
+        transfer_start(&t, l->a, l->b);
+        fabric_world_spin(&l->w->e.w, n);
+        fabric_stream_reset(t.s, -ERR_CANCELED);
+    }
+    struct relay_node *closing[] = {l->r, l->b, l->a};
+    struct transfer t = {0};
+    transfer_start(&t, l->a, l->b);
+    transfer_run(l->w, &t, 10);
+    for (size_t i = 0; i < ARRAY_SIZE(closing); i++) {
+        fabric_node_close(closing[i]->n, i == 0);
+    }
+    assert_true(t.closed);
 }
 
 int main(void)
 {
+    for (size_t i = 0; i < sizeof bulk_frame; i++) {
+        bulk_frame[i] = (uint8_t)(i * 7 + i / 251);
+    }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_stream_reaches_a_node_without_a_direct_path, setup,
-                                        teardown),
+#define LINE(t) cmocka_unit_test_setup_teardown(t, relay_line_setup, relay_line_teardown)
+#define MESH(t) cmocka_unit_test_setup_teardown(t, mesh_setup, mesh_teardown)
+        LINE(test_stream_reaches_a_node_without_a_direct_path),
+        LINE(test_live_session_leaves_a_dead_direct_path_and_returns_to_it),
+        LINE(test_live_session_leaves_a_path_that_is_dead_one_way),
+        LINE(test_direct_address_that_does_not_answer_falls_back_to_the_relay),
+        LINE(test_direct_path_that_answers_is_used_alone),
+        LINE(test_bulk_goes_over_one_relay_in_packets_that_fit),
+        MESH(test_bulk_goes_over_two_relays),
+        MESH(test_transfer_survives_the_death_of_its_relay),
+        MESH(test_ring_of_routes_is_ended_by_the_hop_limit),
+        LINE(test_retry_works_through_a_relay),
+        LINE(test_restarted_node_resets_relayed_sessions),
+        LINE(test_banned_node_loses_its_relayed_sessions),
+        LINE(test_closing_in_the_middle_of_relayed_traffic_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
