@@ -32,6 +32,7 @@ int fsm_new_of(const struct db_migration *schema, struct fsm **ret, struct errms
     struct fsm *f = xcalloc(1, sizeof *f);
     f->schema = schema;
     f->vars.level = FSM_LEVEL_FIRST;
+    fsm_witness_reset(f);
     int rc = fsm_db_open(&f->db, em);
     if (rc == 0) {
         rc = db_migrate_to(f->db, schema, FSM_LEVEL_FIRST, em);
@@ -66,6 +67,8 @@ void fsm_free(struct fsm *f)
         return;
     }
     fsm_track_free(f);
+    fsm_witness_reset(f);
+    history_fini(&f->history);
     db_close(f->db);
     free(f);
 }
@@ -544,6 +547,7 @@ static int finish(struct fsm *f, const struct fsm_vars *before, uint64_t index, 
     }
     memcpy(f->digest, digest, sizeof f->digest);
     fsm_ring_push(f, index, digest);
+    fsm_witness_follow(f, index);
     return 0;
 }
 

@@ -8,6 +8,8 @@
 #define RAP_AUTHORITY_FSM_H
 
 #include "base/db_pages.h"
+#include "pki/history.h"
+#include "pki/witness.h"
 #include "wire/cmd.h"
 
 struct fsm;
@@ -78,6 +80,29 @@ bool fsm_find_result(struct fsm *f, const struct uuid *request_id, struct blob r
 /* Recomputes the audit chain from its first row. 0, or -ERR_CORRUPT with the first bad row in em.
  * doc gets {"rows", "head", "ok"}. */
 int fsm_audit_verify(struct fsm *f, struct mp_writer *doc, struct errmsg *em);
+
+/* --- what a majority signs (decision 0008); nothing while the cluster has no authority set --- */
+/* What the statement of one index says. Indexes are those that changed configuration. */
+struct fsm_witness {
+    uint64_t epoch, index;
+    uint8_t root[32];
+    uint64_t audit_seq;
+    uint8_t audit_head[32];
+    uint8_t history[32];
+    uint64_t set_seq;
+};
+/* The newest, and one of the last 256 since start or restore. */
+bool fsm_witness_last(const struct fsm *f, struct fsm_witness *ret);
+bool fsm_witness_at(const struct fsm *f, uint64_t index, struct fsm_witness *ret);
+/* The bytes that are signed: the same on every replica that applied the same. */
+void fsm_witness_statement(const struct fsm *f, const struct fsm_witness *w, struct buf *out);
+/* The newest set; not known when there is none. */
+const struct witness_set *fsm_authority_set(const struct fsm *f);
+/* The tree of fsm_witness_last, borrowed until the next entry: merkle_ref to keep it. */
+struct merkle *fsm_tree(const struct fsm *f);
+const struct history *fsm_history(const struct fsm *f);
+/* The root as made from the rows alone, for checks: that of fsm_tree. */
+void fsm_witness_rebuilt(struct fsm *f, uint8_t ret_root[32]);
 
 /* Row changes of the last applied entry, for the mirror and the watch feed: called for each change,
  * in order, before fsm_apply's transaction commits. op 'I','U','D'. May be NULL. */

@@ -114,6 +114,7 @@ int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob deta
     if (rc == 0) {
         v->audit_seq = row.seq;
         memcpy(v->audit_head, hash, 32);
+        fsm_witness_audit(x->f, row.seq, hash);
     }
     return rc;
 }

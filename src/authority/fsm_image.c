@@ -350,6 +350,7 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
         fsm_ring_push(f, vars.index, digest);
     }
     fsm_track_attach(f);
+    fsm_witness_load(f);
 out:
     db_close(db);
     db_close(from);

@@ -7,6 +7,8 @@
  *   fsm_doc.c     rows -> documents; also what query.c answers with
  *   fsm_util.c    what handlers need: refusal, bans, nodes, lists, certificates
  *   fsm_level.c   schema levels
+ *   fsm_cut.c     what a snapshot says, from the rows alone
+ *   fsm_witness.c what a majority signs: tree, history, authority sets
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H
@@ -19,6 +21,7 @@
 #define HEX16 33
 #define JSON_LIST_MAX 4096
 #define FSM_RING 4096
+#define FSM_WITNESS_RING 256
 #define FSM_RESULT_LIFE_MS (24LL * 3600 * 1000)
 #define FSM_EXPIRE_STEP 256
 #define FSM_LEVEL_FIRST 1 /* of an empty state; the log raises it */
@@ -53,6 +56,15 @@ struct fsm {
     } ring[FSM_RING];
     size_t ring_count;
     size_t ring_next;
+
+    /* fsm_witness.c; empty while no authority set is known. */
+    struct witness_set set; /* the newest */
+    struct merkle *tree;
+    struct history history;
+    struct buf audit_new; /* hashes of audit rows of the entry being applied */
+    struct fsm_witness witnesses[FSM_WITNESS_RING];
+    size_t witness_count;
+    size_t witness_next;
 
     bool recording; /* inside fsm_apply's transaction */
     struct buf changes;
@@ -95,7 +107,23 @@ void fsm_track_tables(struct fsm *f);
 void fsm_track_free(struct fsm *f);
 void fsm_track_digest(struct fsm *f, uint64_t index, uint8_t ret[32]);
 void fsm_track_emit(struct fsm *f);
+/* Row changes of the entry, in order; row is a msgpack array in column order. */
+void fsm_track_each(const struct fsm *f,
+                    void (*fn)(void *data, char op, struct blob table, struct blob row),
+                    void *data);
+bool fsm_track_has(const struct fsm *f, const char *table);
+/* There must be one. */
+const struct fsm_table *fsm_track_table(const struct fsm *f, struct blob name);
 void fsm_ring_push(struct fsm *f, uint64_t index, const uint8_t digest[32]);
+
+/* --- fsm_witness.c --- */
+void fsm_witness_reset(struct fsm *f);
+/* Everything anew from the rows: after a restore. */
+void fsm_witness_load(struct fsm *f);
+/* An audit row was added by the entry being applied. */
+void fsm_witness_audit(struct fsm *f, uint64_t seq, const uint8_t hash[PKI_HASH_BYTES]);
+/* After the commit, while the entry's row changes are still there. */
+void fsm_witness_follow(struct fsm *f, uint64_t index);
 
 /* --- fsm_image.c --- */
 int fsm_state_load(struct db *db, struct fsm_vars *ret_vars, uint8_t ret_digest[32],

@@ -142,7 +142,17 @@ void fsm_track_digest(struct fsm *f, uint64_t index, uint8_t ret[32])
     pki_sha256_parts(parts, ARRAY_SIZE(parts), ret);
 }
 
-static const struct fsm_table *find_table(const struct fsm *f, struct blob name)
+bool fsm_track_has(const struct fsm *f, const char *table)
+{
+    for (size_t i = 0; i < f->tables_count; i++) {
+        if (strcmp(f->tables[i].name, table) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct fsm_table *fsm_track_table(const struct fsm *f, struct blob name)
 {
     for (size_t i = 0; i < f->tables_count; i++) {
         if (blob_equal(blob_str(f->tables[i].name), name)) {
@@ -172,32 +182,50 @@ static void name_columns(const struct fsm_table *t, struct blob record, struct b
     CHECK(mp_reader_finish(&r) == 0 && row->err == 0);
 }
 
+void fsm_track_each(const struct fsm *f,
+                    void (*fn)(void *data, char op, struct blob table, struct blob row), void *data)
+{
+    const uint8_t *p = f->changes.data;
+    const uint8_t *end = p == NULL ? NULL : p + f->changes.len;
+    while (p < end) {
+        char op = (char)p[0];
+        struct blob name = blob_of(p + RECORD_HEAD, p[1]);
+        p += RECORD_HEAD + name.len;
+        size_t len = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        p += 4;
+        fn(data, op, name, blob_of(p, len));
+        p += len;
+    }
+}
+
+struct emit {
+    struct fsm *f;
+    struct buf row;
+};
+
+static void emit_row(void *data, char op, struct blob table, struct blob record)
+{
+    struct emit *e = data;
+    struct fsm *f = e->f;
+    const struct fsm_table *t = fsm_track_table(f, table);
+    if (f->touch_cb != NULL) {
+        f->touch_cb(f->touch_data, op, t->name);
+    }
+    if (f->change_cb != NULL) {
+        name_columns(t, record, &e->row);
+        f->change_cb(f->change_data, op, t->name, buf_blob(&e->row));
+    }
+}
+
 void fsm_track_emit(struct fsm *f)
 {
     if (f->change_cb == NULL && f->touch_cb == NULL) {
         return;
     }
-    struct buf row;
-    buf_init(&row, FSM_CHANGES_MAX);
-    const uint8_t *p = f->changes.data;
-    const uint8_t *end = p == NULL ? NULL : p + f->changes.len;
-    while (p < end) {
-        char op = (char)p[0];
-        size_t name_len = p[1];
-        const struct fsm_table *t = find_table(f, blob_of(p + RECORD_HEAD, name_len));
-        p += RECORD_HEAD + name_len;
-        size_t len = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-        p += 4;
-        if (f->touch_cb != NULL) {
-            f->touch_cb(f->touch_data, op, t->name);
-        }
-        if (f->change_cb != NULL) {
-            name_columns(t, blob_of(p, len), &row);
-            f->change_cb(f->change_data, op, t->name, buf_blob(&row));
-        }
-        p += len;
-    }
-    buf_fini(&row);
+    struct emit e = {.f = f};
+    buf_init(&e.row, FSM_CHANGES_MAX);
+    fsm_track_each(f, emit_row, &e);
+    buf_fini(&e.row);
 }
 
 void fsm_ring_push(struct fsm *f, uint64_t index, const uint8_t digest[32])

@@ -6,8 +6,8 @@
  * one node costs one snapshot, not one for each. */
 #include "authority/authority_impl.h"
 
+#include "authority/fsm_cut.h"
 #include "base/log.h"
-#include "base/text.h"
 
 #define REFRESH_MS (SNAPSHOT_LIFE_MS / 2)
 /* Signing costs some tens of microseconds: a change that touches 10,000 nodes is spread over loop
@@ -16,131 +16,6 @@
 /* Well past an election (DESIGN section 3: 500 ms, up to twice that). */
 #define CUT_OFF_MS 2500
 #define SEND_AWAY_AGAIN_MS 15000
-
-struct cut {
-    struct snapshot_body body;
-    struct buf authorities, roles, revocations, retired, scopes;
-    char cluster_name[NAME_MAX_BYTES + 1];
-    char node_name[NAME_MAX_BYTES + 1];
-    char membership[16];
-};
-
-static void cut_init(struct cut *c)
-{
-    *c = (struct cut){.body = {.schema = SNAPSHOT_SCHEMA}};
-    buf_init(&c->authorities, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->roles, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->scopes, 256);
-}
-
-static void cut_fini(struct cut *c)
-{
-    buf_fini(&c->authorities);
-    buf_fini(&c->roles);
-    buf_fini(&c->revocations);
-    buf_fini(&c->retired);
-    buf_fini(&c->scopes);
-}
-
-static int cut_names(struct authority *a, const char *id, struct cut *c)
-{
-    struct db_stmt *st = db_prepare(state_db(a),
-                                    "SELECT n.name, m.membership_status, c.name AS cluster_name"
-                                    " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
-                                    " JOIN clusters c ON c.id = m.cluster_id WHERE n.id = ?");
-    db_bind_text(st, id);
-    int rc = db_step(st);
-    if (rc == 1) {
-        (void)snprintf(c->node_name, sizeof c->node_name, "%s", db_col_text(st, "name"));
-        (void)snprintf(c->membership, sizeof c->membership, "%s",
-                       db_col_text(st, "membership_status"));
-        (void)snprintf(c->cluster_name, sizeof c->cluster_name, "%s",
-                       db_col_text(st, "cluster_name"));
-    }
-    db_done(st);
-    return rc == 1 ? 0 : rc == 0 ? -ERR_NOT_FOUND : rc;
-}
-
-static void cut_authorities(struct authority *a, struct cut *c)
-{
-    struct db_stmt *st = db_prepare(
-        state_db(a), "SELECT a.node_id, a.address, a.issuer_fingerprint, a.status, n.name"
-                     " FROM cluster_authorities a JOIN nodes n ON n.id = a.node_id"
-                     " WHERE a.status <> 'removed' ORDER BY a.node_id");
-    uint32_t count = 0;
-    while (db_step(st) == 1) {
-        uint8_t fingerprint[PKI_HASH_BYTES];
-        struct snapshot_authority row = {
-            .name = blob_str(db_col_text(st, "name")),
-            .address = blob_str(db_col_text(st, "address")),
-            .issuer_fingerprint = blob_of(fingerprint, sizeof fingerprint),
-            .status = blob_str(db_col_text(st, "status")),
-        };
-        if (uuid_parse(db_col_text(st, "node_id"), &row.node_id) == 0 &&
-            hex_decode(db_col_text(st, "issuer_fingerprint"), fingerprint, sizeof fingerprint) ==
-                0) {
-            msg_list_add(&snapshot_authority_desc, &row, &c->authorities, &count);
-        }
-    }
-    db_done(st);
-    c->body.authorities = (struct mp_list){.raw = buf_blob(&c->authorities), .count = count};
-}
-
-static void cut_roles(struct authority *a, const char *id, struct cut *c)
-{
-    struct db_stmt *st = db_prepare(state_db(a),
-                                    "SELECT role, coalesce(organization_id, '') AS organization_id"
-                                    " FROM node_role_assignments"
-                                    " WHERE node_id = ? AND status = 'active' ORDER BY id");
-    db_bind_text(st, id);
-    uint32_t count = 0;
-    while (db_step(st) == 1) {
-        struct snapshot_role row = {
-            .role = blob_str(db_col_text(st, "role")),
-            .organization_id = blob_str(db_col_text(st, "organization_id")),
-        };
-        msg_list_add(&snapshot_role_desc, &row, &c->roles, &count);
-    }
-    db_done(st);
-    c->body.roles = (struct mp_list){.raw = buf_blob(&c->roles), .count = count};
-}
-
-static struct mp_list fingerprints(struct db_stmt *st, struct buf *out)
-{
-    struct mp_writer w;
-    uint32_t count = 0;
-    mp_writer_init(&w, out);
-    while (db_step(st) == 1) {
-        uint8_t fingerprint[PKI_HASH_BYTES];
-        if (hex_decode(db_col_text(st, "fingerprint"), fingerprint, sizeof fingerprint) == 0) {
-            mp_put_bin(&w, blob_of(fingerprint, sizeof fingerprint));
-            count++;
-        }
-    }
-    db_done(st);
-    return (struct mp_list){.raw = buf_blob(out), .count = count};
-}
-
-/* Banned keys whose certificates could still be valid (older ones are refused by their expiry), and
- * apart from them the CAs of removed authorities. */
-static void cut_revocations(struct authority *a, struct cut *c)
-{
-    struct fsm_position pos;
-    fsm_position(a->fsm, &pos);
-    struct db_stmt *st = db_prepare(
-        state_db(a), "SELECT fingerprint FROM banned_keys"
-                     " WHERE (not_after IS NULL OR not_after >= ?) AND fingerprint NOT IN"
-                     " (SELECT issuer_fingerprint FROM cluster_authorities)"
-                     " ORDER BY fingerprint");
-    db_bind_int(st, pos.time_ms);
-    c->body.revocations = fingerprints(st, &c->revocations);
-    st = db_prepare(state_db(a), "SELECT issuer_fingerprint AS fingerprint FROM"
-                                 " cluster_authorities WHERE status = 'removed'"
-                                 " ORDER BY issuer_fingerprint");
-    c->body.retired_issuers = fingerprints(st, &c->retired);
-}
 
 static int sign(struct authority *a, const struct snapshot_body *body, struct buf *out)
 {
@@ -178,30 +53,21 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
     fsm_position(a->fsm, &pos);
     struct cut c;
     cut_init(&c);
-    int rc = cut_names(a, id, &c);
+    int rc = cut_node(state_db(a), node_id, &c);
+    if (rc == 0) {
+        rc = cut_cluster(state_db(a), &c);
+    }
     if (rc != 0) {
         (void)errmsg_set(em, rc, "node %s is not in the state applied here", id);
         goto out;
     }
-    cut_authorities(a, &c);
-    cut_roles(a, id, &c);
-    cut_revocations(a, &c);
-    struct mp_writer w;
-    mp_writer_init(&w, &c.scopes);
-    mp_put_str(&w, "node");
     int64_t now_ms = authority_now_ms(a);
-    c.body.cluster_id = a->cfg.cluster_id;
-    c.body.node_id = *node_id;
     c.body.epoch = EPOCH_FIRST;
     c.body.config_version = pos.index;
     c.body.issued_at_ms = now_ms;
     c.body.expires_at_ms = now_ms + SNAPSHOT_LIFE_MS;
-    c.body.scopes = (struct mp_list){.raw = buf_blob(&c.scopes), .count = 1};
     c.body.audit_seq = pos.audit_seq;
     c.body.audit_head = blob_of(pos.audit_head, sizeof pos.audit_head);
-    c.body.cluster_name = blob_str(c.cluster_name);
-    c.body.node_name = blob_str(c.node_name);
-    c.body.membership_status = blob_str(c.membership);
     rc = sign(a, &c.body, out);
     if (rc != 0) {
         (void)errmsg_set(em, rc, "cannot sign a snapshot for %s: %s", id, err_text(rc));

@@ -23,6 +23,8 @@ MSG_DEFINE(authority_status, AUTHORITY_STATUS_FIELDS)
 MSG_DEFINE(authority_remove, AUTHORITY_REMOVE_FIELDS)
 MSG_DEFINE(node_health, NODE_HEALTH_FIELDS)
 MSG_DEFINE(level_raise, LEVEL_RAISE_FIELDS)
+MSG_DEFINE(authority_set_next, AUTHORITY_SET_NEXT_FIELDS)
+MSG_DEFINE(forgery_reported, FORGERY_REPORTED_FIELDS)
 
 static const struct {
     uint64_t kind;

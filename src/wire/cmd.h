@@ -20,6 +20,9 @@
 #define CMD_BY_LEADER (CMD_BY_PEOPLE | CMD_BY_SYSTEM)
 #define CMD_BY_ANY (CMD_BY_LEADER | CMD_BY_NODE)
 
+/* Levels by what they brought (migrations/state). */
+#define LEVEL_WITNESS 2
+
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
  * (migrations/state) from which on the command exists: a cluster whose authorities run two versions
@@ -45,7 +48,9 @@
     X(AUTHORITY_REMOVE, 17, authority_remove, 1, 1, CMD_BY_PEOPLE)       \
     X(NODE_HEALTH, 18, node_health, 0, 1, CMD_BY_ANY)                    \
     X(JOIN_DENIED, 19, join_denied, 0, 1, CMD_BY_ANY)                    \
-    X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)
+    X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)                 \
+    X(AUTHORITY_SET_NEXT, 38, authority_set_next, 1, LEVEL_WITNESS, CMD_BY_LEADER) \
+    X(FORGERY_REPORTED, 39, forgery_reported, 1, LEVEL_WITNESS, CMD_BY_ANY)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,
@@ -242,6 +247,23 @@ MSG_DECLARE(node_health, NODE_HEALTH_FIELDS)
  * the leader once every member of the Raft configuration has said that it knows the level. */
 #define LEVEL_RAISE_FIELDS(X, T) X(T, 1, U64, level, 0, MSG_REQUIRED)
 MSG_DECLARE(level_raise, LEVEL_RAISE_FIELDS)
+
+/* The next link of the chain of authority sets (wire/witness_msg.h). */
+#define AUTHORITY_SET_NEXT_FIELDS(X, T)                            \
+    X(T, 1, BIN, signed_set, SIGNED_SET_MAX, MSG_REQUIRED)
+MSG_DECLARE(authority_set_next, AUTHORITY_SET_NEXT_FIELDS)
+
+/* A node was shown what no majority signed: audited, nothing else changes. */
+#define FORGERY_REPORTED_FIELDS(X, T)                              \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED) /* who reports it */     \
+    X(T, 2, STR, kind, FORGERY_KIND_MAX_BYTES, MSG_REQUIRED)       \
+    X(T, 3, STR, error, 32, MSG_REQUIRED)                          \
+    X(T, 4, STR, detail, REASON_MAX_BYTES, 0)                      \
+    X(T, 5, ID, offender_id, 0, 0)                                 \
+    X(T, 6, FIX, offender_fingerprint, 32, 0)                      \
+    X(T, 7, FIX, evidence, 32, 0)                                  \
+    X(T, 8, I64, seen_at_ms, 0, 0)
+MSG_DECLARE(forgery_reported, FORGERY_REPORTED_FIELDS)
 
 /* Builds the bytes of one command: encodes body with the kind's description, then the envelope. */
 void cmd_encode(struct cmd *c, const void *body, struct buf *out);

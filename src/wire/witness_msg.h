@@ -12,7 +12,6 @@
 #define AUTHORITY_SET_SIGN_DOMAIN "rap-authority-set"
 #define WITNESS_STATEMENT_MAX 256
 #define AUTHORITY_SET_MAX 1024        /* bytes of one statement */
-#define SIGNED_SET_MAX 4096           /* with its signatures */
 #define AUTHORITY_SET_LINKS_MAX 128   /* sent at once */
 #define MERKLE_PATH_WIRE_MAX 8192     /* 256 steps */
 #define HISTORY_PROOF_WIRE_MAX 4096
@@ -97,7 +96,6 @@ MSG_DECLARE(node_leaf, NODE_LEAF_FIELDS)
 MSG_DECLARE(snapshot_witness, SNAPSHOT_WITNESS_FIELDS)
 
 /* service "report", rpc, node -> authority: somebody showed us what no majority signed. */
-#define FORGERY_KIND_MAX_BYTES 32
 #define FORGERY_REPORT_FIELDS(X, T)                                                   \
     X(T, 1, ID, request_id, 0, MSG_REQUIRED)                                          \
     X(T, 2, STR, kind, FORGERY_KIND_MAX_BYTES, MSG_REQUIRED) /* "snapshot", "certificate" */ \

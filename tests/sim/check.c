@@ -108,6 +108,8 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_AUTHORITY_REMOVE:
         case CMD_NODE_HEALTH:
         case CMD_JOIN_DENIED:
+        case CMD_AUTHORITY_SET_NEXT:
+        case CMD_FORGERY_REPORTED:
             return 0;
     }
     return 0;

@@ -1,0 +1,176 @@
+#include "authority/fsm_cut.h"
+
+#include "base/text.h"
+
+void cut_init(struct cut *c)
+{
+    *c = (struct cut){.body = {.schema = SNAPSHOT_SCHEMA}};
+    buf_init(&c->authorities, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->roles, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->scopes, 256);
+}
+
+void cut_fini(struct cut *c)
+{
+    buf_fini(&c->authorities);
+    buf_fini(&c->roles);
+    buf_fini(&c->revocations);
+    buf_fini(&c->retired);
+    buf_fini(&c->scopes);
+}
+
+static int finish(const struct cut *c, int rc)
+{
+    const struct buf *all[] = {&c->authorities, &c->roles, &c->revocations, &c->retired,
+                               &c->scopes};
+    for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(all); i++) {
+        rc = all[i]->err;
+    }
+    return rc;
+}
+
+/* --- one node's part --- */
+
+static int cut_names(struct db *state, const char *id, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(state, "SELECT n.name, n.fingerprint, n.config_index,"
+                                           " m.membership_status, m.cluster_id FROM nodes n"
+                                           " JOIN cluster_memberships m ON m.node_id = n.id"
+                                           " WHERE n.id = ?");
+    db_bind_text(st, id);
+    int rc = db_step(st);
+    if (rc == 1) {
+        (void)snprintf(c->node_name, sizeof c->node_name, "%s", db_col_text(st, "name"));
+        (void)snprintf(c->membership, sizeof c->membership, "%s",
+                       db_col_text(st, "membership_status"));
+        c->config_index = (uint64_t)db_col_int(st, "config_index");
+        if (hex_decode(db_col_text(st, "fingerprint"), c->fingerprint, sizeof c->fingerprint) !=
+                0 ||
+            uuid_parse(db_col_text(st, "cluster_id"), &c->body.cluster_id) != 0) {
+            rc = -ERR_CORRUPT;
+        }
+    }
+    db_done(st);
+    return rc == 1 ? 0 : rc == 0 ? -ERR_NOT_FOUND : rc;
+}
+
+static void cut_roles(struct db *state, const char *id, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(state,
+                                    "SELECT role, coalesce(organization_id, '') AS organization_id"
+                                    " FROM node_role_assignments"
+                                    " WHERE node_id = ? AND status = 'active' ORDER BY id");
+    db_bind_text(st, id);
+    uint32_t count = 0;
+    while (db_step(st) == 1) {
+        struct snapshot_role row = {
+            .role = blob_str(db_col_text(st, "role")),
+            .organization_id = blob_str(db_col_text(st, "organization_id")),
+        };
+        msg_list_add(&snapshot_role_desc, &row, &c->roles, &count);
+    }
+    db_done(st);
+    c->body.roles = (struct mp_list){.raw = buf_blob(&c->roles), .count = count};
+}
+
+int cut_node(struct db *state, const struct uuid *node_id, struct cut *c)
+{
+    char id[UUID_TEXT_MAX];
+    uuid_format(node_id, id);
+    int rc = cut_names(state, id, c);
+    if (rc != 0) {
+        return rc;
+    }
+    cut_roles(state, id, c);
+    struct mp_writer w;
+    mp_writer_init(&w, &c->scopes);
+    mp_put_str(&w, "node");
+    c->body.node_id = *node_id;
+    c->body.scopes = (struct mp_list){.raw = buf_blob(&c->scopes), .count = 1};
+    c->body.node_name = blob_str(c->node_name);
+    c->body.membership_status = blob_str(c->membership);
+    return finish(c, 0);
+}
+
+/* --- every node's part --- */
+
+static void cut_authorities(struct db *state, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(
+        state, "SELECT a.node_id, a.address, a.issuer_fingerprint, a.status, n.name"
+               " FROM cluster_authorities a JOIN nodes n ON n.id = a.node_id"
+               " WHERE a.status <> 'removed' ORDER BY a.node_id");
+    uint32_t count = 0;
+    while (db_step(st) == 1) {
+        uint8_t fingerprint[PKI_HASH_BYTES];
+        struct snapshot_authority row = {
+            .name = blob_str(db_col_text(st, "name")),
+            .address = blob_str(db_col_text(st, "address")),
+            .issuer_fingerprint = blob_of(fingerprint, sizeof fingerprint),
+            .status = blob_str(db_col_text(st, "status")),
+        };
+        if (uuid_parse(db_col_text(st, "node_id"), &row.node_id) == 0 &&
+            hex_decode(db_col_text(st, "issuer_fingerprint"), fingerprint, sizeof fingerprint) ==
+                0) {
+            msg_list_add(&snapshot_authority_desc, &row, &c->authorities, &count);
+        }
+    }
+    db_done(st);
+    c->body.authorities = (struct mp_list){.raw = buf_blob(&c->authorities), .count = count};
+}
+
+static struct mp_list fingerprints(struct db_stmt *st, struct buf *out)
+{
+    struct mp_writer w;
+    uint32_t count = 0;
+    mp_writer_init(&w, out);
+    while (db_step(st) == 1) {
+        uint8_t fingerprint[PKI_HASH_BYTES];
+        if (hex_decode(db_col_text(st, "fingerprint"), fingerprint, sizeof fingerprint) == 0) {
+            mp_put_bin(&w, blob_of(fingerprint, sizeof fingerprint));
+            count++;
+        }
+    }
+    db_done(st);
+    return (struct mp_list){.raw = buf_blob(out), .count = count};
+}
+
+/* Banned keys whose certificates could still be valid (older ones are refused by their expiry), and
+ * apart from them the CAs of removed authorities. */
+static void cut_revocations(struct db *state, int64_t at_ms, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(
+        state, "SELECT fingerprint FROM banned_keys"
+               " WHERE (not_after IS NULL OR not_after >= ?) AND fingerprint NOT IN"
+               " (SELECT issuer_fingerprint FROM cluster_authorities)"
+               " ORDER BY fingerprint");
+    db_bind_int(st, at_ms);
+    c->body.revocations = fingerprints(st, &c->revocations);
+    st = db_prepare(state, "SELECT issuer_fingerprint AS fingerprint FROM"
+                           " cluster_authorities WHERE status = 'removed'"
+                           " ORDER BY issuer_fingerprint");
+    c->body.retired_issuers = fingerprints(st, &c->retired);
+}
+
+int cut_cluster(struct db *state, struct cut *c)
+{
+    /* updated_at moves with config_version: the time by which old bans are left out must not move
+     * without it. */
+    int64_t at_ms = 0;
+    struct db_stmt *st = db_prepare(state, "SELECT name, updated_at FROM clusters");
+    int rc = db_step(st);
+    if (rc == 1) {
+        (void)snprintf(c->cluster_name, sizeof c->cluster_name, "%s", db_col_text(st, "name"));
+        at_ms = db_col_int(st, "updated_at");
+    }
+    db_done(st);
+    if (rc != 1) {
+        return rc == 0 ? -ERR_NOT_FOUND : rc;
+    }
+    cut_authorities(state, c);
+    cut_revocations(state, at_ms, c);
+    c->body.cluster_name = blob_str(c->cluster_name);
+    return finish(c, 0);
+}
