@@ -5,7 +5,6 @@
  *     fires finished requests -> sees what role we have -> completes reads -> submits a batch. */
 #include "authority/core_impl.h"
 
-#include "authority/raft_image.h"
 #include "base/log.h"
 #include "pki/pki.h"
 
@@ -86,66 +85,7 @@ static int apply(struct raft_fsm *rf, const struct raft_buffer *buf, void **resu
     if (c->env->applied != NULL) {
         c->env->applied(c->env->data, a.index);
     }
-    core_want_flush(c);
-    return 0;
-}
-
-static int take_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsigned *n_bufs)
-{
-    struct core *c = rf->data;
-    /* G16: after a restart libraft counts the last but one configuration of its log as committed,
-     * for it must be, before the commit index gets there. A snapshot now would be of an index below
-     * its own configuration. */
-    if (c->raft.configuration_committed_index > c->raft.commit_index) {
-        return RAFT_BUSY; /* asked again with the next entry */
-    }
-    struct db_image *image = NULL;
-    int rc = fsm_freeze(c->fsm, &image);
-    if (rc != 0) {
-        log_error(LOG_AUTHORITY, "no snapshot", "why=\"%s\" next=\"the log grows, retried\"",
-                  err_text(rc));
-        return RAFT_NOMEM;
-    }
-    struct raft_buffer *b = xmalloc(sizeof *b);
-    *b = (struct raft_buffer){.base = image, .len = db_image_bytes(image)};
-    *bufs = b;
-    *n_bufs = 1;
-    return 0;
-}
-
-static int finish_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsigned *n_bufs)
-{
-    (void)rf;
-    if (*n_bufs > 0) {
-        db_image_free((*bufs)[0].base);
-        free(*bufs);
-    }
-    *bufs = NULL;
-    *n_bufs = 0;
-    return 0;
-}
-
-static int restore(struct raft_fsm *rf, struct raft_buffer *buf)
-{
-    struct core *c = rf->data;
-    struct errmsg em = ERRMSG_INIT;
-    struct buf image;
-    buf_init(&image, IMAGE_MAX_BYTES);
-    int rc = raft_image_unpack(blob_of(buf->base, buf->len), &image);
-    if (rc == 0) {
-        rc = fsm_restore(c->fsm, buf_blob(&image), &em);
-    } else {
-        (void)errmsg_set(&em, rc, "image does not unpack");
-    }
-    buf_fini(&image);
-    if (rc != 0) {
-        /* At start libraft reports it and core_start fails; later there is no way back. */
-        if (c->started) {
-            core_fail(c, "snapshot of the leader does not load: %s: %s", err_text(rc), em.text);
-        }
-        return RAFT_CORRUPT;
-    }
-    raft_free(buf->base);
+    core_snapshot_grow(c, a.index, buf->len);
     core_want_flush(c);
     return 0;
 }
@@ -176,9 +116,9 @@ int core_new(const struct core_config *config, struct core **ret, struct errmsg 
         .version = 2,
         .data = c,
         .apply = apply,
-        .snapshot = take_snapshot,
-        .restore = restore,
-        .snapshot_finalize = finish_snapshot,
+        .snapshot = core_take_snapshot,
+        .restore = core_restore,
+        .snapshot_finalize = core_finish_snapshot,
     };
     char address[UUID_TEXT_MAX];
     uuid_format(&config->node_id, address);
@@ -197,9 +137,8 @@ int core_new(const struct core_config *config, struct core **ret, struct errmsg 
     raft_set_max_inflight_entries(&c->raft, MAX_INFLIGHT_ENTRIES);
     raft_set_install_snapshot_timeout(&c->raft, INSTALL_SNAPSHOT_TIMEOUT_MS);
     raft_set_capacity_threshold(&c->raft, 0);
-    raft_set_snapshot_threshold(
-        &c->raft, config->snapshot_threshold == 0 ? 8192 : config->snapshot_threshold);
     raft_set_snapshot_trailing(&c->raft, trailing);
+    core_snapshot_init(c);
     raft_io_on_digest(config->io, &core_digest_ops, c);
     *ret = c;
     return 0;

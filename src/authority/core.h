@@ -46,7 +46,7 @@ struct core_config {
     const struct core_env *env;
     uint32_t heartbeat_ms;       /* 50 */
     uint32_t election_ms;        /* 500 */
-    uint32_t snapshot_threshold; /* entries; 0 = 8192 */
+    uint32_t snapshot_threshold; /* entries, more of them when the state is large; 0 = 8192 */
     uint32_t snapshot_trailing;  /* 0 = 4096; at least 2048 (reference: raft.md) */
     bool short_trailing;         /* simulation only: allows less */
 };

@@ -42,6 +42,14 @@ struct core_peer {
     unsigned level; /* schema level it knows; 0 not heard */
 };
 
+/* What the log has grown by since the last snapshot, which a restart would have to apply again. */
+struct core_growth {
+    uint64_t entries;
+    uint64_t log_bytes;
+    uint64_t image_bytes; /* of the last snapshot, unpacked */
+    uint32_t threshold;   /* entries */
+};
+
 struct core {
     struct core_config config;
     const struct core_env *env;
@@ -75,6 +83,9 @@ struct core {
     size_t peers_count;
     uint64_t agreed_index;
     uint8_t agreed[32];
+
+    struct core_growth growth;
+    uint64_t no_snapshot_before; /* index; the last attempt failed */
 
     unsigned role; /* as `leader` */
     bool started;
@@ -114,6 +125,16 @@ void core_reads_start(struct core *c);
 void core_reads_finish(struct core *c);
 void core_reads_fail(struct core *c, int rc);
 void core_waiters_fail(struct core *c, int rc);
+
+/* core_snapshot.c */
+void core_snapshot_init(struct core *c);
+/* An entry was applied. */
+void core_snapshot_grow(struct core *c, uint64_t index, size_t entry_bytes);
+bool core_snapshot_due(const struct core_growth *g);
+/* For libraft (struct raft_fsm). */
+int core_take_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsigned *n_bufs);
+int core_finish_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsigned *n_bufs);
+int core_restore(struct raft_fsm *rf, struct raft_buffer *buf);
 
 /* core_digest.c */
 extern const struct raft_io_digest_ops core_digest_ops;

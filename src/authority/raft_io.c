@@ -302,6 +302,7 @@ struct put {
     struct raft_io_snapshot_put *req;
     raft_io_snapshot_put_cb cb;
     bool taking;
+    uint64_t index, started_ms;
     struct buf conf;
 };
 
@@ -315,6 +316,11 @@ static void put_done(void *data, int rc)
         im->taking = false;
     } else {
         im->installing = false;
+    }
+    if (rc == 0) {
+        log_info(LOG_AUTHORITY, "snapshot stored", "index=%llu from=%s took_ms=%llu",
+                 (unsigned long long)p->index, p->taking ? "here" : "leader",
+                 (unsigned long long)(im->env->mono_ms(im->env->data) - p->started_ms));
     }
     buf_fini(&p->conf);
     free(p);
@@ -331,7 +337,12 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io
 {
     struct raft_io_impl *im = raft_io_impl_of(io);
     struct put *p = xmalloc(sizeof *p);
-    *p = (struct put){.im = im, .req = req, .cb = cb, .taking = trailing > 0};
+    *p = (struct put){.im = im,
+                      .req = req,
+                      .cb = cb,
+                      .taking = trailing > 0,
+                      .index = snapshot->index,
+                      .started_ms = im->env->mono_ms(im->env->data)};
     buf_init(&p->conf, RAFT_MSG_CONF_MAX);
     raft_msg_conf_encode(&snapshot->configuration, &p->conf);
     CHECK(snapshot->n_bufs == 1);

@@ -34,6 +34,10 @@ void load_note(struct load *l, uint64_t began_ns, bool ok)
         return;
     }
     l->done++;
+    if (l->last_ns != 0 && now - l->last_ns > l->gap_ns) {
+        l->gap_ns = now - l->last_ns;
+    }
+    l->last_ns = now;
     if (l->latency_count < l->latency_cap) {
         l->latency_ns[l->latency_count++] = now - began_ns;
     }
@@ -60,7 +64,7 @@ void load_print(struct load *l, const char *system)
     qsort(l->latency_ns, l->latency_count, sizeof *l->latency_ns, compare);
     double seconds = (double)(l->end_ns - l->measure_ns) / 1e9;
     printf("{\"system\":\"%s\",\"clients\":%u,\"ops_per_s\":%.1f,\"p50_ms\":%.3f,"
-           "\"p99_ms\":%.3f,\"failed\":%llu}\n",
-           system, l->clients, (double)l->done / seconds, at(l, 0.5), at(l, 0.99),
+           "\"p99_ms\":%.3f,\"gap_ms\":%.3f,\"failed\":%llu}\n",
+           system, l->clients, (double)l->done / seconds, at(l, 0.5), at(l, 0.99), (double)l->gap_ns / 1e6,
            (unsigned long long)l->failed);
 }
