@@ -32,6 +32,7 @@ static int join(const struct cli_join *o, bool *ret_pending, struct uuid *ret_no
 
 int main(int argc, char **argv)
 {
-    static const struct cli_ops ops = {.init = node_init, .run = node_run, .join = join};
+    static const struct cli_ops ops = {
+        .init = node_init, .run = node_run, .join = join, .recover = node_recover};
     return cli_main(argc, argv, &ops);
 }

@@ -17,6 +17,10 @@
  *   authority.prepare {id} -> {node_id, cluster_id, csr (hex DER), name, address, voters,
  *                              tolerates}
  *   authority.add* {id, issuer (hex DER)}  authority.remove* {id, reason}  authority.transfer {id}
+ *   terms {limit, cursor}
+ *   partition.list {limit, cursor}  partition.show {id}  partition.probe {}  partition.promote {statement}
+ *   partition.merge* {id, epoch, rows, signature}
+ *   divergence.list {limit, cursor}  divergence.show {id, limit, cursor}  divergence.own {}
  *   role.list {node, limit, cursor}  role.assign* {id, role, organization_id}
  *   role.unassign* {id, role, organization_id}
  *   audit.list {limit, cursor, event_type, subject_id}   audit.verify {}

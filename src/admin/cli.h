@@ -3,6 +3,7 @@
 #ifndef RAP_ADMIN_CLI_H
 #define RAP_ADMIN_CLI_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/id.h"
 
@@ -38,12 +39,20 @@ struct cli_join {
                      const char *detail); /* event: enum cli_join_event */
     void *data;
 };
+struct cli_recover {
+    const char *data_dir, *reason; /* reason may be NULL */
+    /* Called once with what the recovery would do: 0 and the signed statement, or an error that ends
+     * it with nothing changed. */
+    int (*consent)(void *data, struct blob doc, struct buf *ret_signed);
+    void *data;
+};
 struct cli_ops {
     int (*init)(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
     /* Returns when the daemon has stopped cleanly (0) or could not start. */
     int (*run)(const struct cli_run *o, struct errmsg *em);
     int (*join)(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,
                 struct errmsg *em);
+    int (*recover)(const struct cli_recover *o, struct errmsg *em);
 };
 
 /* Returns the exit code (DESIGN section 9). */

@@ -121,6 +121,33 @@ const struct cli_cmd cli_commands[] = {
     {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
      CLI_MUTATES, cli_run_authority_transfer, {{0}}},
 
+    {"authority", "recover", "", "go on with this authority alone when a quorum is lost for good",
+     "Offline: stop the daemon first. Shows what it will do, needs the owner's root key, and begins "
+     "a new epoch in which this host is the only voter; the others are fenced, and re-join if they "
+     "come back.",
+     CLI_OFFLINE | CLI_MUTATES, cli_run_authority_recover,
+     {OWNER_DIR, PASSPHRASE, {"reason", "TEXT", "why; kept in the audit", false, false}}},
+
+    {"authority", "terms", "", "who led, when, in which epoch", NULL, CLI_READS | CLI_LISTS,
+     cli_run_authority_terms, {{0}}},
+
+    {"partition", "list", "", "authorities that lost contact, now and before", NULL,
+     CLI_READS | CLI_LISTS, cli_run_partition_list, {{0}}},
+    {"partition", "show", "ID", "one partition: who was out, since when, how it ended", NULL,
+     CLI_READS, cli_run_partition_show, {{0}}},
+    {"partition", "promote", "", "go on with this side of a partition; needs the owner's root key",
+     "Refused while any authority in reach sees a majority. Begins a new epoch with this authority "
+     "as its only voter; the others are fenced as soon as they hear of it.",
+     CLI_MUTATES, cli_run_partition_promote, {OWNER_DIR, PASSPHRASE}},
+    {"partition", "reports", "", "what fenced authorities handed over", NULL,
+     CLI_READS | CLI_LISTS, cli_run_partition_reports, {{0}}},
+    {"partition", "divergence", "[N]", "what fenced authority N decided apart, entry by entry",
+     "Without N: what this very authority decided apart.", CLI_READS | CLI_LISTS,
+     cli_run_partition_divergence, {{0}}},
+    {"partition", "merge", "N", "let fenced authority N give that up and come back",
+     "Needs the owner's root key, for what N decided apart is discarded.",
+     CLI_MUTATES, cli_run_partition_merge, {OWNER_DIR, PASSPHRASE}},
+
     {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES | CLI_ROLES,
      cli_run_role_assign,
      {{"org", "O", "only for this organization", false, false}}},

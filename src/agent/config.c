@@ -1,5 +1,7 @@
 #include "agent/config.h"
 
+#include "pki/statement.h"
+
 /* The one field that says how to read the others. */
 #define CONFIG_SCHEMA_FIELDS(X, T) X(T, 1, U64, schema, 0, MSG_REQUIRED)
 MSG_DECLARE(config_schema, CONFIG_SCHEMA_FIELDS)
@@ -266,6 +268,28 @@ static int check_version(const struct snapshot_body *body, const struct config_e
                       (unsigned long long)e->epoch, (unsigned long long)e->version);
 }
 
+/* A number alone is worth nothing: an authority in a thief's hands could write a high one, and every
+ * node would refuse the real authority from then on. */
+static int check_epoch(const struct snapshot_body *body, const struct config_expect *e,
+                       struct errmsg *em)
+{
+    uint8_t root[PKI_KEY_BYTES];
+    struct recovery_statement s;
+    if (body->epoch <= EPOCH_FIRST) {
+        return 0;
+    }
+    if (body->recovery.len == 0 || !pki_trust_root_key(e->trust, root)) {
+        return errmsg_set(em, -ERR_BAD_SIGNATURE,
+                          "snapshot of epoch %llu without the owner's statement",
+                          (unsigned long long)body->epoch);
+    }
+    int rc = statement_verify(body->recovery, root, &e->cluster_id, &s, em);
+    if (rc == 0 && s.epoch != body->epoch) {
+        rc = errmsg_set(em, -ERR_BAD_SIGNATURE, "snapshot and statement are of different epochs");
+    }
+    return rc;
+}
+
 static int check_scopes(const struct snapshot_body *body, struct errmsg *em)
 {
     struct mp_reader r;
@@ -296,6 +320,9 @@ static int check_body(const struct snapshot_body *body, const struct config_expe
         return errmsg_set(em, -ERR_WRONG_NODE, "snapshot belongs to another node");
     }
     int rc = check_version(body, e, em);
+    if (rc == 0) {
+        rc = check_epoch(body, e, em);
+    }
     if (rc == 0 && !e->allow_expired && e->now_ms >= body->expires_at_ms) {
         rc = errmsg_set(em, -ERR_EXPIRED, "snapshot has expired");
     }

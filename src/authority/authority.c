@@ -7,6 +7,7 @@
 #include "authority/authority_impl.h"
 
 #include "authority/raft_log.h"
+#include "authority/recover.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -102,6 +103,16 @@ static void env_defer(void *data, void (*cb)(void *arg), void *arg)
     d->arg = arg;
     STAILQ_INSERT_TAIL(&a->deferred, d, link);
     env_want_flush(a);
+}
+
+static void env_other_epoch(void *data, raft_id from, uint64_t epoch)
+{
+    fence_other_epoch(data, from, epoch);
+}
+
+static void env_old_disk(void *data, raft_id from, const struct raft_old_disk *why)
+{
+    partitions_old_disk(data, from, why);
 }
 
 static void env_applied(void *data, uint64_t index)
@@ -245,12 +256,14 @@ static void on_tick(uv_timer_t *t)
     a->last_reconcile_ms = now;
     raft_net_members(a);
     members_reconcile(a);
+    partitions_tick(a);
     push_tick(a);
     enroll_tick(a);
     health_tick(a);
     if (a->leader_since_ms != 0) {
         expire_joins(a);
     }
+    fence_tick(a, now); /* last: it may end this authority */
 }
 
 void authority_state(const struct authority *a, struct authority_state *ret)
@@ -264,7 +277,7 @@ void authority_state(const struct authority *a, struct authority_state *ret)
                      : s.role == CORE_FOLLOWER ? "follower"
                                                : "candidate",
         .quorum = s.quorum,
-        .epoch = EPOCH_FIRST,
+        .epoch = authority_epoch(a),
         .term = s.term,
         .index = s.applied_index,
         .commit_index = s.commit_index,
@@ -276,6 +289,15 @@ void authority_state(const struct authority *a, struct authority_state *ret)
     ret->level = fsm_level(a->fsm);
     ret->level_known = fsm_level_known(a->fsm);
     memcpy(ret->digest, pos.digest, sizeof ret->digest);
+    struct signed_recovery whole;
+    struct recovery_statement statement;
+    if (msg_decode(&signed_recovery_desc, MSG_LENIENT, raft_io_statement(&a->io), &whole) == 0 &&
+        recovery_statement_decode(whole.body, &statement) == 0) {
+        ret->recovery_kind = recovery_kind_name(statement.kind);
+        ret->base_index = statement.base_index;
+        ret->base_term = statement.base_term;
+        ret->recovered_at_ms = statement.time_ms;
+    }
     const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(a, s.leader);
     if (leader != NULL) {
         ret->leader = *leader;
@@ -288,6 +310,11 @@ void authority_state(const struct authority *a, struct authority_state *ret)
     ret->member = db_step(st) == 1;
     db_done(st);
     ret->state = !ret->member ? "recovering" : s.quorum ? "healthy" : "no_quorum";
+    if (a->fence.fenced) {
+        ret->state = "fenced";
+        ret->fenced_by = a->fence.epoch;
+        ret->divergence_rows = a->fence.divergence.rows_total;
+    }
 }
 
 void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issuer)
@@ -373,6 +400,7 @@ void authority_free(struct authority *a)
     buf_fini(&a->leaf_issuer_der);
     buf_fini(&a->root_der);
     health_fini(a);
+    fence_fini(a);
     free(a->dir);
     free(a);
 }
@@ -390,12 +418,15 @@ int authority_open(const struct authority_config *config, struct authority **ret
     buf_init(&a->root_der, CERT_DER_MAX);
     a->last_expire_ms = clock_wall_ms();
     STAILQ_INIT(&a->deferred);
+    fence_init(a);
     raft_net_fabric_init(&a->net, a);
     a->io_env = (struct raft_io_env){.data = a,
                                      .mono_ms = env_mono_ms,
                                      .random = env_random_u64,
                                      .fatal = env_fatal,
-                                     .defer = env_defer};
+                                     .defer = env_defer,
+                                     .other_epoch = env_other_epoch,
+                                     .old_disk = env_old_disk};
     a->core_env = (struct core_env){.data = a,
                                     .wall_ms = env_wall_ms,
                                     .mono_ms = env_mono_ms,
@@ -406,6 +437,13 @@ int authority_open(const struct authority_config *config, struct authority **ret
                                     .fatal = env_fatal};
     char *log_path = path_join(a->dir, "raft.db");
     int rc = load_issuer(a, em);
+    if (rc == 0) {
+        rc = recovery_finish_pending(a->dir, &a->cfg.node_id, em);
+    }
+    if (rc == 0) {
+        rc = fence_prepare(a, config->statement, em);
+        a->cfg.statement = blob_of(NULL, 0); /* a view for this call */
+    }
     if (rc == 0) {
         rc = fsm_new(&a->fsm, em);
     }
@@ -439,6 +477,9 @@ int authority_open(const struct authority_config *config, struct authority **ret
     if (rc == 0) {
         rc = core_start(a->core, em);
     }
+    if (rc == 0) {
+        rc = fence_resume(a, em);
+    }
     if (rc != 0) {
         /* A log that does not load or a state that does not apply needs a person (DESIGN D13). */
         struct errmsg none = ERRMSG_INIT;
@@ -447,6 +488,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
         fatal("authority: %s: %s", err_text(rc), why->text);
     }
     raft_net_serve(a);
+    fence_serve(a);
     call_serve(a);
     health_serve(a);
     push_serve(a);

@@ -22,6 +22,11 @@ struct authority_config {
     /* Something a node's snapshot says has changed and is applied here; also once after start. The
      * daemon hands this node's own snapshot to its agent. */
     void (*config_changed)(void *data);
+    /* The log is to be given up: end this authority and open it anew. */
+    void (*restart)(void *data);
+    /* How this node's own signed configuration proves its epoch; empty: it does not. Valid during
+     * authority_open. */
+    struct blob statement;
 };
 
 int authority_open(const struct authority_config *config, struct authority **ret,
@@ -61,7 +66,7 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
                        struct errmsg *em);
 
 struct authority_state {
-    const char *state;     /* healthy, no_quorum, recovering (state not loaded yet) */
+    const char *state;     /* healthy, no_quorum, recovering (catching up), fenced */
     const char *raft_role; /* leader, follower, candidate */
     bool quorum;
     bool member;        /* the applied state lists this node as an authority */
@@ -69,6 +74,12 @@ struct authority_state {
     uint64_t epoch, term, index, commit_index;
     unsigned voters, seen, needed;
     uint64_t leader_contact_ms;
+    uint64_t fenced_by; /* the higher epoch; 0: not fenced */
+    uint64_t divergence_rows;
+    /* The recovery that began the epoch: NULL in the first. */
+    const char *recovery_kind;
+    uint64_t base_index, base_term;
+    int64_t recovered_at_ms;
     unsigned level, level_known; /* of the state's schema, and the highest of this binary */
     uint8_t digest[32];
 };

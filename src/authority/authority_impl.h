@@ -4,13 +4,13 @@
 
 #include "authority/authority.h"
 #include "authority/core.h"
+#include "authority/fence.h"
 #include "authority/query.h"
 #include "authority/raft_io.h"
 
 #include <sys/queue.h>
 #include <uthash.h>
 
-#define EPOCH_FIRST 1
 #define TICK_MS 50
 #define RECONCILE_MS 200
 #define FORWARD_TIMEOUT_MS 3000
@@ -22,6 +22,7 @@ struct raft_peer {
     struct uuid node_id;
     struct fabric_stream *stream; /* ours to it; NULL until needed */
     uint64_t snapshot_until_ms;   /* a snapshot is believed in flight until then */
+    bool other_epoch;             /* it spoke of one since we last asked it */
     UT_hash_handle hh;
 };
 struct raft_net_fabric {
@@ -93,6 +94,7 @@ struct authority {
     struct core_env core_env;
     struct core *core;
     struct fsm *fsm;
+    struct fence fence;
 
     uv_timer_t tick;
     uv_prepare_t flush; /* end of each loop turn: core_flush and what waits for applied state */
@@ -117,6 +119,13 @@ struct authority {
     bool self_busy;
     uint64_t self_report_at_ms;
     bool change_busy;
+    uint8_t seen_hash[PKI_HASH_BYTES]; /* who was out of contact at the last look, */
+    uint64_t seen_since_ms;            /* and since when */
+    bool partition_busy;               /* a command of partitions.c is under way */
+    struct {
+        raft_id id; /* 0: nobody */
+        struct raft_old_disk why;
+    } old_disk;
     struct core_change change;
 
     LIST_HEAD(, pending_call) calls;
@@ -213,6 +222,11 @@ void health_fini(struct authority *a);
 /* What the leader knows now; 0 when it has not heard of the node. */
 int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
 void health_seen(struct authority *a, const struct heartbeat *hb);
+
+/* partitions.c */
+void partitions_tick(struct authority *a);
+/* From raft_io. */
+void partitions_old_disk(struct authority *a, raft_id from, const struct raft_old_disk *why);
 
 /* members.c: makes the Raft configuration follow the committed list of authorities. */
 void members_reconcile(struct authority *a);

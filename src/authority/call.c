@@ -64,7 +64,7 @@ void call_no_quorum_doc(const struct authority *a, const char *outcome, struct b
     struct mp_doc d;
     mp_writer_init(&w, out);
     mp_doc_begin(&w, &d);
-    mp_doc_int(&w, &d, "epoch", EPOCH_FIRST);
+    mp_doc_int(&w, &d, "epoch", (int64_t)authority_epoch(a));
     mp_doc_int(&w, &d, "term", (int64_t)s.term);
     mp_doc_int(&w, &d, "seen", s.seen);
     mp_doc_int(&w, &d, "needed", s.needed);
@@ -78,9 +78,32 @@ void call_no_quorum_doc(const struct authority *a, const char *outcome, struct b
     mp_doc_end(&w, &d);
 }
 
+static void answer_fenced(struct pending_call *pc)
+{
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 4096);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_int(&w, &d, "epoch", (int64_t)pc->a->fence.epoch);
+    mp_doc_str(&w, &d, "outcome", pc->maybe_done ? "unknown" : "none");
+    mp_doc_str(&w, &d, "detail",
+               "this authority is fenced: the owner let the cluster go on in a higher epoch "
+               "without it. Ask another authority; `rap partition divergence` shows what this one "
+               "decided apart");
+    mp_doc_end(&w, &d);
+    call_answer(pc, -ERR_FENCED, buf_blob(&doc));
+    buf_fini(&doc);
+}
+
 static void answer_no_quorum(struct pending_call *pc)
 {
     struct buf doc;
+    if (pc->a->fence.fenced) {
+        answer_fenced(pc);
+        return;
+    }
     buf_init(&doc, 4096);
     call_no_quorum_doc(pc->a, pc->maybe_done ? "unknown" : "none", &doc);
     call_answer(pc, -ERR_NO_QUORUM, buf_blob(&doc));
@@ -161,6 +184,7 @@ static int forward(struct pending_call *pc, const char *method, struct blob args
         .actor_id = blob_str(pc->actor_id),
         .args = args,
         .dry_run = pc->dry_run,
+        .epoch = authority_epoch(pc->a) > EPOCH_FIRST ? authority_epoch(pc->a) : 0,
     };
     struct buf body;
     buf_init(&body, RPC_FRAME_MAX);
@@ -330,7 +354,7 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
     rc = bytes.err != 0 ? bytes.err
                         : core_propose(a->core, &pc->proposal, buf_blob(&bytes), proposed);
     buf_fini(&bytes);
-    if (rc == -ERR_NO_QUORUM) {
+    if (rc == -ERR_NO_QUORUM || rc == -ERR_FENCED) {
         answer_no_quorum(pc);
     } else if (rc != 0) {
         call_answer(pc, rc, blob_of(NULL, 0));
@@ -366,6 +390,14 @@ static void begin(struct pending_call *pc)
     bool leader = s.role == CORE_LEADER;
     struct errmsg em = ERRMSG_INIT;
 
+    if (call_is_local(pc->method)) {
+        call_local(pc);
+        return;
+    }
+    if (a->fence.fenced) {
+        answer_fenced(pc);
+        return;
+    }
     if (call_is_read(pc->method)) {
         if (pc->stale) {
             call_answer_read(pc);
@@ -462,7 +494,7 @@ void call_cancel_all(struct authority *a)
 /* What a change of leader, or time, means for one call. It may be gone afterwards. */
 static void tick(struct pending_call *pc, const struct core_status *s, uint64_t now)
 {
-    if (now >= pc->deadline_ms) {
+    if (now >= pc->deadline_ms || pc->a->fence.fenced) {
         pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED ||
                          pc->state == CALL_FORWARDED;
         answer_no_quorum(pc);
@@ -526,6 +558,9 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
     core_status_brief(a->core, &s);
     if (rc == 0 && s.role != CORE_LEADER) {
         rc = -ERR_NOT_LEADER; /* one hop only: no loops */
+    }
+    if (rc == 0 && (op.epoch == 0 ? EPOCH_FIRST : op.epoch) != authority_epoch(a)) {
+        rc = -ERR_FENCED; /* an index of this history means nothing in another */
     }
     if (rc != 0) {
         fabric_answer(rq, rc, blob_of(NULL, 0));

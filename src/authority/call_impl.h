@@ -62,6 +62,10 @@ bool call_is_read(const char *method);
 /* From the state as it is applied here, now. */
 void call_answer_read(struct pending_call *pc);
 
+/* promote.c: what this authority does itself, whoever leads. */
+bool call_is_local(const char *method);
+void call_local(struct pending_call *pc);
+
 void call_answer(struct pending_call *pc, int rc, struct blob doc);
 /* An error with a text for people. */
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);

@@ -5,12 +5,22 @@ static const struct {
     const char *method;
     const char *kind; /* of query_run; NULL: audit verification */
 } reads[] = {
-    {"cluster", "cluster"},       {"memberships", "memberships"},
-    {"terms", "terms"},           {"token.list", "tokens"},
-    {"token.show", "tokens"},     {"request.list", "requests"},
-    {"request.show", "requests"}, {"node.list", "nodes"},
-    {"node.show", "nodes"},       {"authority.list", "authorities"},
-    {"role.list", "roles"},       {"audit.list", "audit"},
+    {"cluster", "cluster"},
+    {"memberships", "memberships"},
+    {"terms", "terms"},
+    {"token.list", "tokens"},
+    {"token.show", "tokens"},
+    {"request.list", "requests"},
+    {"request.show", "requests"},
+    {"node.list", "nodes"},
+    {"node.show", "nodes"},
+    {"authority.list", "authorities"},
+    {"role.list", "roles"},
+    {"audit.list", "audit"},
+    {"partition.list", "partitions"},
+    {"partition.show", "partitions"},
+    {"divergence.list", "reports"},
+    {"divergence.show", "divergence"},
     {"audit.verify", NULL},
 };
 

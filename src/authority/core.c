@@ -295,6 +295,9 @@ int core_check_leader(const struct core *c)
     if (!c->started || c->closing || c->failed) {
         return -ERR_CLOSED;
     }
+    if (c->fenced) {
+        return -ERR_FENCED;
+    }
     if (c->raft.state != RAFT_LEADER || raft_transferee(&c->raft) != 0) {
         return -ERR_NOT_LEADER;
     }
@@ -302,6 +305,15 @@ int core_check_leader(const struct core *c)
     unsigned seen;
     count_voters(c, core_contact_window_ms(c), &voters, &seen);
     return seen > voters / 2 ? 0 : -ERR_NO_QUORUM;
+}
+
+void core_fence(struct core *c)
+{
+    c->fenced = true;
+    raft_io_fence(c->config.io);
+    core_fail_pending(c, -ERR_FENCED);
+    core_reads_fail(c, -ERR_FENCED);
+    core_want_flush(c);
 }
 
 static uint64_t contact_window_ms(const struct core *c, bool leads)
@@ -320,6 +332,7 @@ void core_status_brief(const struct core *c, struct core_status *ret)
     s.commit_index = raft_commit_index(r);
     s.applied_index = raft_last_applied(r);
     s.last_index = raft_last_index(r);
+    s.last_term = raft_peek_term(r, s.last_index);
     bool leads = r->state == RAFT_LEADER;
     uint64_t window = contact_window_ms(c, leads);
     if (leads) {
@@ -335,6 +348,10 @@ void core_status_brief(const struct core *c, struct core_status *ret)
         s.leader_contact_ms = c->env->mono_ms(c->env->data) -
                               raft_io_heard_ms(c->config.io, s.leader);
         s.quorum = core_in_contact(c, s.leader, c->config.election_ms);
+    }
+    if (c->fenced) {
+        s.quorum = false;
+        s.leader = 0;
     }
     *ret = s;
 }

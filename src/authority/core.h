@@ -78,7 +78,8 @@ struct core_proposal {
  * command was committed and applied (the result may itself be a refusal), -ERR_OUTCOME_UNKNOWN when
  * leadership was lost in between, -ERR_NOT_LEADER when it was lost before the command went into the
  * log, -ERR_CANCELED on close. Otherwise cb never runs and nothing was proposed: -ERR_NOT_LEADER,
- * -ERR_NO_QUORUM (leader without a majority in contact), -ERR_BUSY, -ERR_TOO_LARGE, -ERR_CLOSED.
+ * -ERR_NO_QUORUM (leader without a majority in contact), -ERR_BUSY, -ERR_TOO_LARGE, -ERR_CLOSED,
+ * -ERR_FENCED.
  *
  * In contact is who was heard within half an election timeout (at least 3 heartbeats): followers
  * answer each heartbeat, and libraft itself steps down after a whole election timeout. */
@@ -123,6 +124,9 @@ int core_remove(struct core *c, struct core_change *ch, raft_id id, core_change_
  * (-ERR_TIMEOUT). id 0: any voter. -ERR_NOT_LEADER, -ERR_BUSY, -ERR_NOT_FOUND. */
 int core_transfer(struct core *c, raft_id id, void (*cb)(void *data, int rc), void *data);
 
+/* A higher epoch exists: no traffic, no proposals (-ERR_FENCED), no reads, until it starts anew. */
+void core_fence(struct core *c);
+
 /* --- status --- */
 enum core_role { CORE_FOLLOWER, CORE_CANDIDATE, CORE_LEADER };
 struct core_member {
@@ -135,7 +139,7 @@ struct core_member {
 struct core_status {
     enum core_role role;
     raft_id leader; /* 0 unknown */
-    uint64_t term, commit_index, applied_index, last_index;
+    uint64_t term, commit_index, applied_index, last_index, last_term;
     /* Voters, those in contact (this one included), and how many make a majority. On a follower,
      * which hears only its leader and candidates, in contact means within two election timeouts. */
     unsigned voters, seen, needed;

@@ -92,6 +92,7 @@ struct core {
     bool closing;
     bool closed;
     bool failed;
+    bool fenced;
     bool flush_wanted;
     bool flushing;
     bool term_started; /* this term's TERM_START is applied */

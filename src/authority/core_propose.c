@@ -322,6 +322,10 @@ void core_submit(struct core *c)
         if (c->pending.first == NULL || c->failed || c->closing) {
             return;
         }
+        if (c->fenced) {
+            core_fail_pending(c, -ERR_FENCED);
+            return;
+        }
         if (c->raft.state != RAFT_LEADER || raft_transferee(&c->raft) != 0) {
             core_fail_pending(c, -ERR_NOT_LEADER);
             return;

@@ -330,7 +330,7 @@ static void on_stream(void *data, struct fabric_stream *s)
         return;
     }
     authority_state(a, &st);
-    if (!st.member || a->root_der.len == 0) {
+    if (!st.member || a->root_der.len == 0 || a->fence.fenced) {
         fabric_stream_reset(s, -ERR_NO_QUORUM); /* it has no state yet */
         return;
     }

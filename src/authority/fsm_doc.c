@@ -46,10 +46,16 @@ static void put_time(struct mp_writer *w, int64_t ms)
 
 void fsm_doc_row(struct db_stmt *st, struct mp_writer *w)
 {
-    static const char *const lists[] = {"roles",           "capabilities", "reported_capabilities",
-                                        "requested_roles", "scope_roles",  NULL};
-    static const char *const flags[] = {"authority", "high_risk", "verified", "test_telemetry",
+    static const char *const lists[] = {"roles",
+                                        "capabilities",
+                                        "reported_capabilities",
+                                        "requested_roles",
+                                        "scope_roles",
+                                        "members",
+                                        "reachable",
                                         NULL};
+    static const char *const flags[] = {"authority",  "high_risk", "verified", "test_telemetry",
+                                        "has_quorum", "committed", NULL};
     static const char *const times[] = {"certificate_not_before", "certificate_not_after", NULL};
     sqlite3_stmt *raw = db_stmt_handle(st);
     int n = sqlite3_column_count(raw);

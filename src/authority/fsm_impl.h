@@ -9,6 +9,7 @@
  *   fsm_level.c   schema levels
  *   fsm_cut.c     what a snapshot says, from the rows alone
  *   fsm_witness.c what a majority signs: tree, history, authority sets
+ *   fsm_recovery.c  epochs, fenced authorities, partitions
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H
@@ -227,6 +228,18 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     "SELECT t.cluster_id, t.epoch, t.term, t.leader_node_id, n.name AS leader_name,"           \
     " t.started_at, t.ended_at"                                                                \
     " FROM cluster_authority_terms t LEFT JOIN nodes n ON n.id = t.leader_node_id"
+#define FSM_SQL_PARTITION                                                                      \
+    "SELECT p.id, p.cluster_id, p.members, p.reachable, p.has_quorum, p.status,"               \
+    " p.detected_at, p.resolved_at, p.resolution, p.resolved_by FROM cluster_partitions p"
+#define FSM_SQL_DIVERGENCE                                                                     \
+    "SELECT r.node_id, n.name AS node_name, r.epoch, r.from_epoch, r.common_index,"            \
+    " r.last_index, r.last_term, r.commit_index, r.rows_total, r.rows_stored, r.status,"       \
+    " r.reported_at, r.merged_at FROM divergence_reports r"                                    \
+    " LEFT JOIN nodes n ON n.id = r.node_id"
+#define FSM_SQL_DIVERGENCE_ENTRY                                                               \
+    "SELECT e.node_id, e.epoch, e.seq, e.log_index, e.log_term, e.committed, e.kind,"          \
+    " e.request_id, e.actor_kind, e.actor_id, e.subject_id, e.created_at"                      \
+    " FROM divergence_entries e"
 /* The row a statement stands on, as a document: *_at and certificate_not_* columns as RFC 3339,
  * lists as arrays, yes/no columns as booleans. */
 void fsm_doc_row(struct db_stmt *st, struct mp_writer *w);
@@ -298,6 +311,9 @@ struct fsm_new_authority {
 int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a);
 int fsm_role_insert(struct fsm_ctx *x, const char *id, const char *node_id, struct blob role,
                     struct blob organization, struct blob policy);
+/* The key of the active root, which signs what only the owner may decide. Refused when there is none.
+ */
+int fsm_root_key(struct fsm_ctx *x, uint8_t ret[PKI_KEY_BYTES]);
 /* The last not_after of any certificate of a node; 0 none. */
 int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
 /* Membership, identities and roles of a node end; its key is banned for ever. */

@@ -369,3 +369,22 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
     }
     return rc;
 }
+
+int fsm_root_key(struct fsm_ctx *x, uint8_t ret[PKI_KEY_BYTES])
+{
+    struct pki_cert root;
+    struct errmsg em = ERRMSG_INIT;
+    struct db_stmt *st = db_prepare(
+        x->db, "SELECT certificate FROM cluster_trust_roots WHERE status = 'active'");
+    int rc = db_step(st);
+    if (rc == 1 && pki_cert_parse(db_col_blob(st, "certificate"), &root, &em) != 0) {
+        rc = fsm_refuse(x, -ERR_BAD_CERT, "the root certificate is not readable: %s", em.text);
+    } else if (rc == 1) {
+        memcpy(ret, root.public_key, PKI_KEY_BYTES);
+        rc = 0;
+    } else if (rc == 0) {
+        rc = fsm_refuse(x, -ERR_NOT_FOUND, "the cluster has no active root");
+    }
+    db_done(st);
+    return rc;
+}

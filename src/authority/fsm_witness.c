@@ -346,25 +346,6 @@ static int held_set(struct fsm_ctx *x, struct witness_set *ret)
     return rc;
 }
 
-static int root_key(struct fsm_ctx *x, uint8_t ret[PKI_KEY_BYTES])
-{
-    struct pki_cert root;
-    struct errmsg em = ERRMSG_INIT;
-    struct db_stmt *st = db_prepare(
-        x->db, "SELECT certificate FROM cluster_trust_roots WHERE status = 'active'");
-    int rc = db_step(st);
-    if (rc == 1 && pki_cert_parse(db_col_blob(st, "certificate"), &root, &em) != 0) {
-        rc = fsm_refuse(x, -ERR_BAD_CERT, "the root certificate is not readable: %s", em.text);
-    } else if (rc == 1) {
-        memcpy(ret, root.public_key, PKI_KEY_BYTES);
-        rc = 0;
-    } else if (rc == 0) {
-        rc = fsm_refuse(x, -ERR_NOT_FOUND, "the cluster has no active root");
-    }
-    db_done(st);
-    return rc;
-}
-
 /* Whoever signed it: a member is a present authority, with the key that the state has for it. */
 static int members_are_authorities(struct fsm_ctx *x, const struct witness_set *set)
 {
@@ -414,7 +395,7 @@ int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b
     CHECK(uuid_parse(x->cluster_id, &cluster) == 0);
     int rc = held_set(x, &held);
     if (rc == 0) {
-        rc = root_key(x, key);
+        rc = fsm_root_key(x, key);
     }
     if (rc != 0) {
         return rc;

@@ -299,8 +299,8 @@ static void on_heartbeat(void *data, struct fabric_request *rq, struct blob body
     struct authority *a = data;
     const struct fabric_peer *peer = fabric_request_peer(rq);
     struct heartbeat hb;
-    if (a->closing) {
-        fabric_answer(rq, -ERR_CLOSED, blob_of(NULL, 0));
+    if (a->closing || a->fence.fenced) {
+        fabric_answer(rq, a->closing ? -ERR_CLOSED : -ERR_FENCED, blob_of(NULL, 0));
         return;
     }
     int rc = msg_decode(&heartbeat_desc, MSG_LENIENT, body, &hb);
@@ -349,7 +349,9 @@ static void on_renew(void *data, struct fabric_request *rq, struct blob body)
 {
     struct authority *a = data;
     struct renew_request renew;
-    int rc = a->closing ? -ERR_CLOSED : msg_decode(&renew_request_desc, MSG_LENIENT, body, &renew);
+    int rc = a->closing        ? -ERR_CLOSED
+             : a->fence.fenced ? -ERR_FENCED
+                               : msg_decode(&renew_request_desc, MSG_LENIENT, body, &renew);
     if (rc == 0 && !authority_knows(a, fabric_request_peer(rq))) {
         rc = -ERR_DENIED;
     }

@@ -65,6 +65,9 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
         rc = core_add(a->core, &a->change, rid, address, changed);
     } else if (m->raft_role == RAFT_SPARE) {
         rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
+    } else if (m->raft_role == RAFT_VOTER && strcmp(status, "joining") == 0) {
+        /* Its log went back (authority_fenced): out, and in again as one that catches up. */
+        rc = core_remove(a->core, &a->change, rid, changed);
     } else if (m->raft_role == RAFT_STANDBY) {
         if (strcmp(status, "joining") == 0) {
             propose_status(a, id, "standby");
@@ -75,7 +78,7 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
         }
         rc = core_assign(a->core, &a->change, rid, RAFT_VOTER, changed);
     } else if (strcmp(status, "voter") != 0) {
-        propose_status(a, id, strcmp(status, "joining") == 0 ? "standby" : "voter");
+        propose_status(a, id, "voter");
         return true;
     } else {
         return false;

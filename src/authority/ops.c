@@ -469,6 +469,56 @@ static int prepare_authority_remove(struct prepare *p)
     return rc;
 }
 
+/* --- recovery --- */
+
+/* What comes from the leader itself or from a fenced authority is encoded already. */
+static int prepare_encoded(struct prepare *p, enum cmd_kind kind, void *body)
+{
+    int rc = msg_decode(cmd_body_desc(kind), MSG_STRICT, p->in->args, body);
+    if (rc == 0) {
+        put_body(p, kind, body);
+    }
+    return rc;
+}
+
+static int prepare_divergence_report(struct prepare *p)
+{
+    struct divergence_reported body;
+    return prepare_encoded(p, CMD_DIVERGENCE_REPORTED, &body);
+}
+
+static int prepare_partition_seen(struct prepare *p)
+{
+    struct partition_seen body;
+    return prepare_encoded(p, CMD_PARTITION_SEEN, &body);
+}
+
+static int prepare_authority_fenced(struct prepare *p)
+{
+    struct authority_fenced body;
+    return prepare_encoded(p, CMD_AUTHORITY_FENCED, &body);
+}
+
+static int prepare_partition_merge(struct prepare *p)
+{
+    char hex[2 * PKI_SIG_BYTES + 1];
+    uint8_t signature[PKI_SIG_BYTES];
+    struct partition_merge body = {
+        .epoch = (uint64_t)mp_find_int(p->in->args, "epoch"),
+        .rows = (uint64_t)mp_find_int(p->in->args, "rows"),
+        .signature = blob_of(signature, sizeof signature),
+    };
+    mp_find_str(p->in->args, "signature", hex, sizeof hex);
+    if (hex_decode(hex, signature, sizeof signature) != 0) {
+        return errmsg_set(p->em, -ERR_INVALID, "signature is not an Ed25519 signature in hex");
+    }
+    int rc = arg_id(p, "authorities", &body.node_id);
+    if (rc == 0) {
+        put_body(p, CMD_PARTITION_MERGE, &body);
+    }
+    return rc;
+}
+
 static const struct {
     const char *method;
     bool public; /* a person may ask for it; the rest come from nodes and the leader itself */
@@ -493,6 +543,10 @@ static const struct {
     {"authority.renewed", false, prepare_authority_renewed, 0},
     {"authority.commit", false, prepare_authority_commit, 0},
     {"authority.status", false, prepare_authority_status, 0},
+    {"authority.fenced", false, prepare_authority_fenced, LEVEL_RECOVERY},
+    {"divergence.report", false, prepare_divergence_report, LEVEL_RECOVERY},
+    {"partition.seen", false, prepare_partition_seen, LEVEL_RECOVERY},
+    {"partition.merge", true, prepare_partition_merge, LEVEL_RECOVERY},
 };
 
 static int find(const char *method)

@@ -17,6 +17,22 @@
 #define CUT_OFF_MS 2500
 #define SEND_AWAY_AGAIN_MS 15000
 
+/* Why a node should believe an epoch after the first: the owner says so. */
+static void cut_recovery(struct authority *a, uint64_t epoch, struct buf *out)
+{
+    if (epoch == EPOCH_FIRST || fsm_level(a->fsm) < LEVEL_RECOVERY) {
+        return;
+    }
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT statement FROM cluster_recoveries WHERE epoch = ?");
+    db_bind_int(st, (int64_t)epoch);
+    if (db_step(st) == 1) {
+        struct blob statement = db_col_blob(st, "statement");
+        buf_add(out, statement.data, statement.len);
+    }
+    db_done(st);
+}
+
 static int sign(struct authority *a, const struct snapshot_body *body, struct buf *out)
 {
     uint8_t sig[PKI_SIG_BYTES];
@@ -52,6 +68,8 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
     struct fsm_position pos;
     fsm_position(a->fsm, &pos);
     struct cut c;
+    struct buf recovery;
+    buf_init(&recovery, SIGNED_RECOVERY_MAX);
     cut_init(&c);
     int rc = cut_node(state_db(a), node_id, &c);
     if (rc == 0) {
@@ -62,7 +80,9 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
         goto out;
     }
     int64_t now_ms = authority_now_ms(a);
-    c.body.epoch = EPOCH_FIRST;
+    c.body.epoch = pos.epoch;
+    cut_recovery(a, pos.epoch, &recovery);
+    c.body.recovery = buf_blob(&recovery);
     c.body.config_version = pos.index;
     c.body.issued_at_ms = now_ms;
     c.body.expires_at_ms = now_ms + SNAPSHOT_LIFE_MS;
@@ -74,6 +94,7 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
     }
 out:
     cut_fini(&c);
+    buf_fini(&recovery);
     return rc;
 }
 
@@ -173,7 +194,7 @@ static void send_away(struct authority *a)
     struct core_status s;
     uint64_t now = authority_mono_ms();
     core_status(a->core, &s);
-    if (s.quorum) {
+    if (s.quorum && !a->fence.fenced) {
         a->quorum_seen_ms = now;
         a->sent_away_ms = 0;
         return;
@@ -210,6 +231,15 @@ static uint64_t node_config(struct authority *a, const struct uuid *node_id)
     return index;
 }
 
+/* To one of an earlier epoch, or from nowhere, everything is news; to one of a later epoch nothing of
+ * ours is. */
+static uint64_t held_of(struct authority *a, const struct config_subscribe *msg)
+{
+    struct fsm_position pos;
+    fsm_position(a->fsm, &pos);
+    return msg->epoch == pos.epoch ? msg->config_version : msg->epoch > pos.epoch ? UINT64_MAX : 0;
+}
+
 static void sub_frame(struct fabric_stream *stream, void *data, struct blob frame)
 {
     struct subscriber *s = data;
@@ -219,8 +249,7 @@ static void sub_frame(struct fabric_stream *stream, void *data, struct blob fram
         forget(s);
         return;
     }
-    /* From another epoch or from nowhere: everything is news. */
-    s->held_version = msg.epoch == EPOCH_FIRST ? msg.config_version : 0;
+    s->held_version = held_of(s->a, &msg);
     s->sent_at_ms = authority_now_ms(s->a);
     s->node_config = node_config(s->a, &s->node_id);
     s->a->push_wanted = true;
@@ -241,8 +270,10 @@ static void on_config_stream(void *data, struct fabric_stream *stream)
 {
     struct authority *a = data;
     const struct fabric_peer *peer = fabric_stream_peer(stream);
-    if (a->closing || peer == NULL || !authority_knows(a, peer)) {
-        fabric_stream_reset(stream, a->closing ? -ERR_CLOSED : -ERR_DENIED);
+    if (a->closing || a->fence.fenced || peer == NULL || !authority_knows(a, peer)) {
+        fabric_stream_reset(stream, a->closing        ? -ERR_CLOSED
+                                    : a->fence.fenced ? -ERR_FENCED
+                                                      : -ERR_DENIED);
         return;
     }
     struct subscriber *s = xcalloc(1, sizeof *s);

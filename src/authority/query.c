@@ -395,6 +395,74 @@ static int q_terms(struct db *db, const struct query_args *args, struct mp_write
     return put_page(&p, st, w, em);
 }
 
+static const struct finder partition_finder = {
+    .noun = "partition",
+    .list = "rap partition list",
+    .by_id = "SELECT id FROM cluster_partitions WHERE id = ?",
+    .by_range = "SELECT id FROM cluster_partitions WHERE id >= ? AND id < ? LIMIT 2",
+};
+
+static int q_partitions(struct db *db, const struct query_args *args, struct mp_writer *w,
+                        struct errmsg *em)
+{
+    if (args->id != NULL) {
+        return one(db, &partition_finder, FSM_SQL_PARTITION " WHERE p.id = ?", args->id, w, em);
+    }
+    struct page p = {.cursor_column = "id"};
+    int rc = page_limit(args, &p.limit, em);
+    return rc != 0 ? rc
+                   : put_page(&p,
+                              begin_page(db,
+                                         FSM_SQL_PARTITION " WHERE p.id > ?1"
+                                                           " ORDER BY p.id LIMIT ?2",
+                                         args, p.limit),
+                              w, em);
+}
+
+static int q_reports(struct db *db, const struct query_args *args, struct mp_writer *w,
+                     struct errmsg *em)
+{
+    struct page p = {.cursor_column = "node_id"};
+    int rc = page_limit(args, &p.limit, em);
+    /* One a node: the last one. */
+    return rc != 0
+               ? rc
+               : put_page(&p,
+                          begin_page(db,
+                                     FSM_SQL_DIVERGENCE
+                                     " WHERE r.node_id > ?1 AND r.epoch = (SELECT max(epoch) FROM"
+                                     " divergence_reports WHERE node_id = r.node_id)"
+                                     " ORDER BY r.node_id LIMIT ?2",
+                                     args, p.limit),
+                          w, em);
+}
+
+static int q_divergence(struct db *db, const struct query_args *args, struct mp_writer *w,
+                        struct errmsg *em)
+{
+    char node_id[64];
+    struct page p = {.cursor_column = "seq"};
+    int64_t after = -1;
+    int rc = page_limit(args, &p.limit, em);
+    if (rc == 0 && args->cursor != NULL && parse_number(args->cursor, &after) != 0) {
+        rc = bad_cursor(em);
+    }
+    if (rc == 0) {
+        rc = resolve(db, &authority_finder, args->id == NULL ? "" : args->id, node_id, em);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(db, FSM_SQL_DIVERGENCE_ENTRY
+                                    " WHERE e.seq > ?1 AND e.node_id = ?3 AND e.epoch ="
+                                    " (SELECT max(epoch) FROM divergence_entries"
+                                    "   WHERE node_id = ?3) ORDER BY e.seq LIMIT ?2");
+    db_bind_int(st, after);
+    db_bind_int(st, (int64_t)p.limit + 1);
+    db_bind_text(st, node_id);
+    return put_page(&p, st, w, em);
+}
+
 int query_run(struct fsm *f, const char *kind, const struct query_args *args, struct mp_writer *out,
               struct errmsg *em)
 {
@@ -403,9 +471,18 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         int (*run)(struct db *, const struct query_args *, struct mp_writer *, struct errmsg *);
         unsigned level; /* of the tables it reads; 0: there from the first */
     } kinds[] = {
-        {"cluster", q_cluster, 0}, {"tokens", q_tokens, 0},           {"requests", q_requests, 0},
-        {"nodes", q_nodes, 0},     {"authorities", q_authorities, 0}, {"roles", q_roles, 0},
-        {"audit", q_audit, 0},     {"memberships", q_memberships, 0}, {"terms", q_terms, 0},
+        {"cluster", q_cluster, 0},
+        {"tokens", q_tokens, 0},
+        {"requests", q_requests, 0},
+        {"nodes", q_nodes, 0},
+        {"authorities", q_authorities, 0},
+        {"roles", q_roles, 0},
+        {"audit", q_audit, 0},
+        {"memberships", q_memberships, 0},
+        {"terms", q_terms, 0},
+        {"partitions", q_partitions, LEVEL_RECOVERY},
+        {"reports", q_reports, LEVEL_RECOVERY},
+        {"divergence", q_divergence, LEVEL_RECOVERY},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

@@ -6,6 +6,7 @@
 
 #include "authority/raft_image.h"
 #include "base/log.h"
+#include "pki/statement.h"
 
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
 {
@@ -163,6 +164,12 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     im->term = l.term;
     im->vote = l.vote;
     im->last_index = useful ? last : l.snapshot_index;
+    im->epoch = l.epoch < EPOCH_FIRST ? EPOCH_FIRST : l.epoch;
+    buf_add(&im->statement, l.statement.data, l.statement.len);
+    statement_lineage(buf_blob(&im->statement), im->lineage);
+    im->boot = im->env->random(im->env->data) | 1;
+    im->boot_term = im->term;
+    im->boot_index = im->last_index;
     *term = l.term;
     *voted_for = l.vote;
     *snapshot = snap;
@@ -428,6 +435,11 @@ static void transmit(struct raft_io_impl *im, const struct raft_message *m)
     if (im->digest_ops != NULL) {
         im->digest_ops->out(im->digest_data, &digest);
     }
+    digest.epoch = im->epoch;
+    memcpy(digest.lineage, im->lineage, sizeof digest.lineage);
+    digest.boot = im->boot;
+    digest.boot_term = im->boot_term;
+    digest.boot_index = im->boot_index;
     buf_clear(&im->out);
     int rc = raft_msg_encode(m, &digest, &im->out);
     if (rc != 0) {
@@ -509,7 +521,7 @@ static int io_send(struct raft_io *io, struct raft_io_send *req, const struct ra
                    raft_io_send_cb cb)
 {
     struct raft_io_impl *im = raft_io_impl_of(io);
-    if (!im->closing && !im->failed) {
+    if (!im->closing && !im->failed && !im->fenced) {
         send_message(im, message);
     }
     cb(req, im->closing ? RAFT_CANCELED : 0);
@@ -543,8 +555,10 @@ int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *
                  const struct raft_io_env *env)
 {
     struct raft_io_impl *im = xmalloc(sizeof *im);
-    *im = (struct raft_io_impl){.io = io, .store = store, .net = net, .env = env};
+    *im = (struct raft_io_impl){
+        .io = io, .store = store, .net = net, .env = env, .epoch = EPOCH_FIRST};
     buf_init(&im->out, RAFT_FRAME_MAX);
+    buf_init(&im->statement, SIGNED_RECOVERY_MAX);
     *io = (struct raft_io){
         .version = 2,
         .impl = im,
@@ -572,15 +586,31 @@ void raft_io_fini(struct raft_io *io)
     struct raft_io_impl *im = raft_io_impl_of(io);
     if (im != NULL) {
         buf_fini(&im->out);
+        buf_fini(&im->statement);
         free(im);
         io->impl = NULL;
     }
 }
 
+void raft_io_fence(struct raft_io *io)
+{
+    raft_io_impl_of(io)->fenced = true;
+}
+
+uint64_t raft_io_epoch(const struct raft_io *io)
+{
+    return raft_io_impl_of(io)->epoch;
+}
+
+struct blob raft_io_statement(const struct raft_io *io)
+{
+    return buf_blob(&raft_io_impl_of(io)->statement);
+}
+
 void raft_io_tick(struct raft_io *io)
 {
     struct raft_io_impl *im = raft_io_impl_of(io);
-    if (im->tick_cb != NULL && !im->closing && !im->failed) {
+    if (im->tick_cb != NULL && !im->closing && !im->failed && !im->fenced) {
         im->tick_cb(io);
     }
 }

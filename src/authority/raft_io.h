@@ -16,6 +16,8 @@
  *   - G16 (core.c) no snapshot of an index below that of its configuration
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
+ *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it
+ *     acknowledged (docs/decisions/0007)
  *   - every message is decoded by raft_msg (bounded) and its sender taken from the session
  *   - an error of the store ends the process through `fatal`: libraft's asserts are compiled out */
 #ifndef RAP_AUTHORITY_RAFT_IO_H
@@ -38,6 +40,8 @@ struct raft_store_loaded {
     uint64_t snapshot_index, snapshot_term, snapshot_conf_index;
     struct buf snapshot_conf;         /* raft_msg-encoded configuration */
     struct buf snapshot_image;        /* packed (raft_image.h) */
+    uint64_t epoch;                   /* 0 as 1 */
+    struct buf statement;             /* that began it, signed; empty in the first epoch */
     struct raft_store_entry *entries; /* data owned by this struct */
     size_t entries_count;
 };
@@ -90,6 +94,12 @@ struct raft_net {
     const struct raft_net_ops *ops;
 };
 
+/* Why a member's word is not taken: its store held less when it started than it had acknowledged. */
+struct raft_old_disk {
+    uint64_t acked_term, shown_term;
+    uint64_t acked_index, shown_index;
+};
+
 struct raft_io_env {
     void *data;
     uint64_t (*mono_ms)(void *data);
@@ -98,6 +108,11 @@ struct raft_io_env {
     void (*fatal)(void *data, const char *why);
     /* Runs cb on a later turn of the loop. */
     void (*defer)(void *data, void (*cb)(void *arg), void *arg);
+    /* From inside raft_io_receive: take note, do nothing. Both may be NULL. A message of another
+     * epoch (or another recovery of ours) came and was dropped; a voter shows an old disk, and its
+     * messages are dropped until it starts again or is no voter. */
+    void (*other_epoch)(void *data, raft_id from, uint64_t epoch);
+    void (*old_disk)(void *data, raft_id from, const struct raft_old_disk *why);
 };
 
 /* What core puts into every message and takes out of it (S15). */
@@ -115,6 +130,11 @@ void raft_io_tick(struct raft_io *io); /* every heartbeat_ms */
  * -ERR_MALFORMED, -ERR_TOO_LARGE, -ERR_DIVERGED (contradicts what is committed here) or
  * -ERR_CLOSED. A message that is merely out of date is dropped and counts as 0. */
 int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes);
+/* Ends all traffic, both ways: a fenced member decides nothing and helps nobody decide. */
+void raft_io_fence(struct raft_io *io);
+/* Of the log as it was loaded; statement is a view. */
+uint64_t raft_io_epoch(const struct raft_io *io);
+struct blob raft_io_statement(const struct raft_io *io);
 /* When a well-formed message of this member last came (mono_ms); 0 never. */
 uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from);
 /* Core registers itself here; NULL takes it away. */

@@ -3,10 +3,16 @@
 #define RAP_AUTHORITY_RAFT_IO_IMPL_H
 
 #include "authority/raft_io.h"
+#include "pki/pki.h"
 
 struct raft_io_peer {
     raft_id id;
     uint64_t heard_ms;
+    /* Of its start that we last heard from; 0 none yet. */
+    uint64_t boot, boot_before;
+    bool old_disk;  /* that start shows less than the starts before acknowledged */
+    uint64_t term;  /* the highest it acted in */
+    uint64_t acked; /* the highest committed index it acknowledged while we led */
 };
 
 struct raft_io_impl {
@@ -33,6 +39,11 @@ struct raft_io_impl {
     /* What get_snapshot last read: libraft corrects the index it announces but not the term. */
     uint64_t got_index;
     uint64_t got_term;
+    uint64_t epoch;
+    uint8_t lineage[PKI_HASH_BYTES];
+    struct buf statement;                 /* that began the epoch */
+    uint64_t boot, boot_term, boot_index; /* this start, as raft_digest says it */
+    bool fenced;
     /* Term of the leader's message in libraft's hands, 0 outside. */
     uint64_t handling_term;
 

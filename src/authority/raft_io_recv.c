@@ -6,9 +6,8 @@
 
 #include "base/log.h"
 
-static void hear(struct raft_io_impl *im, raft_id from)
+static struct raft_io_peer *peer_of(struct raft_io_impl *im, raft_id from)
 {
-    uint64_t now = im->env->mono_ms(im->env->data);
     size_t i = 0;
     while (i < ARRAY_SIZE(im->peers) && im->peers[i].id != from && im->peers[i].id != 0) {
         i++;
@@ -16,7 +15,100 @@ static void hear(struct raft_io_impl *im, raft_id from)
     if (i == ARRAY_SIZE(im->peers)) {
         i = im->next_peer++ % ARRAY_SIZE(im->peers);
     }
-    im->peers[i] = (struct raft_io_peer){.id = from, .heard_ms = now};
+    if (im->peers[i].id != from) {
+        im->peers[i] = (struct raft_io_peer){.id = from};
+    }
+    return &im->peers[i];
+}
+
+/* --- is it the member it was? --- */
+
+static bool is_voter(const struct raft *r, raft_id id)
+{
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        if (r->configuration.servers[i].id == id) {
+            return r->configuration.servers[i].role == RAFT_VOTER;
+        }
+    }
+    return false;
+}
+
+/* Term and entries are on disk before a member acts on them, so what it starts with is never below
+ * what it acted on before, unless its disk went back. Such a member has forgotten a vote or an entry
+ * that was counted: its word may elect a second leader, or one that lacks what was acknowledged. */
+/* Whether to drop the message. */
+static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
+                           const struct raft_digest *d)
+{
+    if (p->old_disk && !is_voter(im->io->data, p->id)) {
+        /* Taken out of the vote, as whoever heard of `old_disk` has to see to: it begins anew, and
+         * nothing it said before is counted. */
+        p->old_disk = false;
+        p->term = 0;
+        p->acked = 0;
+    }
+    if (d->boot == 0 || d->boot == p->boot) {
+        return p->old_disk && d->boot != 0;
+    }
+    if (d->boot == p->boot_before) {
+        return true; /* a straggler of the start before: out of date, and it proves nothing */
+    }
+    bool known = p->boot != 0;
+    p->boot_before = p->boot;
+    p->boot = d->boot;
+    p->old_disk = false;
+    if (!is_voter(im->io->data, p->id)) {
+        p->term = 0;
+        p->acked = 0;
+        return false;
+    }
+    if (!known || (d->boot_term >= p->term && d->boot_index >= p->acked)) {
+        return false;
+    }
+    p->old_disk = true;
+    if (im->env->old_disk != NULL) {
+        const struct raft_old_disk why = {.acked_term = p->term,
+                                          .shown_term = d->boot_term,
+                                          .acked_index = p->acked,
+                                          .shown_index = d->boot_index};
+        im->env->old_disk(im->env->data, p->id, &why);
+    }
+    return true;
+}
+
+static uint64_t term_of(const struct raft_message *m)
+{
+    switch (m->type) {
+        case RAFT_REQUEST_VOTE:
+            /* A pre-vote speaks of a term its sender has not entered. */
+            return m->request_vote.pre_vote ? 0 : m->request_vote.term;
+        case RAFT_REQUEST_VOTE_RESULT:
+            return m->request_vote_result.pre_vote ? 0 : m->request_vote_result.term;
+        case RAFT_APPEND_ENTRIES:
+            return m->append_entries.term;
+        case RAFT_APPEND_ENTRIES_RESULT:
+            return m->append_entries_result.term;
+        case RAFT_INSTALL_SNAPSHOT:
+            return m->install_snapshot.term;
+        case RAFT_TIMEOUT_NOW:
+            return m->timeout_now.term;
+    }
+    return 0;
+}
+
+static void note_word(struct raft_io_impl *im, struct raft_io_peer *p, uint64_t term)
+{
+    struct raft *r = im->io->data;
+    raft_index match = 0;
+    p->heard_ms = im->env->mono_ms(im->env->data);
+    if (term > p->term) {
+        p->term = term;
+    }
+    /* Not what it says it stores: what the leader has seen to be equal, as far as it is committed. */
+    if (r->state == RAFT_LEADER && raft_match_index(r, p->id, &match) == 0) {
+        match = match < r->commit_index ? match : r->commit_index;
+        p->acked = match > p->acked ? match : p->acked;
+    }
 }
 
 uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from)
@@ -291,6 +383,20 @@ int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
     if (rc != 0) {
         return rc;
     }
+    if (im->fenced || digest.epoch != im->epoch ||
+        memcmp(digest.lineage, im->lineage, sizeof im->lineage) != 0) {
+        raft_msg_release(&m);
+        if (im->env->other_epoch != NULL && !im->fenced) {
+            im->env->other_epoch(im->env->data, from, digest.epoch);
+        }
+        return 0;
+    }
+    struct raft_io_peer *peer = peer_of(im, from);
+    if (shows_old_disk(im, peer, &digest)) {
+        raft_msg_release(&m);
+        return 0;
+    }
+    uint64_t term = term_of(&m);
     m.server_id = from;
     /* A copy: libraft may replace its configuration while it handles the message. */
     char address[ADDRESS_MAX_BYTES + 1];
@@ -301,7 +407,7 @@ int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
         raft_msg_release(&m);
         return rc;
     }
-    hear(im, from);
+    note_word(im, peer, term);
     if (im->digest_ops != NULL && !im->failed && !im->closing) {
         im->digest_ops->in(im->digest_data, from, &digest);
     }

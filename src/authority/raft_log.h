@@ -29,4 +29,30 @@ struct raft_log_bootstrap {
 };
 int raft_log_bootstrap(const char *path, const struct raft_log_bootstrap *b, struct errmsg *em);
 
+/* --- recovery (raft_log_restart.c): each changes the file in one transaction, so that a kill at any
+ * moment leaves the log of before or the log of after; nobody else may have it open --- */
+
+/* All that is stored; *ret is ended by raft_store_loaded_fini, also on errors. -ERR_NOT_FOUND when
+ * there is no file, else as raft_log_open. */
+int raft_log_read(const char *path, struct raft_store_loaded *ret, struct errmsg *em);
+
+/* The log begins anew behind a snapshot, with one voter, in another epoch: entry index + 1 is the
+ * command that says so (a whole cmd_entry, padded here), in a term above any the log has seen. */
+struct raft_log_restart {
+    uint64_t index, term; /* of the snapshot */
+    struct blob image;
+    raft_id id;
+    const char *address;
+    uint64_t epoch;
+    struct blob statement;
+    uint64_t first_term;
+    struct blob first_entry;
+};
+/* -ERR_INVALID: the terms or the epoch do not rise. */
+int raft_log_restart(const char *path, const struct raft_log_restart *r, struct errmsg *em);
+
+/* Empties the log of a member that is no voter any more, term and vote with it, in the epoch given.
+ * What was there is kept beside it as <path>.<epoch it was of>, once. */
+int raft_log_give_up(const char *path, uint64_t epoch, struct blob statement, struct errmsg *em);
+
 #endif

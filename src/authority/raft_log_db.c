@@ -4,7 +4,7 @@
 #include "authority/raft_log_wal.h"
 #include "base/crc32c.h"
 #include "pki/pki.h"
-#include "wire/limits.h"
+#include "wire/recovery_msg.h"
 
 extern const struct db_migration migrations_raft[];
 
@@ -288,6 +288,25 @@ int raft_log_db_put_step(struct raft_log_db *d, struct raft_log_put *p, bool *re
     return rc;
 }
 
+static uint32_t epoch_crc(uint64_t epoch, struct blob statement)
+{
+    uint8_t b[8];
+    put_u64(b, epoch);
+    return crc32c(crc32c(0, b, sizeof b), statement.data, statement.len);
+}
+
+int raft_log_db_set_epoch(struct raft_log_db *d, uint64_t epoch, struct blob statement)
+{
+    struct db_stmt *st = db_prepare(d->db, "INSERT INTO recovery (id, epoch, statement, crc)"
+                                           " VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                                           " epoch = excluded.epoch,"
+                                           " statement = excluded.statement, crc = excluded.crc");
+    bind_u64(st, epoch);
+    db_bind_blob(st, statement);
+    db_bind_int(st, epoch_crc(epoch, statement));
+    return db_run(st);
+}
+
 /* --- reading --- */
 
 static int corrupt(struct errmsg *em, const char *table, uint64_t index, const char *what)
@@ -405,6 +424,30 @@ int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *re
     return rc;
 }
 
+static int read_epoch(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em)
+{
+    struct db_stmt *st = db_prepare(d->db,
+                                    "SELECT epoch, statement, crc FROM recovery WHERE id = 1");
+    int rc = db_step(st);
+    ret->epoch = EPOCH_FIRST;
+    if (rc == 1) {
+        uint64_t epoch = col_u64(st, "epoch");
+        struct blob statement = db_col_blob(st, "statement");
+        if (db_col_int(st, "crc") != epoch_crc(epoch, statement) || epoch <= EPOCH_FIRST ||
+            epoch > EPOCH_MAX || statement.len == 0 || statement.len > SIGNED_RECOVERY_MAX) {
+            rc = corrupt(em, "recovery", 1, "checksum does not match");
+        } else {
+            ret->epoch = epoch;
+            keep(&ret->statement, statement);
+            rc = 0;
+        }
+    } else if (rc < 0) {
+        rc = read_failed(d, rc, "recovery", em);
+    }
+    db_done(st);
+    return rc;
+}
+
 /* The row at `index`, which must be the next one. */
 static int read_entry(struct db_stmt *st, uint64_t index, struct raft_store_entry *ret,
                       struct errmsg *em)
@@ -477,6 +520,9 @@ static int read_entries(struct raft_log_db *d, struct raft_store_loaded *ret, st
 int raft_log_db_load(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em)
 {
     int rc = read_state(d, em);
+    if (rc == 0) {
+        rc = read_epoch(d, ret, em);
+    }
     if (rc == 0) {
         rc = raft_log_db_get_snapshot(d, ret, em);
     }

@@ -51,6 +51,9 @@ int raft_log_db_clean(struct raft_log_db *d, bool *ret_more);
 /* Fills the snapshot fields of ret; has_snapshot is false when there is none. */
 int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *ret,
                              struct errmsg *em);
+/* The epoch and the statement that began it. */
+int raft_log_db_set_epoch(struct raft_log_db *d, uint64_t epoch, struct blob statement);
+
 /* Everything, verified: each checksum, that no row is missing, that nothing contradicts. What does
  * not verify is -ERR_CORRUPT and named, never dropped: it may be committed (S22). */
 int raft_log_db_load(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em);

@@ -1,6 +1,7 @@
 #include "authority/raft_msg.h"
 
 #include "authority/raft_image.h"
+#include "wire/recovery_msg.h"
 
 /* One flat message for all six types: which fields count depends on `type`.
  *   index, index_term: last_log_* of a vote request and TimeoutNow, prev_log_* of AppendEntries,
@@ -24,7 +25,12 @@
     X(T, 16, FIX, applied, 32, 0)                            \
     X(T, 17, U64, agreed_index, 0, 0)                        \
     X(T, 18, FIX, agreed, 32, 0)                             \
-    X(T, 19, U64, level, 0, 0)
+    X(T, 19, U64, level, 0, 0)                               \
+    X(T, 24, U64, epoch, 0, 0)                               \
+    X(T, 25, FIX, lineage, 32, 0)                            \
+    X(T, 26, U64, boot, 0, 0)                                \
+    X(T, 27, U64, boot_term, 0, 0)                           \
+    X(T, 28, U64, boot_index, 0, 0)
 MSG_DECLARE(raft_frame, RAFT_FRAME_FIELDS)
 MSG_DEFINE(raft_frame, RAFT_FRAME_FIELDS)
 
@@ -243,6 +249,13 @@ int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, s
     }
     if (d != NULL) {
         f.level = d->level;
+        f.boot = d->boot;
+        f.boot_term = d->boot_term;
+        f.boot_index = d->boot_index;
+        if (d->epoch > EPOCH_FIRST) {
+            f.epoch = d->epoch;
+            f.lineage = blob_of(d->lineage, sizeof d->lineage);
+        }
     }
     if (d != NULL && d->applied_index != 0) {
         f.applied_index = d->applied_index;
@@ -460,6 +473,14 @@ static bool digest_ok(uint64_t index, struct blob digest)
     return number_ok(index) && (index == 0) == (digest.len == 0);
 }
 
+/* An epoch after the first comes with the lineage that began it. */
+static bool epoch_ok(const struct raft_frame *f)
+{
+    return (f->epoch == 0 || (f->epoch > EPOCH_FIRST && f->epoch <= EPOCH_MAX)) &&
+           (f->epoch == 0) == (f->lineage.len == 0) && number_ok(f->boot_term) &&
+           number_ok(f->boot_index);
+}
+
 int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest *ret_digest)
 {
     struct raft_frame f;
@@ -471,7 +492,7 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
         return rc;
     }
     if (f.type > RAFT_TIMEOUT_NOW || !digest_ok(f.applied_index, f.applied) ||
-        !digest_ok(f.agreed_index, f.agreed) || f.level > RAFT_MSG_LEVEL_MAX) {
+        !digest_ok(f.agreed_index, f.agreed) || f.level > RAFT_MSG_LEVEL_MAX || !epoch_ok(&f)) {
         return -ERR_MALFORMED;
     }
     struct raft_message m = {.type = (enum raft_message_type)f.type};
@@ -484,9 +505,16 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
         .applied_index = f.applied_index,
         .agreed_index = f.agreed_index,
         .level = f.level,
+        .epoch = f.epoch == 0 ? EPOCH_FIRST : f.epoch,
+        .boot = f.boot,
+        .boot_term = f.boot_term,
+        .boot_index = f.boot_index,
     };
     if (f.applied_index != 0) {
         memcpy(ret_digest->applied, f.applied.data, f.applied.len);
+    }
+    if (f.lineage.len != 0) {
+        memcpy(ret_digest->lineage, f.lineage.data, f.lineage.len);
     }
     if (f.agreed_index != 0) {
         memcpy(ret_digest->agreed, f.agreed.data, f.agreed.len);

@@ -29,6 +29,13 @@ struct raft_digest {
     uint8_t applied[32];
     uint64_t agreed_index;
     uint8_t agreed[32];
+    /* Which of the owner's recoveries its log belongs to: messages of another one mean nothing here.
+     * An epoch of 0 is the first. lineage: statement_lineage, zero in the first. */
+    uint64_t epoch;
+    uint8_t lineage[32];
+    /* Random, one a start of the process, and what its store held then: term and last index, which
+     * never fall below what it acknowledged. 0: a version that does not say. */
+    uint64_t boot, boot_term, boot_index;
     uint64_t level; /* highest schema level the sender's binary knows; 0: of a version that did not
                        say yet, which knows 1 */
 };

@@ -8,5 +8,6 @@ void raft_store_loaded_fini(struct raft_store_loaded *l)
     free(l->entries);
     buf_fini(&l->snapshot_conf);
     buf_fini(&l->snapshot_image);
+    buf_fini(&l->statement);
     *l = (struct raft_store_loaded){0};
 }

@@ -98,6 +98,17 @@ static void on_state_config_changed(void *data)
     buf_fini(&bytes);
 }
 
+static void stop(struct node *n);
+
+/* The log of this authority is another one from now on: all that knows the old one goes. */
+static void on_restart(void *data)
+{
+    struct node *n = data;
+    log_info(LOG_AUTHORITY, "starting anew", "%s", "");
+    n->restart = true;
+    stop(n);
+}
+
 static int start_authority(struct node *n, struct errmsg *em)
 {
     n->capabilities_count = 0;
@@ -123,7 +134,12 @@ static int start_authority(struct node *n, struct errmsg *em)
                  .address = blob_str(n->member->advertise)},
         .data = n,
         .config_changed = on_state_config_changed,
+        .restart = on_restart,
     };
+    const struct config *held = agent_snapshot(n->agent);
+    if (held != NULL) {
+        config.statement = held->body.recovery;
+    }
     int rc = authority_open(&config, &n->authority, em);
     if (rc == 0) {
         authority_set_leaf(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
@@ -306,7 +322,7 @@ static int open_all(struct node *n, struct errmsg *em)
     return rc;
 }
 
-int node_run(const struct cli_run *o, struct errmsg *em)
+static int run_once(const struct cli_run *o, bool *ret_again, struct errmsg *em)
 {
     struct node n = {.options = o};
     for (int i = 0; i < 3; i++) {
@@ -347,5 +363,16 @@ out:
     buf_fini(&n.facts);
     buf_fini(&n.capabilities);
     member_free(n.member);
+    *ret_again = n.restart;
+    return rc;
+}
+
+int node_run(const struct cli_run *o, struct errmsg *em)
+{
+    bool again;
+    int rc;
+    do {
+        rc = run_once(o, &again, em);
+    } while (rc == 0 && again);
     return rc;
 }

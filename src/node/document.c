@@ -55,6 +55,16 @@ static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *do
     mp_doc_int(w, doc, "index", (int64_t)st->index);
     mp_doc_int(w, doc, "commit_index", (int64_t)st->commit_index);
     mp_doc_str(w, doc, "raft_role", st->raft_role);
+    if (st->recovery_kind != NULL) {
+        mp_doc_str(w, doc, "epoch_began_by", st->recovery_kind);
+        mp_doc_time(w, doc, "epoch_began_at", st->recovered_at_ms);
+        mp_doc_int(w, doc, "epoch_base_index", (int64_t)st->base_index);
+        mp_doc_int(w, doc, "epoch_base_term", (int64_t)st->base_term);
+    }
+    if (st->fenced_by != 0) {
+        mp_doc_int(w, doc, "fenced_by_epoch", (int64_t)st->fenced_by);
+        mp_doc_int(w, doc, "divergence_rows", (int64_t)st->divergence_rows);
+    }
     mp_doc_int(w, doc, "voters", st->voters);
     mp_doc_int(w, doc, "seen", st->seen);
     mp_doc_int(w, doc, "needed", st->needed);

@@ -11,4 +11,7 @@ int node_run(const struct cli_run *o, struct errmsg *em);
 /* `rap init`: root key, first authority, the first two log entries. Offline. */
 int node_init(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
 
+/* `rap authority recover`: the log of this stopped authority goes on with it alone. Offline. */
+int node_recover(const struct cli_recover *o, struct errmsg *em);
+
 #endif

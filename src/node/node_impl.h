@@ -22,6 +22,7 @@ struct node {
     struct admin *admin;
     uv_signal_t sigint, sigterm;
     bool stopping;
+    bool restart; /* open it all again after the stop */
 };
 
 /* What a node says about itself, without asking the group: status, config.show, config.verify,

@@ -65,6 +65,14 @@ static int check_root(const struct pki_trust *t, struct blob der, struct pki_cer
     return 0;
 }
 
+bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES])
+{
+    if (t->has_root) {
+        memcpy(ret, t->root.public_key, PKI_KEY_BYTES);
+    }
+    return t->has_root;
+}
+
 int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em)
 {
     int rc = check_root(t, root_der, &t->root, em);
@@ -72,14 +80,6 @@ int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg 
         t->has_root = true;
     }
     return rc;
-}
-
-bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES])
-{
-    if (t->has_root) {
-        memcpy(ret, t->root.public_key, PKI_KEY_BYTES);
-    }
-    return t->has_root;
 }
 
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])

@@ -25,6 +25,11 @@ MSG_DEFINE(node_health, NODE_HEALTH_FIELDS)
 MSG_DEFINE(level_raise, LEVEL_RAISE_FIELDS)
 MSG_DEFINE(authority_set_next, AUTHORITY_SET_NEXT_FIELDS)
 MSG_DEFINE(forgery_reported, FORGERY_REPORTED_FIELDS)
+MSG_DEFINE(epoch_start, EPOCH_START_FIELDS)
+MSG_DEFINE(partition_seen, PARTITION_SEEN_FIELDS)
+MSG_DEFINE(divergence_reported, DIVERGENCE_REPORTED_FIELDS)
+MSG_DEFINE(partition_merge, PARTITION_MERGE_FIELDS)
+MSG_DEFINE(authority_fenced, AUTHORITY_FENCED_FIELDS)
 
 static const struct {
     uint64_t kind;

@@ -10,6 +10,7 @@
 
 #include "wire/limits.h"
 #include "wire/msg.h"
+#include "wire/recovery_msg.h"
 
 /* Who may ask for a command, whatever it is about (who else may not is decided by its handler). */
 #define CMD_BY_OWNER 1u
@@ -22,6 +23,7 @@
 
 /* Levels by what they brought (migrations/state). */
 #define LEVEL_WITNESS 2
+#define LEVEL_RECOVERY 3
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -49,6 +51,11 @@
     X(NODE_HEALTH, 18, node_health, 0, 1, CMD_BY_ANY)                    \
     X(JOIN_DENIED, 19, join_denied, 0, 1, CMD_BY_ANY)                    \
     X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)                 \
+    X(EPOCH_START, 30, epoch_start, 1, LEVEL_RECOVERY, CMD_BY_OWNER)     \
+    X(PARTITION_SEEN, 31, partition_seen, 0, LEVEL_RECOVERY, CMD_BY_SYSTEM) \
+    X(DIVERGENCE_REPORTED, 32, divergence_reported, 1, LEVEL_RECOVERY, CMD_BY_NODE) \
+    X(PARTITION_MERGE, 33, partition_merge, 1, LEVEL_RECOVERY, CMD_BY_PEOPLE) \
+    X(AUTHORITY_FENCED, 34, authority_fenced, 1, LEVEL_RECOVERY, CMD_BY_SYSTEM) \
     X(AUTHORITY_SET_NEXT, 38, authority_set_next, 1, LEVEL_WITNESS, CMD_BY_LEADER) \
     X(FORGERY_REPORTED, 39, forgery_reported, 1, LEVEL_WITNESS, CMD_BY_ANY)
 
@@ -232,6 +239,47 @@ MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
     X(T, 2, STR, reason, REASON_MAX_BYTES, 0)
 MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
+
+/* The first entry of an epoch, written into the log by whoever the owner's statement names, not
+ * proposed. From `name` on only in a restore onto a host that is new to the cluster. */
+#define EPOCH_START_FIELDS(X, T)                                   \
+    X(T, 1, BIN, statement, SIGNED_RECOVERY_MAX, MSG_REQUIRED)     \
+    X(T, 2, STR, node_name, NAME_MAX_BYTES, 0)                     \
+    X(T, 3, STR, address, ADDRESS_MAX_BYTES, 0)                    \
+    X(T, 4, BIN, cert, CMD_CERT_MAX, 0) /* cmd_cert, under its own CA */ \
+    X(T, 5, FIX, issuer_fingerprint, 32, 0)
+MSG_DECLARE(epoch_start, EPOCH_START_FIELDS)
+
+/* Which authorities the leader hears and which it does not: opens, changes or closes the row of
+ * cluster_partitions. */
+#define PARTITION_SEEN_FIELDS(X, T)                                \
+    X(T, 1, ID, partition_id, 0, MSG_REQUIRED) /* of a row that it opens */ \
+    X(T, 2, LIST, out, AUTHORITIES_MAX, 0)     /* of id */         \
+    X(T, 3, LIST, in, AUTHORITIES_MAX, 0)      /* of id */         \
+    X(T, 4, FLAG, quorum, 0, 0)
+MSG_DECLARE(partition_seen, PARTITION_SEEN_FIELDS)
+
+/* A part of what an authority of an older epoch hands over; a report without rows is one part. */
+#define DIVERGENCE_REPORTED_FIELDS(X, T)                           \
+    X(T, 1, BIN, report, CMD_BODY_MAX, MSG_REQUIRED) /* divergence_report */
+MSG_DECLARE(divergence_reported, DIVERGENCE_REPORTED_FIELDS)
+
+#define PARTITION_MERGE_FIELDS(X, T)                               \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, U64, epoch, 0, MSG_REQUIRED)                           \
+    X(T, 3, U64, rows, 0, 0)                                       \
+    X(T, 4, FIX, signature, 64, MSG_REQUIRED) /* of merge_consent, with the root key */
+MSG_DECLARE(partition_merge, PARTITION_MERGE_FIELDS)
+
+/* An authority came back with a log behind what it had acknowledged: it votes no more until it has
+ * caught up from nothing. */
+#define AUTHORITY_FENCED_FIELDS(X, T)                              \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, U64, acked_index, 0, 0)                                \
+    X(T, 3, U64, shown_index, 0, 0)                                \
+    X(T, 4, U64, acked_term, 0, 0)                                 \
+    X(T, 5, U64, shown_term, 0, 0)
+MSG_DECLARE(authority_fenced, AUTHORITY_FENCED_FIELDS)
 
 #define NODE_HEALTH_FIELDS(X, T)                                   \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \

@@ -8,6 +8,7 @@
  *   service "config"    stream: config_subscribe ->, signed_snapshot <- (each change)
  *   service "issuer"    rpc, authority -> node: issuer_request -> issuer_answer
  *   service "op"        rpc, authority -> leader: op_request -> op document
+ *   service "recovery" rpc, authority -> authority: wire/recovery_msg.h
  *   service "raft"      stream, authority -> authority: raft_msg frames
  */
 #ifndef RAP_WIRE_NODE_MSG_H
@@ -15,6 +16,7 @@
 
 #include "wire/limits.h"
 #include "wire/msg.h"
+#include "wire/recovery_msg.h"
 
 #define ENROLL_REQUEST_FIELDS(X, T)                                                   \
     X(T, 1, FIX, token_secret, 32, MSG_REQUIRED)                                      \
@@ -96,7 +98,8 @@ MSG_DECLARE(issuer_answer, ISSUER_ANSWER_FIELDS)
     X(T, 3, STR, actor_kind, 16, 0)                                          \
     X(T, 4, STR, actor_id, 128, 0)                                           \
     X(T, 5, BIN, args, CMD_BODY_MAX, 0) /* msgpack document */               \
-    X(T, 6, FLAG, dry_run, 0, 0)
+    X(T, 6, FLAG, dry_run, 0, 0)                                             \
+    X(T, 7, U64, epoch, 0, 0) /* of the sender's log; absent: the first */
 MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
 
 /* --- signed configuration (DESIGN section 6, SPEC SNAP) --- */
@@ -122,7 +125,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 15, STR, cluster_name, NAME_MAX_BYTES, 0)                                  \
     X(T, 16, STR, node_name, NAME_MAX_BYTES, 0)                                     \
     X(T, 17, STR, membership_status, 16, 0)                                         \
-    X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */
+    X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
+    X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \

@@ -20,11 +20,16 @@ const struct msg_catalog_entry msg_catalog[] = {
         LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request) LENIENT(snapshot_body)
             LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer)
                 LENIENT(signed_snapshot) LENIENT(snapshot_signature) LENIENT(stream_header)
-                    LENIENT(raft_frame) LENIENT(config_schema) LENIENT(witness_statement)
-                        LENIENT(witness_signature) LENIENT(authority_set)
-                            LENIENT(authority_set_member) LENIENT(signed_set) LENIENT(set_signature)
-                                LENIENT(witness_request) LENIENT(witness_answer) LENIENT(node_leaf)
-                                    LENIENT(snapshot_witness) LENIENT(forgery_report)};
+                    LENIENT(raft_frame) LENIENT(config_schema) LENIENT(witness_statement) LENIENT(
+                        witness_signature) LENIENT(authority_set) LENIENT(authority_set_member)
+                        LENIENT(signed_set) LENIENT(set_signature) LENIENT(witness_request)
+                            LENIENT(witness_answer) LENIENT(node_leaf) LENIENT(snapshot_witness)
+                                LENIENT(forgery_report) LENIENT(recovery_statement)
+                                    LENIENT(recovery_run) LENIENT(signed_recovery)
+                                        LENIENT(merge_consent) LENIENT(recovery_ask)
+                                            LENIENT(recovery_answer) LENIENT(divergence_row)
+                                                LENIENT(divergence_report) LENIENT(fence_note)
+                                                    LENIENT(backup_header) LENIENT(signed_backup)};
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 
 void msg_arena_free(struct msg_arena *a)

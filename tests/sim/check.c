@@ -92,12 +92,17 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_ROLE_ASSIGN:
         case CMD_ROLE_UNASSIGN:
             return 1;
+        case CMD_EPOCH_START:
+        case CMD_PARTITION_MERGE:
+        case CMD_AUTHORITY_FENCED:
         case CMD_TERM_START:
         case CMD_LEVEL_RAISE:
         case CMD_TOKEN_CREATE:
         case CMD_TOKEN_REVOKE:
         case CMD_JOIN_REJECT:
             return rc == 0 ? 1 : 0;
+        case CMD_PARTITION_SEEN:
+        case CMD_DIVERGENCE_REPORTED:
         case CMD_JOIN_EXPIRE:
         case CMD_NODE_RENAME:
         case CMD_NODE_REVOKE:

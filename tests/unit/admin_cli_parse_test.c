@@ -55,7 +55,7 @@ static int fake_join(const struct cli_join *in, bool *ret_pending, struct uuid *
     return op_rc == 0 ? 0 : errmsg_set(em, op_rc, "told why");
 }
 
-static const struct cli_ops ops = {fake_init, fake_run, fake_join};
+static const struct cli_ops ops = {.init = fake_init, .run = fake_run, .join = fake_join};
 
 static int setup(void **state)
 {

@@ -13,7 +13,14 @@ static uint8_t data_b[8] = "entry b";
 
 static struct raft_digest digest(void)
 {
-    struct raft_digest d = {.applied_index = 9, .agreed_index = 7, .level = 3};
+    struct raft_digest d = {.applied_index = 9,
+                            .agreed_index = 7,
+                            .level = 3,
+                            .epoch = 2,
+                            .boot = 99,
+                            .boot_term = 4,
+                            .boot_index = 8};
+    memset(d.lineage, 0xa3, sizeof d.lineage);
     memset(d.applied, 0xa1, sizeof d.applied);
     memset(d.agreed, 0xa2, sizeof d.agreed);
     return d;

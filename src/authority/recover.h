@@ -1,0 +1,46 @@
+/* Recovery by the owner (DESIGN section 7, docs/decisions/0007): what a log holds, the statement that
+ * would go on from it, and going on. For an authority whose raft.db nobody has open.
+ *
+ * Whatever was in the log counts, committed or not: what was acknowledged with this member's help is
+ * there, and what was not may have been by the ones that are lost. */
+#ifndef RAP_AUTHORITY_RECOVER_H
+#define RAP_AUTHORITY_RECOVER_H
+
+#include "authority/raft_io.h"
+#include "wire/recovery_msg.h"
+
+struct recovery_plan;
+
+/* Reads <dir>/raft.db and computes the state at its end. -ERR_NOT_FOUND, -ERR_CORRUPT, -ERR_SCHEMA,
+ * -ERR_CONFLICT: the log is empty. */
+int recovery_plan_open(const char *dir, const struct uuid *node_id, struct recovery_plan **ret,
+                       struct errmsg *em);
+/* The same of what was loaded already; takes it over. */
+int recovery_plan_of(struct raft_store_loaded *loaded, const struct uuid *node_id,
+                     struct recovery_plan **ret, struct errmsg *em);
+void recovery_plan_free(struct recovery_plan *p);
+
+/* What it would be, as a document: cluster_id, cluster_name, node_id, node_name, kind, epoch,
+ * new_epoch, base_index, base_term, log_term, authorities [{node_id, name, address, status}], and
+ * "statement": the body to sign, in hex. */
+struct recovery_terms {
+    enum recovery_kind kind;
+    int64_t now_ms;
+    struct blob reason;
+};
+int recovery_plan_doc(const struct recovery_plan *p, const struct recovery_terms *t,
+                      struct mp_writer *w);
+
+/* Whether the signed statement is the owner's and goes on from this very log. */
+int recovery_plan_check(const struct recovery_plan *p, struct blob statement, struct errmsg *em);
+/* Goes on as the signed statement says, in one transaction. -ERR_CONFLICT: the statement is about
+ * another log or epoch; errors of statement_verify; what the state has against it. */
+int recovery_plan_apply(const struct recovery_plan *p, const char *dir, struct blob statement,
+                        struct errmsg *em);
+
+/* At start, before anybody opens raft.db: does what a statement left in <dir>/recovery says. One
+ * that does not fit the log (any more) is dropped with an error in the log. */
+int recovery_finish_pending(const char *dir, const struct uuid *node_id, struct errmsg *em);
+int recovery_set_pending(const char *dir, struct blob statement, struct errmsg *em);
+
+#endif

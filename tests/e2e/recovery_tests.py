@@ -1,0 +1,257 @@
+"""Recovery by the owner: lost quorums, promoted minorities, and the histories that must not be
+believed (DESIGN section 7, docs/decisions/0007). docs/OPERATIONS.md names these tests as the drills
+behind its runbooks."""
+
+import os
+import shutil
+
+from lib import (CONFLICT, OK, Failure, expect, has_quorum, items, says, wait_until)
+from cluster_tests import all_items
+
+
+def owner_copy(c):
+    """The owner directory where the owner keeps it: off every host."""
+    kept = os.path.join(c.env.folder, "owner")
+    if not os.path.isdir(kept):
+        shutil.copytree(c.owner_dir(), kept)
+    return kept
+
+
+def lists(node, *args):
+    """All items of a list command."""
+    found, cursor = [], []
+    while True:
+        r = node.cli(*args, *cursor)
+        found += items(r)
+        if not r.json.get("next_cursor"):
+            return found
+        cursor = ["--cursor", r.json["next_cursor"]]
+
+
+def events(node, kind):
+    return [e for e in all_items(node, "audit") if e["event_type"] == kind]
+
+
+def wait_state(node, state):
+    return wait_until(lambda: node.status()["authority_state"] == state and node.status(),
+                      f"{node.name} to be {state}")
+
+
+def recover(node, owner, *more):
+    return node.ok("authority", "recover", "--owner-dir", owner, "--yes", *more)
+
+
+def wait_voters(c, via, *nodes):
+    for n in nodes:
+        wait_until(lambda n=n: c.authority_status(n, via) == "voter", f"{n.name} to be a voter")
+
+
+def test_quorum_lost_for_good_is_recovered_on_the_survivor(env):
+    """Runbook "lost quorum": two of three are gone for good; nothing acknowledged is lost."""
+    c = env.cluster(authorities=3, nodes=1)
+    owner = owner_copy(c)
+    _, token = c.token("--uses", "3")
+    c.settle()
+    before = c.a1.status()
+    survivor = c.others(c.wait_leader())[0]
+    for a in c.others(survivor):
+        a.kill9()
+    survivor.refused(6, "no_quorum", "token", "create")
+    survivor.refused(CONFLICT, "busy", "authority", "recover", "--owner-dir", owner, "--yes")
+    survivor.stop()
+
+    plan = survivor.ok("authority", "recover", "--owner-dir", owner, "--dry-run")
+    expect(plan["new_epoch"] == 2 and plan["base_index"] >= before["index"], "the plan", plan)
+    recover(survivor, owner, "--reason", "fire in room 2")
+    survivor.start()
+    status = survivor.status()
+    expect(status["epoch"] == 2 and status["voters"] == 1 and has_quorum(status) and
+           status["epoch_began_by"] == "recover" and status["index"] > before["index"],
+           "it goes on in epoch 2", status)
+    expect(token["id"] in [t["id"] for t in all_items(survivor, "token")], "the token is there")
+    started = events(survivor, "authority_recovered")
+    expect(len(started) == 1 and started[0]["actor_kind"] == "owner" and
+           started[0]["subject_id"] == survivor.id, "an audit row of the owner", started)
+    survivor.ok("audit", "verify")
+    survivor.ok("token", "create")
+    # The node of the cluster follows, on the owner's word alone.
+    wait_until(lambda: c.n1.ok("config", "show")["epoch"] == 2, "n1 to believe epoch 2")
+    # The lost ones are removed, new ones added.
+    for a in c.others(survivor):
+        survivor.ok("authority", "remove", a.name, "--reason", "burnt", "--yes")
+        del c.nodes[a.name]
+    for name in ("a4", "a5"):
+        node = c.enroll(name, via=survivor)
+        survivor.ok("authority", "add", name, "--owner-dir", owner, "--yes")
+        wait_voters(c, survivor, node)
+    expect(c.settle().status()["voters"] == 3, "three voters again")
+
+
+def test_promoted_minority_wins_and_the_old_majority_reports_what_it_decided(env):
+    """S12, S18: exactly one history is believed everywhere, the other is reported entry by entry."""
+    c = env.cluster(authorities=3, nodes=1)
+    owner = owner_copy(c)
+    c.settle()
+    minority = c.others(c.wait_leader())[0]
+    majority = c.others(minority)
+    minority.refused(CONFLICT, "conflict", "partition", "promote", "--owner-dir", owner, "--yes")
+
+    for a in majority:
+        a.freeze()
+    wait_until(lambda: not has_quorum(minority.status()), "the minority to see that it is one")
+    promoted = minority.ok("partition", "promote", "--owner-dir", owner, "--yes")
+    expect(promoted["epoch"] == 2 and promoted["voters"] == 1, "the minority goes on", promoted)
+    ours = minority.ok("token", "create")["id"]
+    c.settle([minority])
+
+    # Elsewhere the majority lives on and knows nothing of it.
+    minority.freeze()
+    for a in majority:
+        a.thaw()
+    leader = c.wait_leader(majority)
+    theirs = [leader.ok("token", "create")["id"] for _ in range(3)]
+    leader.ok("node", "rename", c.n1.name, "elsewhere")
+    status = c.settle(majority).status()
+    expect(status["epoch"] == 1, "the old majority is in epoch 1", status)
+
+    minority.thaw()
+    for a in majority:
+        wait_state(a, "fenced")
+        r = a.refused(CONFLICT, "fenced", "token", "create")
+        expect("epoch" in r.err and "2" in r.err, f"{a.name} says which epoch fenced it", r)
+    reports = wait_until(
+        lambda: [r for r in lists(minority, "partition", "reports") if r["status"] == "reported"]
+        if len([r for r in lists(minority, "partition", "reports")
+                if r["status"] == "reported"]) == 2 else None, "both reports")
+    for a in majority:
+        report = next(r for r in reports if r["node_id"] == a.id)
+        rows = lists(minority, "partition", "divergence", a.name)
+        expect(report["rows_total"] == len(rows) and report["from_epoch"] == 1, "the report", report)
+        tokens = [r["subject_id"] for r in rows if r["kind"] == "token_create" and r["committed"]]
+        expect(sorted(tokens) == sorted(theirs), f"{a.name} reports each token, as committed", rows)
+        renames = [r for r in rows if r["kind"] == "node_rename"]
+        expect(len(renames) == 1 and renames[0]["subject_id"] == c.n1.id and
+               renames[0]["actor_kind"] == "admin" and renames[0]["request_id"], "the rename", rows)
+        own = a.ok("partition", "divergence")
+        expect(own["fenced"] and own["rows_total"] == len(rows), f"{a.name} shows the same", own)
+    expect(minority.status()["voters"] == 1, "nobody votes yet")
+
+    minority.refused(CONFLICT, "wrong_cluster", "partition", "merge", majority[0].name,
+                     "--owner-dir", other_owner(env), "--yes")
+    for a in majority:
+        minority.ok("partition", "merge", a.name, "--owner-dir", owner, "--yes")
+    wait_voters(c, minority, *majority)
+    c.wait_leader()
+    c.settle()
+    digests = {a.status()["state_digest"] for a in c.authorities()}
+    expect(len(digests) == 1, "one state everywhere", digests)
+    for a in c.authorities():
+        tokens = {t["id"] for t in all_items(a, "token")}
+        expect(ours in tokens and not tokens & set(theirs), f"{a.name} believes the one history",
+               tokens)
+        expect(os.path.exists(os.path.join(a.dir, "member", "raft.db.1")) == (a in majority),
+               f"{a.name}: the old log of a merged one is kept aside")
+    names = {n["name"] for n in all_items(minority, "node")}
+    expect("n1" in names and "elsewhere" not in names, "the rename did not happen", names)
+    kinds = {e["event_type"] for e in all_items(minority, "audit")}
+    expect({"partition_promoted", "divergence_reported", "partition_merged"} <= kinds, "audited",
+           kinds)
+    minority.ok("audit", "verify")
+    rows = lists(minority, "partition", "list")
+    expect([r["resolution"] for r in rows if r["status"] == "resolved"][:1] == ["promoted"],
+           "the partition is in the list", rows)
+
+
+def other_owner(env):
+    """The owner directory of another cluster."""
+    other = env.new_cluster("other")
+    seed = other.add("a1")
+    seed.ok("init", "--cluster", "other", "--listen", seed.address)
+    return other.owner_dir()
+
+
+def test_three_of_five_are_lost_and_the_other_survivor_rejoins_by_itself(env):
+    """Runbook "lost quorum", with two survivors: the one that was not recovered has nothing of its
+    own to give up and comes back without being told to."""
+    c = env.cluster(authorities=5, nodes=0)
+    owner = owner_copy(c)
+    _, token = c.token("--uses", "3")
+    c.settle()
+    leader = c.wait_leader()
+    lost = [leader, *c.others(leader)[:2]]
+    survivors = c.others(*lost)
+    for a in lost:
+        a.kill9()
+    for a in survivors:
+        a.refused(6, "no_quorum", "token", "create")
+    # Each can tell how far its log goes; the one that goes furthest is taken.
+    plans = {}
+    for a in survivors:
+        a.stop()
+        plans[a] = a.ok("authority", "recover", "--owner-dir", owner, "--dry-run")
+    best = max(survivors, key=lambda a: (plans[a]["base_term"], plans[a]["base_index"]))
+    other = next(a for a in survivors if a is not best)
+    recover(best, owner)
+    best.start()
+    other.start(wait=False)
+    wait_voters(c, best, other)
+    c.settle(survivors)
+    expect(other.status()["epoch"] == 2 and best.status()["voters"] == 2, "two voters in epoch 2")
+    for a in survivors:
+        expect(token["id"] in [t["id"] for t in all_items(a, "token")], f"{a.name} has the token")
+    # One of the lost comes back after all: nothing it decided is believed, and it catches up.
+    late = lost[1]
+    late.start(wait=False)
+    wait_voters(c, best, late)
+    expect(c.settle([*survivors, late]).status()["epoch"] == 2, "one epoch")
+
+
+def test_dead_authority_is_replaced(env):
+    """Runbook "lost minority": nothing stops, the partition is recorded, another takes the place."""
+    c = env.cluster(authorities=3, nodes=0)
+    owner = owner_copy(c)
+    dead = c.others(c.wait_leader())[0]
+    left = c.others(dead)
+    dead.kill9()
+    left[0].ok("token", "create")
+    row = wait_until(lambda: [p for p in lists(left[0], "partition", "list")
+                              if p["status"] == "open"], "the partition to be seen")[0]
+    expect(row["members"] == [dead.id] and row["has_quorum"] and row["resolved_at"] is None,
+           "who is out", row)
+    left[0].ok("authority", "remove", dead.name, "--reason", "dead", "--yes")
+    row = wait_until(lambda: [p for p in lists(left[0], "partition", "list")
+                              if p["id"] == row["id"] and p["status"] == "resolved"],
+                     "the partition to be resolved")[0]
+    expect(row["resolution"] == "removed", "it did not heal", row)
+    del c.nodes[dead.name]
+    node = c.enroll("a4", via=left[0])
+    left[0].ok("authority", "add", "a4", "--owner-dir", owner, "--yes")
+    wait_voters(c, left[0], node)
+    expect(c.settle().status()["voters"] == 3, "three voters")
+    # The old host comes back: it is nobody any more.
+    dead.start(wait=False)
+    wait_until(lambda: dead.status()["authority_state"] != "healthy" and
+               not has_quorum(dead.status()), "the removed one to be without a majority")
+    dead.refused(6, "no_quorum", "token", "create")
+    expect(c.settle().status()["voters"] == 3, "and it changes nothing")
+
+
+def test_leader_host_is_lost_and_comes_back(env):
+    """Runbook "lost leader host": what was acknowledged is there; the cut is recorded as healed."""
+    c = env.cluster(authorities=3, nodes=0)
+    lost = c.wait_leader()
+    _, token = c.token(via=lost)
+    lost.kill9()
+    left = c.others(lost)
+    new = c.wait_leader(left)
+    expect(token["id"] in [t["id"] for t in all_items(new, "token")], "the token is there")
+    wait_until(lambda: [p for p in lists(new, "partition", "list")
+                        if p["status"] == "open" and p["members"] == [lost.id]], "it to be seen out")
+    lost.start()
+    row = wait_until(lambda: [p for p in lists(new, "partition", "list")
+                              if p["status"] == "resolved"], "the partition to heal")[0]
+    expect(row["resolution"] == "healed" and row["members"] == [lost.id], "healed", row)
+    kinds = [e["event_type"] for e in all_items(new, "audit")]
+    expect("partition_detected" in kinds and "partition_resolved" in kinds, "audited", kinds)
+    terms = [t for t in lists(new, "authority", "terms") if t["ended_at"] is None]
+    expect(len(terms) == 1 and terms[0]["leader_node_id"] == c.settle().id, "one open term", terms)
