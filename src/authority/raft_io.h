@@ -13,7 +13,7 @@
  *   - G13 a rejection of what that member already stored is out of date and dropped
  *   - G14 entries at or below our snapshot are skipped, not rejected
  *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
- *   - G16 (core.c) no snapshot of an index below that of its configuration
+ *   - G16, G17 (core_snapshot.c) no snapshot with another configuration than that of its index
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it

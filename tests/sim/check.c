@@ -243,6 +243,14 @@ void check_role(struct node *n)
                 (unsigned long long)s.term);
         return;
     }
+    if (members_latest_conf(n) < w->oracle.conf_index) {
+        violate(
+            w,
+            "S2: node %d leads term %llu by the configuration of %llu, that of %llu is committed",
+            n->i, (unsigned long long)s.term, (unsigned long long)members_latest_conf(n),
+            (unsigned long long)w->oracle.conf_index);
+        return;
+    }
     *leader = n->i + 1;
     w->stats.elections++;
     world_trace(w, s.term << 8 | (uint64_t)n->i);

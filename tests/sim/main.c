@@ -37,6 +37,7 @@ static const struct {
     {"expired_token_used", "admits by a token that has expired"},
     {"revoked_token_used", "admits by a token that was revoked"},
     {"vote_forgotten", "writes a term again and with it forgets the vote"},
+    {"configuration_of_the_past", "snapshots with members that are no more"},
     {"level_not_asked", "raises the schema before every member knows it"},
 };
 

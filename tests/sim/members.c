@@ -42,6 +42,18 @@ uint32_t members_voters(const struct node *n)
     return mask;
 }
 
+uint64_t members_committed_conf(const struct node *n)
+{
+    return n->core->raft.configuration_committed_index;
+}
+
+uint64_t members_latest_conf(const struct node *n)
+{
+    const struct raft *r = &n->core->raft;
+    return r->configuration_uncommitted_index != 0 ? r->configuration_uncommitted_index
+                                                   : r->configuration_committed_index;
+}
+
 bool members_replicates(const struct node *leader, int i)
 {
     const struct raft_configuration *conf = &leader->core->raft.configuration;

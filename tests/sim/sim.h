@@ -169,6 +169,7 @@ struct oracle {
     struct uuid last_acked_id;
     uint8_t last_acked_hash[32];
     uint64_t audit_expected;
+    uint64_t conf_index; /* highest configuration that some node knows to be committed */
 };
 
 struct faults {
@@ -251,6 +252,9 @@ void members_event(struct world *w);
 /* Voters of the configuration this node goes by, as a mask of node numbers. */
 uint32_t members_voters(const struct node *n);
 /* Whether node i gets the log, by this leader's configuration. */
+/* Index of the configuration that this node knows to be committed, and of the one it goes by. */
+uint64_t members_committed_conf(const struct node *n);
+uint64_t members_latest_conf(const struct node *n);
 bool members_replicates(const struct node *leader, int i);
 struct node *members_leader(struct world *w);
 

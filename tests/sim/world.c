@@ -301,6 +301,9 @@ static void settle(struct world *w)
                 n->voters_before = n->voters;
                 n->voters = members_voters(n);
             }
+            if (n->up && members_committed_conf(n) > w->oracle.conf_index) {
+                w->oracle.conf_index = members_committed_conf(n);
+            }
         }
         if (turns > SETTLE_MAX) {
             violate(w, "L1: a node never comes to rest");

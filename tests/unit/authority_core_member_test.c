@@ -170,28 +170,44 @@ static void test_transfer_to_a_voter_that_is_away_fails_and_leadership_stays(voi
 
 /* --- snapshots --- */
 
-/* G16. What a restart does to libraft is done to it by hand: the configuration it takes for committed
- * is above what is applied. */
-static void test_no_snapshot_below_its_own_configuration(void **state)
+/* G16, G17. What a restart does to libraft is done to it by hand: the configuration it takes for
+ * committed is above what is applied, or one that is committed is not noted as such yet. */
+static void no_snapshot_while(bool above)
 {
-    (void)state;
     struct core_cluster c = {.threshold = 20, .trailing = 5};
     struct asked a;
     core_cluster_init(&c, 1, 1);
     assert_int_equal(core_cluster_elect(&c), 0);
     struct cluster_node *n = &c.nodes[0];
     uint64_t conf_index = n->core->raft.configuration_committed_index;
-    n->core->raft.configuration_committed_index = 1000;
+    if (above) {
+        n->core->raft.configuration_committed_index = 1000;
+    } else {
+        n->core->raft.configuration_uncommitted_index = 2;
+    }
     for (uint32_t i = 0; i < 30; i++) {
         assert_int_equal(propose(&c, 0, &a, i), 0);
         core_cluster_run(&c, 30);
     }
     assert_int_equal(n->snapshot_index, 0);
     n->core->raft.configuration_committed_index = conf_index;
+    n->core->raft.configuration_uncommitted_index = 0;
     assert_int_equal(propose(&c, 0, &a, 30), 0);
     core_cluster_run(&c, 100);
     assert_true(n->snapshot_index > 30);
     core_cluster_fini(&c);
+}
+
+static void test_no_snapshot_below_its_own_configuration(void **state)
+{
+    (void)state;
+    no_snapshot_while(true);
+}
+
+static void test_no_snapshot_while_a_committed_configuration_is_not_noted(void **state)
+{
+    (void)state;
+    no_snapshot_while(false);
 }
 
 static void test_member_that_was_away_for_long_comes_back_by_snapshot(void **state)
@@ -339,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_impossible_changes_are_refused_before_libraft_sees_them),
         cmocka_unit_test(test_transfer_to_a_voter_that_is_away_fails_and_leadership_stays),
         cmocka_unit_test(test_no_snapshot_below_its_own_configuration),
+        cmocka_unit_test(test_no_snapshot_while_a_committed_configuration_is_not_noted),
         cmocka_unit_test(test_member_that_was_away_for_long_comes_back_by_snapshot),
         cmocka_unit_test(test_short_trailing_is_refused_outside_of_tests),
         cmocka_unit_test(test_follower_whose_state_differs_stops_itself),
