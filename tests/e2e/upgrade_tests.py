@@ -1,7 +1,7 @@
-"""From one version to the next: directories that the version before wrote, and groups of two
-versions."""
+"""From one version to the next: directories that the version before wrote, groups of two versions, and
+what the older one says of a newer state."""
 
-from lib import expect, items, wait_until
+from lib import LIMIT, expect, items, wait_until
 
 
 def old_cluster(env, authorities, nodes):
@@ -66,3 +66,22 @@ def test_a_rolling_upgrade_keeps_approving(env):
     expect(len(digests) == 1, "one digest", digests)
     seen = {n["name"] for n in items(c.a1.cli("node", "list"))}
     expect(seen >= set(enrolled), "every host approved on the way", seen)
+
+
+def test_the_version_before_refuses_a_newer_state_and_says_what_to_do(env):
+    c = env.new_cluster()
+    c.init()
+    wait_for_the_level(c)
+    c.a1.stop()
+    c.a1.rap = env.old_rap
+    c.a1.start(wait=False)
+    rc = c.a1.process.wait(LIMIT)
+    with open(c.a1.log_path, encoding="utf-8") as f:
+        last = f.read().splitlines()[-3:]
+    expect(rc != 0, "the old binary to stop", rc)
+    expect(any("unknown to this version" in line or "newer" in line for line in last),
+           "the reason in its last lines", last)
+    c.a1.process = None
+    c.a1.rap = env.rap
+    c.a1.start()
+    c.a1.ok("token", "create")
