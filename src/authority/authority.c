@@ -259,6 +259,7 @@ static void on_tick(uv_timer_t *t)
     partitions_tick(a);
     push_tick(a);
     enroll_tick(a);
+    refused_tick(a);
     health_tick(a);
     if (a->leader_since_ms != 0) {
         expire_joins(a);

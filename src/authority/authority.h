@@ -65,6 +65,9 @@ void authority_call(struct authority *a, const struct authority_call *call);
 int authority_snapshot(struct authority *a, const struct uuid *node_id, struct buf *out,
                        struct errmsg *em);
 
+/* The fabric turned a peer away (fabric_config.refused): to the audit, at a bounded rate. */
+void authority_refused(struct authority *a, const struct fabric_refusal *refusal);
+
 struct authority_state {
     const char *state;     /* healthy, no_quorum, recovering (catching up), fenced */
     const char *raft_role; /* leader, follower, candidate */

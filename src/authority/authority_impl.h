@@ -7,6 +7,7 @@
 #include "authority/fence.h"
 #include "authority/query.h"
 #include "authority/raft_io.h"
+#include "authority/refusals.h"
 
 #include <sys/queue.h>
 #include <uthash.h>
@@ -49,6 +50,7 @@ struct enrolling {
     struct fabric_stream *stream;
     struct uuid join_id; /* nil until submitted */
     char node_name[NAME_MAX_BYTES + 1];
+    bool has_token;
     uint8_t token_hash[PKI_HASH_BYTES];
     uint64_t began_ms; /* monotonic */
     bool submitting;
@@ -130,8 +132,7 @@ struct authority {
 
     LIST_HEAD(, pending_call) calls;
     struct deferred_list deferred;
-    uint32_t denied_budget; /* JOIN_DENIED audit rows still allowed in this window */
-    int64_t denied_window_ms;
+    struct refusals refusals; /* on their way to the audit */
 
     bool closing;
     int open_handles;
@@ -188,6 +189,8 @@ struct op_input {
 int op_prepare(struct authority *a, const struct op_input *in, struct op_prepared *ret,
                struct errmsg *em);
 bool op_is_mutation(const char *method);
+/* The command a method becomes; 0 for one that becomes none. */
+uint64_t op_kind(const char *method);
 /* A name, id or unique prefix to an id. kind as query.h. */
 int op_resolve(struct authority *a, const char *kind, const char *text, struct uuid *ret,
                struct errmsg *em);
@@ -213,6 +216,18 @@ void enroll_serve(struct authority *a);
 void enroll_applied(struct authority *a);
 void enroll_tick(struct authority *a);
 void enroll_close(struct authority *a);
+
+/* refused.c: what was refused, to the audit. */
+void refused_note(struct authority *a, const struct refusal *r);
+/* An attempt to enrol. The token named by its hash counts only when there is one. */
+void refused_join(struct authority *a, struct refusal *r);
+/* Of a peer by its certificate. */
+void refused_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
+                  const char *service, int rc);
+/* On the leader: a call that was refused before it became a command. Notes what the audit should
+ * have: high-risk ones and attempts to join. */
+void refused_call(struct authority *a, const struct op_input *call, int rc, const char *detail);
+void refused_tick(struct authority *a);
 
 /* health.c */
 void health_serve(struct authority *a);

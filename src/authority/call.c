@@ -32,11 +32,23 @@ void call_answer(struct pending_call *pc, int rc, struct blob doc)
     release(pc);
 }
 
+static void note_refused(struct pending_call *pc, int rc, const char *detail)
+{
+    const struct op_input in = {.args = buf_blob(&pc->args),
+                                .method = pc->method,
+                                .actor_kind = pc->actor_kind,
+                                .actor_id = pc->actor_id};
+    if (!pc->dry_run) {
+        refused_call(pc->a, &in, rc, detail);
+    }
+}
+
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em)
 {
     struct buf doc;
     struct mp_writer w;
     struct mp_doc d;
+    note_refused(pc, rc, em->text);
     buf_init(&doc, 4096);
     mp_writer_init(&w, &doc);
     mp_doc_begin(&w, &d);
@@ -262,8 +274,10 @@ static void confirmed(struct core_read *r, int rc, uint64_t index)
     if (rc == 0) {
         pc->confirmed = true;
         begin(pc);
+    } else if (rc == -ERR_CANCELED) {
+        call_answer(pc, rc, blob_of(NULL, 0));
     } else {
-        answer_no_quorum(pc);
+        wait_leader(pc); /* the next leader is asked: nothing was proposed */
     }
 }
 
@@ -310,6 +324,9 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
     if (!pc->dry_run &&
         fsm_find_result(a->fsm, &pc->request_id, blob_of(pc->request_hash, sizeof pc->request_hash),
                         &first_rc, &first)) {
+        if (first_rc == -ERR_REUSED_ID) {
+            note_refused(pc, first_rc, "the request id was used for another request");
+        }
         call_answer(pc, first_rc, buf_blob(&first));
         buf_fini(&first);
         return;

@@ -5,8 +5,6 @@
 #include "base/log.h"
 #include "base/text.h"
 
-/* Refusals before there is a request are audited, but strangers must not fill the log. */
-#define DENIED_PER_MINUTE 60
 /* For the one request of a stream to arrive whole: a sender of a byte a second holds nothing for long. */
 #define REQUEST_WITHIN_MS 10000
 
@@ -63,54 +61,33 @@ static void refuse_for_now(struct enrolling *e, uint32_t wait_ms)
               });
 }
 
-/* --- audit of refusals --- */
+/* --- refusals of this authority, before the leader is asked --- */
 
-static void denied_done(void *data, int rc, struct blob doc)
+static void note(struct enrolling *e, int rc, const char *detail)
 {
-    (void)data;
-    (void)rc;
-    (void)doc;
-}
-
-static void audit_denied(struct enrolling *e, int rc)
-{
-    struct authority *a = e->a;
-    int64_t now_ms = authority_now_ms(a);
-    if (now_ms - a->denied_window_ms >= 60000) {
-        a->denied_window_ms = now_ms;
-        a->denied_budget = DENIED_PER_MINUTE;
-    }
-    if (a->denied_budget == 0) {
-        return;
-    }
-    a->denied_budget--;
-    char source[ADDR_TEXT_MAX] = "";
+    struct refusal r = {.rc = rc, .has_token = e->has_token};
     const struct fabric_peer *peer = fabric_stream_peer(e->stream);
     if (peer != NULL) {
-        addr_format(&peer->address, source);
+        addr_format(&peer->address, r.source);
     }
-    bool named = e->node_name[0] != '\0';
-    struct join_denied body = {
-        .error = (uint64_t)-rc,
-        .source_address = blob_str(source),
-        .node_name = blob_str(e->node_name),
-        .token_hash = blob_of(e->token_hash, named ? sizeof e->token_hash : 0),
-    };
-    struct buf args;
-    buf_init(&args, CMD_BODY_MAX);
-    msg_encode(&join_denied_desc, &body, &args);
-    call_internal(a, "join.denied", buf_blob(&args), NULL, ACTOR_NODE, source, denied_done, NULL);
-    buf_fini(&args);
+    (void)snprintf(r.subject, sizeof r.subject, "%s", e->node_name);
+    (void)snprintf(r.detail, sizeof r.detail, "%s", detail);
+    memcpy(r.token_hash, e->token_hash, sizeof r.token_hash);
+    refused_join(e->a, &r);
 }
 
-/* Refuses what came: audited, and it costs its source. */
-static void turn_away(struct enrolling *e, int rc, const char *detail)
+static void charge(struct enrolling *e, int rc)
 {
     const struct fabric_peer *peer = fabric_stream_peer(e->stream);
     if (!err_retryable(rc) && peer != NULL) {
         fabric_enroll_failed(e->a->cfg.fabric, &peer->address);
     }
-    audit_denied(e, rc);
+}
+
+static void turn_away(struct enrolling *e, int rc, const char *detail)
+{
+    charge(e, rc);
+    note(e, rc, detail);
     refuse(e, rc, detail);
 }
 
@@ -223,13 +200,7 @@ static void submitted(void *data, int rc, struct blob doc)
         return;
     }
     if (rc != 0) {
-        const struct fabric_peer *peer = fabric_stream_peer(e->stream);
-        if (rc == -ERR_TOKEN_UNKNOWN) {
-            audit_denied(e, rc); /* refused before there was a command that would say so */
-        }
-        if (!err_retryable(rc) && peer != NULL) {
-            fabric_enroll_failed(e->a->cfg.fabric, &peer->address);
-        }
+        charge(e, rc); /* the leader has noted it */
         mp_find_str(doc, "detail", detail, sizeof detail);
         refuse(e, rc, detail[0] == '\0' ? err_text(rc) : detail);
         return;
@@ -252,6 +223,8 @@ static void submit(struct enrolling *e, const struct enroll_request *rq)
     char source[ADDR_TEXT_MAX] = "";
     addr_format(&fabric_stream_peer(e->stream)->address, source);
     pki_sha256(rq->token_secret, hash);
+    memcpy(e->token_hash, hash, sizeof e->token_hash);
+    e->has_token = true;
     int rc = pki_csr_parse(rq->csr, key, &em);
     if (rc == 0 && !text_is_name((const char *)rq->node_name.data, rq->node_name.len)) {
         rc = errmsg_set(&em, -ERR_BAD_NAME,
@@ -259,7 +232,6 @@ static void submit(struct enrolling *e, const struct enroll_request *rq)
     }
     (void)snprintf(e->node_name, sizeof e->node_name, "%.*s", (int)rq->node_name.len,
                    (const char *)rq->node_name.data);
-    memcpy(e->token_hash, hash, sizeof e->token_hash);
     if (rc != 0) {
         turn_away(e, rc, em.text);
         return;
@@ -299,6 +271,7 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
     }
     uint32_t wait_ms = fabric_enroll_wait_ms(e->a->cfg.fabric, &peer->address);
     if (wait_ms > 0) {
+        note(e, -ERR_RATE_LIMITED, "too many attempts from this address");
         refuse_for_now(e, wait_ms);
         return;
     }

@@ -71,6 +71,10 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em);
 /* For queries (SELECT only). Valid until the next fsm_restore. */
 struct db *fsm_db(struct fsm *f);
 
+/* Whether a join_submit would be refused if it were applied now, and why. Changes nothing. The leader
+ * asks before it proposes: a refusal needs no log entry that a stranger could multiply. */
+int fsm_check_join(struct fsm *f, const struct join_submit *b, int64_t now_ms, struct errmsg *em);
+
 /* The first result of a request id: true when there is one. doc is appended to out. With another
  * hash than the first time the answer is -ERR_REUSED_ID. Kept for 24 h of stamp time; refusals that
  * a retry may overcome (err_retryable) are not kept. */

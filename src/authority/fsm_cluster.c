@@ -92,7 +92,7 @@ int fsm_cluster_init(struct fsm_ctx *x, const struct cluster_init *b)
         return fsm_refuse(x, -ERR_EXISTS, "this log holds cluster %s already", x->v->cluster_id);
     }
     if (!text_is_name((const char *)b->name.data, b->name.len)) {
-        return fsm_refuse(x, -ERR_BAD_NAME,
+        return fsm_refuse(x, -ERR_INVALID,
                           "a cluster name is 1 to 63 of a-z, 0-9 and -, with no - at either end");
     }
     struct cmd_cert cert;

@@ -122,18 +122,17 @@ static int pending_of_key(struct fsm_ctx *x, const char *fingerprint, const stru
     return rc;
 }
 
-static int submit_insert(struct fsm_ctx *x, const struct join_submit *b, const char *id,
-                         const struct token *t, const char *fingerprint)
-{
+/* What checking a submission found out. */
+struct submission {
+    struct token token;
+    char fingerprint[HEX32];
     char capabilities[JSON_LIST_MAX];
     char roles[JSON_LIST_MAX];
-    int rc = fsm_words(x, &b->capabilities, FSM_CAPABILITIES, capabilities);
-    if (rc == 0) {
-        rc = fsm_words(x, &b->requested_roles, FSM_ROLES, roles);
-    }
-    if (rc != 0) {
-        return rc;
-    }
+};
+
+static int submit_insert(struct fsm_ctx *x, const struct join_submit *b, const char *id,
+                         const struct submission *s)
+{
     int64_t last = x->now_ms + JOIN_PENDING_MAX_MS;
     struct db_stmt *st = db_prepare(
         x->db, "INSERT INTO node_join_requests (id, cluster_id, node_name, node_fingerprint,"
@@ -143,34 +142,34 @@ static int submit_insert(struct fsm_ctx *x, const struct join_submit *b, const c
     db_bind_text(st, id);
     db_bind_text(st, x->cluster_id);
     db_bind_textn(st, (const char *)b->node_name.data, b->node_name.len);
-    db_bind_text(st, fingerprint);
+    db_bind_text(st, s->fingerprint);
     db_bind_blob(st, b->public_key);
-    db_bind_text(st, capabilities);
+    db_bind_text(st, s->capabilities);
     db_bind_opt(st, b->facts);
-    db_bind_text(st, roles);
+    db_bind_text(st, s->roles);
     db_bind_opt(st, b->source_address);
     db_bind_opt(st, b->address);
-    db_bind_text(st, t->id);
+    db_bind_text(st, s->token.id);
     db_bind_int(st, x->now_ms);
     db_bind_int(st, b->expires_at_ms < last ? b->expires_at_ms : last);
-    rc = db_run(st);
+    int rc = db_run(st);
     if (rc != 0) {
         return rc;
     }
     st = db_prepare(x->db, "UPDATE node_join_tokens SET used_count = used_count + 1 WHERE id = ?"
                            " AND used_count < max_uses");
-    db_bind_text(st, t->id);
+    db_bind_text(st, s->token.id);
     return db_run(st);
 }
 
 static int audit_submitted(struct fsm_ctx *x, const struct join_submit *b, const char *id,
-                           const struct token *t, const char *fingerprint)
+                           const struct submission *s)
 {
     struct fsm_json j;
     fsm_json_begin(&j);
     fsm_json_str(&j, "node_name", b->node_name);
-    fsm_json_text(&j, "node_fingerprint", fingerprint);
-    fsm_json_text(&j, "join_token_id", t->id);
+    fsm_json_text(&j, "node_fingerprint", s->fingerprint);
+    fsm_json_text(&j, "join_token_id", s->token.id);
     fsm_json_str(&j, "source_address", b->source_address);
     const struct fsm_audit a = {
         .event = "join_submitted", .subject_type = "join_request", .subject_id = id};
@@ -203,38 +202,59 @@ static int submit_checks(struct fsm_ctx *x, const struct join_submit *b, const s
     return 0;
 }
 
-int fsm_join_submit(struct fsm_ctx *x, const struct join_submit *b)
+/* Everything that can be wrong. 1: the same request is waiting already, ret_id is its. */
+static int join_checks(struct fsm_ctx *x, const struct join_submit *b, struct submission *ret,
+                       char ret_id[UUID_TEXT_MAX])
 {
-    char id[UUID_TEXT_MAX];
-    char fingerprint[HEX32];
     uint8_t own[PKI_HASH_BYTES];
-    struct token t;
     pki_fingerprint(b->public_key.data, own);
     if (!blob_equal(b->fingerprint, blob_of(own, sizeof own))) {
         return fsm_refuse(x, -ERR_FINGERPRINT, "the fingerprint is not that of the key");
     }
-    (void)fsm_hex(b->fingerprint, fingerprint);
-    int rc = token_by_hash(x, b->token_hash, &t);
+    (void)fsm_hex(b->fingerprint, ret->fingerprint);
+    int rc = token_by_hash(x, b->token_hash, &ret->token);
     if (rc == 0) {
-        rc = key_not_banned(x, fingerprint);
+        rc = key_not_banned(x, ret->fingerprint);
     }
-    if (rc != 0) {
-        return rc;
+    if (rc == 0) {
+        rc = pending_of_key(x, ret->fingerprint, &ret->token, ret_id);
     }
-    rc = pending_of_key(x, fingerprint, &t, id);
+    if (rc == 0) {
+        rc = submit_checks(x, b, &ret->token, ret->fingerprint);
+    }
+    if (rc == 0) {
+        rc = fsm_words(x, &b->capabilities, FSM_CAPABILITIES, ret->capabilities);
+    }
+    return rc != 0 ? rc : fsm_words(x, &b->requested_roles, FSM_ROLES, ret->roles);
+}
+
+int fsm_check_join(struct fsm *f, const struct join_submit *b, int64_t now_ms, struct errmsg *em)
+{
+    struct fsm_ctx x = {.f = f,
+                        .db = f->db,
+                        .v = &f->vars,
+                        .now_ms = now_ms > f->vars.time_ms ? now_ms : f->vars.time_ms};
+    struct submission s;
+    char id[UUID_TEXT_MAX];
+    int rc = join_checks(&x, b, &s, id);
+    return rc < 0 ? errmsg_set(em, rc, "%s", x.refused ? x.detail : err_text(rc)) : 0;
+}
+
+int fsm_join_submit(struct fsm_ctx *x, const struct join_submit *b)
+{
+    char id[UUID_TEXT_MAX];
+    struct submission s;
+    int rc = join_checks(x, b, &s, id);
     if (rc == 1) {
         return fsm_doc_put(x, FSM_SQL_REQUEST " WHERE r.id = ?", id);
     }
-    if (rc == 0) {
-        rc = submit_checks(x, b, &t, fingerprint);
-    }
     (void)fsm_id(&b->join_id, id);
     if (rc == 0) {
-        rc = submit_insert(x, b, id, &t, fingerprint);
+        rc = submit_insert(x, b, id, &s);
     }
     if (rc == 0) {
         x->v->pending_requests++;
-        rc = audit_submitted(x, b, id, &t, fingerprint);
+        rc = audit_submitted(x, b, id, &s);
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_REQUEST " WHERE r.id = ?", id);
 }
@@ -483,28 +503,6 @@ int fsm_join_expire(struct fsm_ctx *x, const struct join_expire *b)
     mp_doc_begin(&x->doc, &d);
     mp_doc_int(&x->doc, &d, "expired", n);
     mp_doc_bool(&x->doc, &d, "more", more);
-    mp_doc_end(&x->doc, &d);
-    return 0;
-}
-
-int fsm_join_denied(struct fsm_ctx *x, const struct join_denied *b)
-{
-    char fingerprint[HEX32];
-    struct fsm_json j;
-    fsm_json_begin(&j);
-    fsm_json_text(&j, "error", err_slug(b->error <= INT32_MAX ? -(int)b->error : 0));
-    fsm_json_str(&j, "source_address", b->source_address);
-    fsm_json_str(&j, "node_name", b->node_name);
-    fsm_json_text(&j, "node_fingerprint", fsm_hex(b->fingerprint, fingerprint));
-    const struct fsm_audit a = {.event = "join_denied", .subject_type = "join_request"};
-    int rc = fsm_audit_add(x, &a, fsm_json_end(&j));
-    fsm_json_fini(&j);
-    if (rc != 0) {
-        return rc;
-    }
-    struct mp_doc d;
-    mp_doc_begin(&x->doc, &d);
-    mp_doc_int(&x->doc, &d, "audit_seq", (int64_t)x->v->audit_seq);
     mp_doc_end(&x->doc, &d);
     return 0;
 }

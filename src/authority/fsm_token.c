@@ -12,7 +12,7 @@ int fsm_token_create(struct fsm_ctx *x, const struct token_create *b)
     }
     if (b->scope_name.len > 0 &&
         !text_is_name((const char *)b->scope_name.data, b->scope_name.len)) {
-        return fsm_refuse(x, -ERR_BAD_NAME,
+        return fsm_refuse(x, -ERR_INVALID,
                           "a name is 1 to 63 of a-z, 0-9 and -, with no - at either end");
     }
     char roles[JSON_LIST_MAX];

@@ -179,7 +179,7 @@ int fsm_name_free(struct fsm_ctx *x, struct blob name, const char *own_node,
                   const char *own_request)
 {
     if (!text_is_name((const char *)name.data, name.len)) {
-        return fsm_refuse(x, -ERR_BAD_NAME,
+        return fsm_refuse(x, -ERR_INVALID,
                           "a name is 1 to 63 of a-z, 0-9 and -, with no - at either end");
     }
     struct db_stmt *st = db_prepare(x->db, "SELECT id FROM nodes WHERE name = ?1"

@@ -111,11 +111,27 @@ static struct live_node *add(struct authority *a, const struct uuid *id)
     return n;
 }
 
+static bool is_member(struct authority *a, const struct uuid *node_id)
+{
+    char id[UUID_TEXT_MAX];
+    uuid_format(node_id, id);
+    struct db_stmt *st = db_prepare(state_db(a), "SELECT 1 AS member FROM cluster_memberships"
+                                                 " WHERE node_id = ? AND"
+                                                 " membership_status = 'active'");
+    db_bind_text(st, id);
+    bool member = db_step(st) == 1;
+    db_done(st);
+    return member;
+}
+
 void health_seen(struct authority *a, const struct heartbeat *hb)
 {
     struct live_node *n = find(a, &hb->node_id);
-    if (n == NULL) {
+    if (n == NULL && is_member(a, &hb->node_id)) {
         n = add(a, &hb->node_id);
+    }
+    if (n == NULL) {
+        return; /* what an authority passes on grows this table for members only */
     }
     n->seen_ms = authority_now_ms(a);
     if (n->proposing) {
@@ -258,6 +274,15 @@ static void answer_ack(struct authority *a, struct fabric_request *rq)
     buf_fini(&body);
 }
 
+/* What a peer may not have is noted; what it may have later is not. */
+static void refuse(struct authority *a, struct fabric_request *rq, const char *service, int rc)
+{
+    if (rc == -ERR_DENIED || rc == -ERR_WRONG_NODE) {
+        refused_peer(a, REFUSAL_SERVICE, fabric_request_peer(rq), service, rc);
+    }
+    fabric_answer(rq, rc, blob_of(NULL, 0));
+}
+
 struct relay {
     struct fabric_call call;
     struct fabric_request *rq;
@@ -304,8 +329,12 @@ static void on_heartbeat(void *data, struct fabric_request *rq, struct blob body
         return;
     }
     int rc = msg_decode(&heartbeat_desc, MSG_LENIENT, body, &hb);
-    bool forwarded = rc == 0 && !uuid_is_nil(&hb.node_id) && peer->identity.authority;
-    if (rc == 0 && !forwarded) {
+    bool other = rc == 0 && !uuid_is_nil(&hb.node_id) &&
+                 !uuid_equal(&hb.node_id, &peer->identity.node_id);
+    bool forwarded = other && peer->identity.authority;
+    if (other && !forwarded) {
+        rc = -ERR_WRONG_NODE; /* only an authority may say whose heartbeat it passes on */
+    } else if (rc == 0 && !forwarded) {
         hb.node_id = peer->identity.node_id;
     }
     struct core_status s;
@@ -322,7 +351,7 @@ static void on_heartbeat(void *data, struct fabric_request *rq, struct blob body
             return;
         }
     }
-    fabric_answer(rq, rc, blob_of(NULL, 0));
+    refuse(a, rq, "heartbeat", rc);
 }
 
 /* --- renewal of certificates, over the same session --- */
@@ -352,11 +381,14 @@ static void on_renew(void *data, struct fabric_request *rq, struct blob body)
     int rc = a->closing        ? -ERR_CLOSED
              : a->fence.fenced ? -ERR_FENCED
                                : msg_decode(&renew_request_desc, MSG_LENIENT, body, &renew);
-    if (rc == 0 && !authority_knows(a, fabric_request_peer(rq))) {
+    const struct uuid *own = &fabric_request_peer(rq)->identity.node_id;
+    if (rc == 0 && !uuid_is_nil(&renew.node_id) && !uuid_equal(&renew.node_id, own)) {
+        rc = -ERR_WRONG_NODE;
+    } else if (rc == 0 && !authority_knows(a, fabric_request_peer(rq))) {
         rc = -ERR_DENIED;
     }
     if (rc != 0) {
-        fabric_answer(rq, rc, blob_of(NULL, 0));
+        refuse(a, rq, "renew", rc);
         return;
     }
     char actor[UUID_TEXT_MAX];

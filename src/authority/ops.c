@@ -201,20 +201,6 @@ static int prepare_token_revoke(struct prepare *p)
 
 /* --- joining --- */
 
-/* A token nobody ever made is refused here, on the leader, which knows: without a log entry that a
- * stranger could multiply, and not by a follower that has yet to hear of the token. */
-static bool token_is_known(struct prepare *p, struct blob hash)
-{
-    char hex[2 * PKI_HASH_BYTES + 1];
-    hex_encode(hash.data, hash.len, hex);
-    struct db_stmt *st = db_prepare(state_db(p->a),
-                                    "SELECT 1 AS known FROM node_join_tokens WHERE token_hash = ?");
-    db_bind_text(st, hex);
-    bool known = db_step(st) == 1;
-    db_done(st);
-    return known;
-}
-
 static int prepare_join_submit(struct prepare *p)
 {
     /* args is the encoded join_submit of the authority that took the request (enroll.c); only the
@@ -224,22 +210,21 @@ static int prepare_join_submit(struct prepare *p)
     if (rc != 0) {
         return rc;
     }
-    if (!token_is_known(p, body.token_hash)) {
-        return errmsg_set(p->em, -ERR_TOKEN_UNKNOWN,
-                          "ask for a new one: `rap token create` on an authority");
-    }
     body.join_id = fresh_id(p);
     body.expires_at_ms = p->now_ms + JOIN_PENDING_MAX_MS;
-    put_body(p, CMD_JOIN_SUBMIT, &body);
-    return 0;
+    rc = fsm_check_join(p->a->fsm, &body, p->now_ms, p->em);
+    if (rc == 0) {
+        put_body(p, CMD_JOIN_SUBMIT, &body);
+    }
+    return rc;
 }
 
-static int prepare_join_denied(struct prepare *p)
+static int prepare_refusal(struct prepare *p)
 {
-    struct join_denied body;
-    int rc = msg_decode(&join_denied_desc, MSG_STRICT, p->in->args, &body);
+    struct refusal_noted body;
+    int rc = msg_decode(&refusal_noted_desc, MSG_STRICT, p->in->args, &body);
     if (rc == 0) {
-        put_body(p, CMD_JOIN_DENIED, &body);
+        put_body(p, CMD_REFUSAL_NOTED, &body);
     }
     return rc;
 }
@@ -523,30 +508,32 @@ static const struct {
     const char *method;
     bool public; /* a person may ask for it; the rest come from nodes and the leader itself */
     int (*prepare)(struct prepare *p);
-    unsigned level; /* schema level it needs; 0: there from the first */
+    enum cmd_kind kind; /* what it becomes */
+    unsigned level;     /* schema level it needs; 0: there from the first */
 } ops[] = {
-    {"token.create", true, prepare_token_create, 0},
-    {"token.revoke", true, prepare_token_revoke, 0},
-    {"request.approve", true, prepare_join_approve, 0},
-    {"request.reject", true, prepare_join_reject, 0},
-    {"node.rename", true, prepare_node_rename, 0},
-    {"node.revoke", true, prepare_node_revoke, 0},
-    {"node.remove", true, prepare_node_remove, 0},
-    {"role.assign", true, prepare_role_assign, 0},
-    {"role.unassign", true, prepare_role_unassign, 0},
-    {"authority.remove", true, prepare_authority_remove, 0},
-    {"join.submit", false, prepare_join_submit, 0},
-    {"join.denied", false, prepare_join_denied, 0},
-    {"join.expire", false, prepare_join_expire, 0},
-    {"node.renew", false, prepare_node_renew, 0},
-    {"node.health", false, prepare_node_health, 0},
-    {"authority.renewed", false, prepare_authority_renewed, 0},
-    {"authority.commit", false, prepare_authority_commit, 0},
-    {"authority.status", false, prepare_authority_status, 0},
-    {"authority.fenced", false, prepare_authority_fenced, LEVEL_RECOVERY},
-    {"divergence.report", false, prepare_divergence_report, LEVEL_RECOVERY},
-    {"partition.seen", false, prepare_partition_seen, LEVEL_RECOVERY},
-    {"partition.merge", true, prepare_partition_merge, LEVEL_RECOVERY},
+    {"token.create", true, prepare_token_create, CMD_TOKEN_CREATE, 0},
+    {"token.revoke", true, prepare_token_revoke, CMD_TOKEN_REVOKE, 0},
+    {"request.approve", true, prepare_join_approve, CMD_JOIN_APPROVE, 0},
+    {"request.reject", true, prepare_join_reject, CMD_JOIN_REJECT, 0},
+    {"node.rename", true, prepare_node_rename, CMD_NODE_RENAME, 0},
+    {"node.revoke", true, prepare_node_revoke, CMD_NODE_REVOKE, 0},
+    {"node.remove", true, prepare_node_remove, CMD_NODE_REMOVE, 0},
+    {"role.assign", true, prepare_role_assign, CMD_ROLE_ASSIGN, 0},
+    {"role.unassign", true, prepare_role_unassign, CMD_ROLE_UNASSIGN, 0},
+    {"authority.remove", true, prepare_authority_remove, CMD_AUTHORITY_REMOVE, 0},
+    {"join.submit", false, prepare_join_submit, CMD_JOIN_SUBMIT, 0},
+    {"refusal.noted", false, prepare_refusal, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
+    {"join.expire", false, prepare_join_expire, CMD_JOIN_EXPIRE, 0},
+    {"node.renew", false, prepare_node_renew, CMD_CERT_RENEW, 0},
+    {"node.health", false, prepare_node_health, CMD_NODE_HEALTH, 0},
+    {"authority.renewed", false, prepare_authority_renewed, CMD_CERT_RENEW, 0},
+    {"authority.commit", false, prepare_authority_commit, CMD_AUTHORITY_ADD, 0},
+    {"authority.status", false, prepare_authority_status, CMD_AUTHORITY_STATUS, 0},
+    {"authority.fenced", false, prepare_authority_fenced, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
+    {"divergence.report", false, prepare_divergence_report, CMD_DIVERGENCE_REPORTED,
+     LEVEL_RECOVERY},
+    {"partition.seen", false, prepare_partition_seen, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
+    {"partition.merge", true, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},
 };
 
 static int find(const char *method)
@@ -562,6 +549,16 @@ static int find(const char *method)
 bool op_is_mutation(const char *method)
 {
     return find(method) >= 0;
+}
+
+uint64_t op_kind(const char *method)
+{
+    int i = find(method);
+    if (i < 0) {
+        /* Asks the node first, then commits (authority_ops.c). */
+        return strcmp(method, "authority.add") == 0 ? CMD_AUTHORITY_ADD : 0;
+    }
+    return ops[i].kind;
 }
 
 int op_prepare(struct authority *a, const struct op_input *in, struct op_prepared *ret,

@@ -270,10 +270,13 @@ static void on_config_stream(void *data, struct fabric_stream *stream)
 {
     struct authority *a = data;
     const struct fabric_peer *peer = fabric_stream_peer(stream);
-    if (a->closing || a->fence.fenced || peer == NULL || !authority_knows(a, peer)) {
-        fabric_stream_reset(stream, a->closing        ? -ERR_CLOSED
-                                    : a->fence.fenced ? -ERR_FENCED
-                                                      : -ERR_DENIED);
+    if (a->closing || a->fence.fenced || peer == NULL) {
+        fabric_stream_reset(stream, a->fence.fenced ? -ERR_FENCED : -ERR_CLOSED);
+        return;
+    }
+    if (!authority_knows(a, peer)) {
+        refused_peer(a, REFUSAL_SERVICE, peer, "config", -ERR_DENIED);
+        fabric_stream_reset(stream, -ERR_DENIED);
         return;
     }
     struct subscriber *s = xcalloc(1, sizeof *s);

@@ -154,7 +154,12 @@ static void on_raft_stream(void *data, struct fabric_stream *s)
 {
     struct authority *a = data;
     const struct fabric_peer *peer = fabric_stream_peer(s);
-    if (a->closing || peer == NULL || is_removed(a, &peer->identity.node_id)) {
+    if (a->closing || peer == NULL) {
+        fabric_stream_reset(s, -ERR_CLOSED);
+        return;
+    }
+    if (is_removed(a, &peer->identity.node_id)) {
+        refused_peer(a, REFUSAL_SERVICE, peer, "raft", -ERR_NOT_AUTHORITY);
         fabric_stream_reset(s, -ERR_NOT_AUTHORITY);
         return;
     }

@@ -226,7 +226,9 @@ static void refuse_source(struct fabric *f, const struct addr *from, const struc
                                                           &hd->dcid, NGTCP2_CONNECTION_REFUSED,
                                                           (const uint8_t *)reason, len);
     if (n > 0) {
+        const struct fabric_peer who = {.address = *from};
         f->counters.rate_limited++;
+        fabric_note_refusal(f, &who, -ERR_RATE_LIMITED, blob_str("enroll"));
         endpoint_send_copy(f, from, src, out, (size_t)n);
     }
 }

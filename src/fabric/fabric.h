@@ -60,8 +60,10 @@ struct fabric_limits {            /* 0 = default */
     uint16_t udp_payload_max;     /* largest datagram the path is probed for; 8952 */
 };
 
-/* rc -ERR_REVOKED or -ERR_CERT_EXPIRED: the handshake, service is ""; -ERR_NOT_AUTHORITY: a service. The
- * peer holds the private key of a certificate that the cluster's CAs signed. */
+/* rc -ERR_REVOKED, -ERR_CERT_EXPIRED, or -ERR_WRONG_NODE (it says it is this node): the handshake, service
+ * is ""; -ERR_NOT_AUTHORITY: a service. The
+ * peer holds the private key of a certificate that the cluster's CAs signed. -ERR_RATE_LIMITED: nobody
+ * known, but an address that was proven. */
 struct fabric_refusal {
     struct fabric_peer peer;
     int rc;
@@ -84,7 +86,7 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
-    /* A peer that proved who it is was turned away; may be NULL. */
+    /* A peer that proved who, or where, it is was turned away; may be NULL. */
     void (*refused)(void *data, const struct fabric_refusal *refusal);
 };
 

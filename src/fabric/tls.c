@@ -72,6 +72,16 @@ static struct session *session_of(gnutls_session_t tls)
     return ref->user_data;
 }
 
+/* The chain's signatures are good: it is known who that was. */
+static void note_refused(struct session *ss, const struct pki_identity *id, int rc)
+{
+    const struct fabric_peer peer = {
+        .authenticated = true, .identity = *id, .address = ss->who.address};
+    if (!ss->dialled) {
+        fabric_note_refusal(ss->f, &peer, rc, blob_str(""));
+    }
+}
+
 /* Identity comes from the leaf of the chain TLS is about to prove possession for, nothing else. */
 static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
 {
@@ -90,10 +100,8 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
     }
     struct pki_identity id;
     int rc = pki_chain_verify(ss->f->cfg.trust, chain, count, clock_wall_ms(), &id, em);
-    if ((rc == -ERR_REVOKED || rc == -ERR_CERT_EXPIRED) && !ss->dialled) {
-        const struct fabric_peer peer = {
-            .authenticated = true, .identity = id, .address = ss->who.address};
-        fabric_note_refusal(ss->f, &peer, rc, blob_str(""));
+    if (rc == -ERR_REVOKED || rc == -ERR_CERT_EXPIRED) {
+        note_refused(ss, &id, rc);
     }
     if (rc != 0) {
         return rc;
@@ -105,6 +113,7 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
     } else if (ss->dialled && !uuid_equal(&id.node_id, &ss->peer->id)) {
         return errmsg_set(em, -ERR_WRONG_NODE, "another node answers there");
     } else if (ss->f->has_identity && uuid_equal(&id.node_id, &ss->f->node_id)) {
+        note_refused(ss, &id, -ERR_WRONG_NODE);
         return errmsg_set(em, -ERR_WRONG_NODE, "it says it is this node");
     } else if (ss->path.relayed && !uuid_equal(&id.node_id, &ss->path.remote)) {
         return errmsg_set(em, -ERR_WRONG_NODE, "its packets name another node as their source");
@@ -164,6 +173,7 @@ static int client_hello(gnutls_session_t tls, unsigned type, unsigned when, unsi
                 ss->retry_ms = fabric_enroll_wait_ms(ss->f, &ss->who.address);
                 if (ss->retry_ms > 0) { /* before the signature, which costs most */
                     ss->f->counters.rate_limited++;
+                    fabric_note_refusal(ss->f, &ss->who, -ERR_RATE_LIMITED, blob_str("enroll"));
                     ss->verify_rc = -ERR_RATE_LIMITED;
                     return GNUTLS_E_INTERNAL_ERROR;
                 }

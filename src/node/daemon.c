@@ -242,6 +242,14 @@ static void on_signal(uv_signal_t *h, int signum)
     stop(n);
 }
 
+static void on_refused(void *data, const struct fabric_refusal *refusal)
+{
+    struct node *n = data;
+    if (n->authority != NULL) {
+        authority_refused(n->authority, refusal);
+    }
+}
+
 static int open_fabric(struct node *n, struct errmsg *em)
 {
     struct fabric_config config = {
@@ -249,6 +257,8 @@ static int open_fabric(struct node *n, struct errmsg *em)
         .cluster_id = n->member->cluster_id,
         .trust = n->trust,
         .limits = {.enroll_per_second = n->options->enroll_per_second},
+        .data = n,
+        .refused = on_refused,
     };
     memcpy(config.reset_secret, n->member->reset_secret, sizeof config.reset_secret);
     int rc = addr_parse(n->member->listen, &config.listen, em);

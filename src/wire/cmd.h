@@ -50,6 +50,7 @@
     X(AUTHORITY_REMOVE, 17, authority_remove, 1, 1, CMD_BY_PEOPLE)       \
     X(NODE_HEALTH, 18, node_health, 0, 1, CMD_BY_ANY)                    \
     X(JOIN_DENIED, 19, join_denied, 0, 1, CMD_BY_ANY)                    \
+    X(REFUSAL_NOTED, 20, refusal_noted, 0, LEVEL_WITNESS, CMD_BY_SYSTEM) \
     X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)                 \
     X(EPOCH_START, 30, epoch_start, 1, LEVEL_RECOVERY, CMD_BY_OWNER)     \
     X(PARTITION_SEEN, 31, partition_seen, 0, LEVEL_RECOVERY, CMD_BY_SYSTEM) \
@@ -172,8 +173,8 @@ MSG_DECLARE(join_reject, JOIN_REJECT_FIELDS)
     X(T, 1, I64, before_ms, 0, MSG_REQUIRED)
 MSG_DECLARE(join_expire, JOIN_EXPIRE_FIELDS)
 
-/* An attempt to join that the leader refused before it became a request (unknown token, bad CSR):
- * audited, nothing else changes. */
+/* What refusal_noted took the place of. Not proposed any more; logs, and leaders of an older version,
+ * have it. */
 #define JOIN_DENIED_FIELDS(X, T)                                   \
     X(T, 1, U64, error, 0, MSG_REQUIRED) /* enum err */            \
     X(T, 2, STR, source_address, ADDRESS_MAX_BYTES, 0)             \
@@ -181,6 +182,29 @@ MSG_DECLARE(join_expire, JOIN_EXPIRE_FIELDS)
     X(T, 4, FIX, fingerprint, 32, 0)                               \
     X(T, 5, FIX, token_hash, 32, 0)
 MSG_DECLARE(join_denied, JOIN_DENIED_FIELDS)
+
+/* What was refused before there was a command that would say so: audited, nothing else changes. */
+enum refusal_what {
+    REFUSAL_JOIN = 1,      /* an attempt to enrol */
+    REFUSAL_HANDSHAKE = 2, /* a peer that proved who it is */
+    REFUSAL_SERVICE = 3,   /* a peer asked for what it may not have */
+    REFUSAL_COMMAND = 4,   /* somebody asked for a high-risk change */
+    REFUSAL_UNLISTED = 5,  /* any of them, too many to tell apart */
+};
+#define REFUSAL_NOTED_FIELDS(X, T)                                                        \
+    X(T, 1, U64, what, 0, MSG_REQUIRED)                                                   \
+    X(T, 2, U64, error, 0, 0)            /* enum err; absent: UNLISTED */                 \
+    X(T, 3, U64, count, 0, MSG_REQUIRED) /* alike, since: */                              \
+    X(T, 4, I64, since_ms, 0, MSG_REQUIRED)                                               \
+    X(T, 5, STR, subject, NAME_MAX_BYTES, 0) /* the joiner's name, the service, the command */ \
+    X(T, 6, ID, node_id, 0, 0)                                                            \
+    X(T, 7, STR, source_address, ADDRESS_MAX_BYTES, 0)                                    \
+    X(T, 8, FIX, fingerprint, 32, 0)     /* of the joiner's key */                        \
+    X(T, 9, FIX, token_hash, 32, 0)      /* of a token there is */                        \
+    X(T, 10, STR, detail, REASON_MAX_BYTES, 0)                                            \
+    X(T, 11, STR, actor_kind, 16, 0)     /* who was refused, when that is known: the row's actor */ \
+    X(T, 12, STR, actor_id, 128, 0)
+MSG_DECLARE(refusal_noted, REFUSAL_NOTED_FIELDS)
 
 #define ROLE_ASSIGN_FIELDS(X, T)                                   \
     X(T, 1, ID, assignment_id, 0, MSG_REQUIRED)                    \

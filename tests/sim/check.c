@@ -115,6 +115,7 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_JOIN_DENIED:
         case CMD_AUTHORITY_SET_NEXT:
         case CMD_FORGERY_REPORTED:
+        case CMD_REFUSAL_NOTED:
             return 0;
     }
     return 0;

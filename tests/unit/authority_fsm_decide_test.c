@@ -247,6 +247,7 @@ static void test_join_expire_takes_only_what_is_over_and_goes_in_steps(void **st
     fsm_world_fini(&w);
 }
 
+/* What an older leader proposes still becomes the row it became then. */
 static void test_join_denied_is_audit_and_nothing_else(void **state)
 {
     (void)state;
@@ -264,9 +265,62 @@ static void test_join_denied_is_audit_and_nothing_else(void **state)
     assert_int_equal(b.audit_seq, a.audit_seq + 1);
     assert_int_equal(b.config_index, a.config_index);
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_audit_events WHERE event_type ="
-                                   " 'join_denied' AND json_extract(details, '$.error') ="
-                                   " 'bad_csr'"),
+                                   " 'join_denied' AND details = '{\"error\":\"bad_csr\","
+                                   "\"source_address\":\"192.0.2.1:1\",\"node_name\":\"x\","
+                                   "\"node_fingerprint\":\"\"}'"),
                      1);
+    fsm_world_fini(&w);
+}
+
+static void test_a_refusal_is_audit_and_nothing_else(void **state)
+{
+    (void)state;
+    static const struct {
+        enum refusal_what what;
+        const char *event, *key;
+    } rows[] = {
+        {REFUSAL_JOIN, "join_denied", "$.node_name"},
+        {REFUSAL_HANDSHAKE, "handshake_refused", "$.service"},
+        {REFUSAL_SERVICE, "service_refused", "$.service"},
+        {REFUSAL_COMMAND, "command_refused", "$.command"},
+        {REFUSAL_UNLISTED, "refusals_unlisted", "$.service"},
+    };
+    struct fsm_world w;
+    fsm_world_init(&w);
+    fsm_world_raise(&w);
+    w.actor_kind = ACTOR_SYSTEM;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct fsm_position a;
+        struct fsm_position b;
+        char sql[512];
+        fsm_position(w.fsm, &a);
+        must(&w, fsm_do(&w, CMD_REFUSAL_NOTED,
+                        &(struct refusal_noted){.what = rows[i].what,
+                                                .error = ERR_BAD_CSR,
+                                                .count = 7,
+                                                .since_ms = w.now_ms,
+                                                .subject = blob_str("x"),
+                                                .source_address = blob_str("192.0.2.1:1"),
+                                                .actor_kind = blob_str("admin"),
+                                                .actor_id = blob_str("uid:7")}));
+        fsm_position(w.fsm, &b);
+        assert_int_equal(b.audit_seq, a.audit_seq + 1);
+        assert_int_equal(b.config_index, a.config_index);
+        (void)snprintf(sql, sizeof sql,
+                       "SELECT count(*) FROM cluster_audit_events WHERE event_type = '%s'"
+                       " AND json_extract(details, '$.error') = 'bad_csr'"
+                       " AND json_extract(details, '$.count') = 7"
+                       " AND json_extract(details, '%s') = 'x'"
+                       " AND actor_kind = 'admin' AND actor_id = 'uid:7'",
+                       rows[i].event, rows[i].key);
+        assert_int_equal(fsm_count(&w, sql), 1);
+    }
+    /* The leader alone notes them, and knows what it notes. */
+    struct refusal_noted odd = {.what = 99, .error = ERR_BAD_CSR, .count = 1, .since_ms = 1};
+    assert_int_equal(fsm_do(&w, CMD_REFUSAL_NOTED, &odd), -ERR_INVALID);
+    w.actor_kind = ACTOR_NODE;
+    odd.what = REFUSAL_JOIN;
+    assert_int_equal(fsm_do(&w, CMD_REFUSAL_NOTED, &odd), -ERR_DENIED);
     fsm_world_fini(&w);
 }
 
@@ -278,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_join_reject_keeps_the_reason_and_decides_once),
         cmocka_unit_test(test_join_expire_takes_only_what_is_over_and_goes_in_steps),
         cmocka_unit_test(test_join_denied_is_audit_and_nothing_else),
+        cmocka_unit_test(test_a_refusal_is_audit_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

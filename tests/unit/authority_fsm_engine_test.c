@@ -75,10 +75,10 @@ static void test_cluster_init_wants_the_owner_and_good_names(void **state)
     assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_DENIED);
     w.actor_kind = ACTOR_OWNER;
     b.name = blob_str("Lab");
-    assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_BAD_NAME);
+    assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_INVALID);
     b.name = blob_str("lab");
     b.node_name = blob_str("a b");
-    assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_BAD_NAME);
+    assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_INVALID);
     b.node_name = blob_str("seed");
     b.issuer_fingerprint = blob_of(NULL, 0);
     assert_int_equal(fsm_do(&w, CMD_CLUSTER_INIT, &b), -ERR_BAD_CERT); /* make-believe DER */

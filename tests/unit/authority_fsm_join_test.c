@@ -92,7 +92,7 @@ static void test_token_create_refusals(void **state)
         {"too many uses", tc_uses, -ERR_INVALID},
         {"unknown role", tc_role, -ERR_ROLE_UNKNOWN},
         {"role that is not text", tc_not_text, -ERR_INVALID},
-        {"bad name", tc_name, -ERR_BAD_NAME},
+        {"bad name", tc_name, -ERR_INVALID},
         {"id in use", tc_same_id, -ERR_CONFLICT},
         {"hash in use", tc_same_hash, -ERR_CONFLICT},
     };
@@ -341,7 +341,7 @@ static const struct submit_case submit_cases[] = {
     {"name of a node", sc_name_of_node, -ERR_NAME_TAKEN},
     {"name of a request", sc_name_of_request, -ERR_NAME_TAKEN},
     {"name of a revoked node", sc_name_of_revoked_node, 0},
-    {"bad name", sc_name_bad, -ERR_BAD_NAME},
+    {"bad name", sc_name_bad, -ERR_INVALID},
     {"fingerprint of another key", sc_fingerprint, -ERR_FINGERPRINT},
     {"over before it began", sc_over, -ERR_EXPIRED},
     {"unknown role", sc_role_unknown, -ERR_ROLE_UNKNOWN},
@@ -362,6 +362,10 @@ static void test_join_submit_refusals_are_distinct_and_audited(void **state)
         int64_t requests = fsm_count(&w, REQUESTS);
         int64_t uses = fsm_count(&w, "SELECT sum(used_count) FROM node_join_tokens");
         int64_t denials = fsm_count(&w, DENIALS);
+        /* The leader, which asks first, hears the same, and nothing changes. */
+        struct errmsg em = ERRMSG_INIT;
+        assert_int_equal(fsm_check_join(w.fsm, &b, w.now_ms, &em), c->rc);
+        assert_int_equal(em.text[0] != '\0', c->rc != 0);
         int rc = fsm_do(&w, CMD_JOIN_SUBMIT, &b);
         if (c->rc == 0) {
             must(&w, rc);

@@ -164,7 +164,7 @@ static void test_node_rename(void **state)
     } cases[] = {
         {"name of a node", {.node_id = n, .name = blob_str("seed")}, -ERR_NAME_TAKEN},
         {"name of a request", {.node_id = n, .name = blob_str("waiting")}, -ERR_NAME_TAKEN},
-        {"bad name", {.node_id = n, .name = blob_str("Edge")}, -ERR_BAD_NAME},
+        {"bad name", {.node_id = n, .name = blob_str("Edge")}, -ERR_INVALID},
         {"unknown node", {.node_id = nobody, .name = blob_str("x")}, -ERR_NOT_FOUND},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

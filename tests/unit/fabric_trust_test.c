@@ -1,9 +1,9 @@
 /* Who may connect (DESIGN section 4). */
 #include "lib/fabric_echo.h"
+#include "lib/fabric_forge.h"
 
 #include "fabric/fabric_impl.h"
 
-#include <ngtcp2/ngtcp2_crypto_gnutls.h>
 #include <setjmp.h>
 #include <cmocka.h>
 
@@ -246,24 +246,6 @@ static bool handshake_failed(void *data)
     return c.handshakes_failed > 0 && c.half_open == 0;
 }
 
-/* As tls_session_open does, but for the ALPN. */
-static void replace_tls(struct session *ss, const char *alpn)
-{
-    gnutls_deinit(ss->tls);
-    assert_int_equal(
-        gnutls_init(&ss->tls, GNUTLS_CLIENT | GNUTLS_NO_END_OF_EARLY_DATA | GNUTLS_NO_TICKETS), 0);
-    gnutls_session_set_ptr(ss->tls, &ss->ref);
-    assert_int_equal(gnutls_priority_set(ss->tls, ss->f->priority), 0);
-    assert_int_equal(ngtcp2_crypto_gnutls_configure_client_session(ss->tls), 0);
-    assert_int_equal(gnutls_credentials_set(ss->tls, GNUTLS_CRD_CERTIFICATE, ss->gen->cred), 0);
-    if (alpn != NULL) {
-        gnutls_datum_t d = {.data = (unsigned char *)(uintptr_t)alpn,
-                            .size = (unsigned)strlen(alpn)};
-        assert_int_equal(gnutls_alpn_set_protocols(ss->tls, &d, 1, 0), 0);
-    }
-    ngtcp2_conn_set_tls_native_handle(ss->conn, ss->tls);
-}
-
 /* GnuTLS alone would accept a client that offers no ALPN at all (reference quic.md, section 1). */
 static void test_wrong_or_missing_alpn_is_refused(void **state)
 {
@@ -273,7 +255,7 @@ static void test_wrong_or_missing_alpn_is_refused(void **state)
         struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
         struct session *ss = session_dial(x->f, KIND_CONTROL, &s->addr, peer_get(x->f, &s->id),
                                           10000);
-        replace_tls(ss, count == 0 ? NULL : "h3");
+        assert_true(fabric_forge_alpn(ss, count == 0 ? NULL : "h3"));
         fabric_world_run(&w->w, handshake_failed, s);
         fabric_world_run(&w->w, handshake_failed, x);
         assert_int_equal(s->ups, 0);
