@@ -198,11 +198,12 @@ class Node:
         return sorted(r["role"] if isinstance(r, dict) else r for r in self.status()["roles"])
 
     # --- the daemon ---
-    def start(self, wait=True):
+    def start(self, wait=True, args=()):
         expect(self.process is None, f"{self.name} is running already")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.rap, "agent", "run", "--data-dir", self.dir], stdout=log, stderr=log,
+                [self.rap, "agent", "run", "--data-dir", self.dir, *args],
+                stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, env=clean_env() | self.environment,
                 preexec_fn=self.env.child_setup, start_new_session=self.env.keep)
         self.env.processes.append(self)
