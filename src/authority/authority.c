@@ -148,8 +148,12 @@ static void load_root(struct authority *a)
                                                  " WHERE status = 'active' LIMIT 1");
     if (db_step(st) == 1) {
         struct blob der = db_col_blob(st, "certificate");
+        struct pki_cert root;
         buf_clear(&a->root_der);
         buf_add(&a->root_der, der.data, der.len);
+        if (pki_cert_parse(der, &root, NULL) == 0) {
+            memcpy(a->root_fingerprint, root.fingerprint, sizeof a->root_fingerprint);
+        }
     }
     db_done(st);
 }
@@ -163,6 +167,7 @@ static void follow_state(struct authority *a)
         a->config_seen = pos.config_index;
         a->push_wanted = true;
         load_root(a);
+        op_load_addresses(a);
         raft_net_refresh(a);
     }
     push_changed(a);
@@ -400,6 +405,7 @@ void authority_free(struct authority *a)
     buf_fini(&a->leaf_der);
     buf_fini(&a->leaf_issuer_der);
     buf_fini(&a->root_der);
+    buf_fini(&a->voter_addresses);
     health_fini(a);
     fence_fini(a);
     free(a->dir);
@@ -417,6 +423,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     buf_init(&a->leaf_der, CERT_DER_MAX);
     buf_init(&a->leaf_issuer_der, CERT_DER_MAX);
     buf_init(&a->root_der, CERT_DER_MAX);
+    buf_init(&a->voter_addresses, AUTHORITIES_MAX * (ADDRESS_MAX_BYTES + 1));
     a->last_expire_ms = clock_wall_ms();
     STAILQ_INIT(&a->deferred);
     fence_init(a);

@@ -87,7 +87,10 @@ struct authority {
     struct pki_key *issuer_key;
     struct buf issuer_der;                /* our issuing CA */
     struct buf leaf_der, leaf_issuer_der; /* what signs snapshots */
-    struct buf root_der;                  /* of the cluster, from applied state */
+    /* From applied state, read again when who decides changes: */
+    struct buf root_der; /* of the cluster */
+    uint8_t root_fingerprint[PKI_HASH_BYTES];
+    struct buf voter_addresses; /* text, comma-separated */
 
     struct raft_store *store;
     struct raft_net_fabric net;
@@ -195,7 +198,7 @@ uint64_t op_kind(const char *method);
 int op_resolve(struct authority *a, const char *kind, const char *text, struct uuid *ret,
                struct errmsg *em);
 /* The addresses of all voters, comma-separated. */
-void op_addresses(struct authority *a, struct buf *out);
+void op_load_addresses(struct authority *a);
 
 /* authority_ops.c: adding and removing authorities, which talks to the node first. */
 int authority_op_prepare(struct authority *a, struct pending_call *pc, struct errmsg *em);

@@ -167,7 +167,7 @@ void fsm_json_text(struct fsm_json *j, const char *key, const char *v)
 void fsm_json_int(struct fsm_json *j, const char *key, int64_t v)
 {
     json_key(j, key);
-    buf_addf(&j->out, "%lld", (long long)v);
+    buf_add_int(&j->out, v);
 }
 
 void fsm_json_raw(struct fsm_json *j, const char *key, const char *v)

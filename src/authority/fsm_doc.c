@@ -37,7 +37,7 @@ static void put_words(struct mp_writer *w, const char *json)
     mp_list_end(w, at, count);
 }
 
-static void put_time(struct mp_writer *w, int64_t ms)
+void fsm_doc_time(struct mp_writer *w, int64_t ms)
 {
     char text[32];
     clock_format(ms, text);
@@ -67,7 +67,7 @@ void fsm_doc_row(struct db_stmt *st, struct mp_writer *w)
             case SQLITE_INTEGER: {
                 int64_t v = sqlite3_column_int64(raw, i);
                 if (ends_with(name, "_at") || is_one_of(name, times)) {
-                    put_time(w, v);
+                    fsm_doc_time(w, v);
                 } else if (is_one_of(name, flags)) {
                     mp_put_bool(w, v != 0);
                 } else {

@@ -243,6 +243,8 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
 /* The row a statement stands on, as a document: *_at and certificate_not_* columns as RFC 3339,
  * lists as arrays, yes/no columns as booleans. */
 void fsm_doc_row(struct db_stmt *st, struct mp_writer *w);
+/* A time as documents hold it. */
+void fsm_doc_time(struct mp_writer *w, int64_t ms);
 /* The document of one thing as a command's result. */
 int fsm_doc_put(struct fsm_ctx *x, const char *sql, const char *id);
 

@@ -1,6 +1,40 @@
 /* Join tokens (SPEC TOK). Only the hash of a token is ever here. */
 #include "authority/fsm_impl.h"
 
+/* The document of a row just inserted without a scope, as FSM_SQL_TOKEN reads it (a test compares them): a
+ * look at the row costs a tenth of the whole command. */
+static void put_unscoped(struct fsm_ctx *x, const struct token_create *b, const char *id)
+{
+    struct mp_writer *w = &x->doc;
+    mp_put_map(w, 11);
+    mp_put_str(w, "id");
+    mp_put_str(w, id);
+    mp_put_str(w, "cluster_id");
+    mp_put_str(w, x->cluster_id);
+    mp_put_str(w, "scope");
+    mp_put_str(w, "{}");
+    mp_put_str(w, "scope_roles");
+    mp_put_nil(w);
+    mp_put_str(w, "scope_name");
+    mp_put_nil(w);
+    mp_put_str(w, "expires_at");
+    fsm_doc_time(w, b->expires_at_ms);
+    mp_put_str(w, "max_uses");
+    mp_put_i64(w, (int64_t)b->max_uses);
+    mp_put_str(w, "used_count");
+    mp_put_i64(w, 0);
+    mp_put_str(w, "created_by_user_id");
+    if (x->actor_id.len == 0) {
+        mp_put_nil(w);
+    } else {
+        mp_put_strn(w, (const char *)x->actor_id.data, x->actor_id.len);
+    }
+    mp_put_str(w, "created_at");
+    fsm_doc_time(w, x->now_ms);
+    mp_put_str(w, "revoked_at");
+    mp_put_nil(w);
+}
+
 int fsm_token_create(struct fsm_ctx *x, const struct token_create *b)
 {
     if (b->expires_at_ms <= x->now_ms || b->expires_at_ms - x->now_ms > TOKEN_TTL_MAX_MS) {
@@ -56,6 +90,10 @@ int fsm_token_create(struct fsm_ctx *x, const struct token_create *b)
         .event = "token_created", .subject_type = "join_token", .subject_id = id};
     rc = fsm_audit_add(x, &a, fsm_json_end(&j));
     fsm_json_fini(&j);
+    if (rc == 0 && b->scope_name.len == 0 && b->scope_roles.count == 0) {
+        put_unscoped(x, b, id);
+        return 0;
+    }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_TOKEN " WHERE t.id = ?", id);
 }
 

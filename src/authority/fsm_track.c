@@ -13,8 +13,9 @@ static void put_value(struct mp_writer *w, sqlite3_value *v)
             mp_put_i64(w, sqlite3_value_int64(v));
             return;
         case SQLITE_TEXT: {
-            const unsigned char *s = sqlite3_value_text(v);
-            mp_put_strn(w, (const char *)s, (size_t)sqlite3_value_bytes(v));
+            /* As a blob: sqlite3_value_text copies it for the NUL at its end. */
+            const void *s = sqlite3_value_blob(v);
+            mp_put_strn(w, s == NULL ? "" : s, (size_t)sqlite3_value_bytes(v));
             return;
         }
         case SQLITE_BLOB: {

@@ -94,10 +94,12 @@ int op_resolve(struct authority *a, const char *kind, const char *text, struct u
     return rc;
 }
 
-void op_addresses(struct authority *a, struct buf *out)
+void op_load_addresses(struct authority *a)
 {
+    struct buf *out = &a->voter_addresses;
     struct db_stmt *st = db_prepare(state_db(a), "SELECT address FROM cluster_authorities"
                                                  " WHERE status = 'voter' ORDER BY node_id");
+    buf_clear(out);
     while (db_step(st) == 1) {
         buf_addf(out, "%s%s", out->len == 0 ? "" : ",", db_col_text(st, "address"));
     }
@@ -163,28 +165,22 @@ static int prepare_token_create(struct prepare *p)
     mp_writer_init(&w, &p->out->extra);
     mp_doc_begin(&w, &d);
     mp_doc_uuid(&w, &d, "cluster_id", &p->a->cfg.cluster_id);
-    struct pki_cert root = {.kind = PKI_ROOT};
-    if (pki_cert_parse(buf_blob(&p->a->root_der), &root, NULL) == 0) {
-        mp_doc_hex(&w, &d, "root_fingerprint", blob_of(root.fingerprint, PKI_HASH_BYTES));
-    }
-    struct buf addresses;
-    buf_init(&addresses, AUTHORITIES_MAX * ADDRESS_MAX_BYTES);
-    op_addresses(p->a, &addresses);
-    mp_doc_str(&w, &d, "addresses", buf_cstr(&addresses));
+    const char *addresses = buf_cstr(&p->a->voter_addresses);
+    mp_doc_hex(&w, &d, "root_fingerprint", blob_of(p->a->root_fingerprint, PKI_HASH_BYTES));
+    mp_doc_str(&w, &d, "addresses", addresses);
     if (ours) {
         struct join_token t = {.cluster_id = p->a->cfg.cluster_id};
         struct buf text;
         buf_init(&text, TOKEN_TEXT_MAX);
-        memcpy(t.root_fingerprint, root.fingerprint, sizeof t.root_fingerprint);
+        memcpy(t.root_fingerprint, p->a->root_fingerprint, sizeof t.root_fingerprint);
         memcpy(t.secret, secret, sizeof t.secret);
-        (void)snprintf(t.addresses, sizeof t.addresses, "%s", buf_cstr(&addresses));
+        (void)snprintf(t.addresses, sizeof t.addresses, "%s", addresses);
         token_format(&t, &text);
         mp_doc_str(&w, &d, "token", buf_cstr(&text));
         buf_wipe(&text);
         pki_wipe(&t, sizeof t);
         pki_wipe(secret, sizeof secret);
     }
-    buf_fini(&addresses);
     mp_doc_end(&w, &d);
     return 0;
 }

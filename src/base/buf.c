@@ -2,6 +2,9 @@
 
 #include "base/err.h"
 
+/* Holds most messages: growing through smaller sizes costs more than the bytes. */
+#define FIRST_CAP ((size_t)256)
+
 void buf_init(struct buf *b, size_t max)
 {
     *b = (struct buf){.max = max};
@@ -34,13 +37,16 @@ static int reserve(struct buf *b, size_t extra)
     if (b->err != 0) {
         return b->err;
     }
+    if (extra < b->cap - b->len && extra <= b->max - b->len) {
+        return 0;
+    }
     if (extra > b->max - b->len) {
         b->err = -ERR_TOO_LARGE;
         return b->err;
     }
     size_t need = b->len + extra + 1; /* room for buf_cstr */
     if (need > b->cap) {
-        size_t cap = b->cap < 64 ? 64 : b->cap;
+        size_t cap = b->cap < FIRST_CAP ? FIRST_CAP : b->cap;
         while (cap < need) {
             cap *= 2;
         }
@@ -66,6 +72,21 @@ void buf_add(struct buf *b, const void *data, size_t len)
     if (p != NULL && len > 0) {
         memcpy(p, data, len);
     }
+}
+
+void buf_add_int(struct buf *b, int64_t v)
+{
+    char text[24];
+    char *p = text + sizeof text;
+    uint64_t left = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    do {
+        *--p = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (v < 0) {
+        *--p = '-';
+    }
+    buf_add(b, p, (size_t)(text + sizeof text - p));
 }
 
 void buf_add_str(struct buf *b, const char *s)

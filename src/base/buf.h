@@ -21,6 +21,7 @@ void buf_fini(struct buf *b);
 void buf_wipe(struct buf *b);
 void buf_clear(struct buf *b);
 void buf_add(struct buf *b, const void *data, size_t len);
+void buf_add_int(struct buf *b, int64_t v); /* decimal text */
 void buf_add_str(struct buf *b, const char *s);
 void buf_addf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Room for len bytes at the end, counted at once; NULL when over the maximum. */

@@ -266,10 +266,8 @@ void db_done(struct db_stmt *st)
         free(st);
         return;
     }
+    /* What was bound stays and is never looked at: a step needs every parameter bound again. */
     (void)sqlite3_reset(st->raw);
-    if (st->bound > 0) {
-        (void)sqlite3_clear_bindings(st->raw);
-    }
     st->in_use = false;
 }
 

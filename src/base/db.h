@@ -51,7 +51,7 @@ void db_bind_blob(struct db_stmt *st, struct blob v);
 void db_bind_null(struct db_stmt *st);
 /* 1 a row, 0 the end, <0 an error. */
 int db_step(struct db_stmt *st);
-/* Resets and unbinds. Always call it. */
+/* Resets. Always call it. */
 void db_done(struct db_stmt *st);
 /* Step to the end and done: for statements without rows. 0 or an error. */
 int db_run(struct db_stmt *st);

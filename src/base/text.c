@@ -12,19 +12,12 @@ void hex_encode(const uint8_t *data, size_t len, char *out)
     out[2 * len] = '\0';
 }
 
-static int nibble(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
+/* Value of a digit plus one; 0: none. */
+static const uint8_t nibbles[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
 
 int hex_decode(const char *text, uint8_t *out, size_t len)
 {
@@ -32,12 +25,13 @@ int hex_decode(const char *text, uint8_t *out, size_t len)
         return -ERR_INVALID;
     }
     for (size_t i = 0; i < 2 * len; i++) {
-        if (nibble(text[i]) < 0) {
+        if (nibbles[(uint8_t)text[i]] == 0) {
             return -ERR_INVALID;
         }
     }
     for (size_t i = 0; i < len; i++) {
-        out[i] = (uint8_t)(nibble(text[2 * i]) << 4 | nibble(text[2 * i + 1]));
+        out[i] = (uint8_t)((nibbles[(uint8_t)text[2 * i]] - 1) << 4 |
+                           (nibbles[(uint8_t)text[2 * i + 1]] - 1));
     }
     return 0;
 }

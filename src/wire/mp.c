@@ -49,6 +49,15 @@ void mp_put_i64(struct mp_writer *w, int64_t v)
 
 void mp_put_strn(struct mp_writer *w, const char *s, size_t len)
 {
+    if (len < 32) {
+        /* Most strings: a fixstr, without the packer's detour over its callback. */
+        uint8_t *p = buf_grow(w->out, 1 + len);
+        if (p != NULL) {
+            p[0] = (uint8_t)(0xa0 | len);
+            memcpy(p + 1, s, len);
+        }
+        return;
+    }
     msgpack_packer pk = packer(w);
     (void)msgpack_pack_str(&pk, len);
     (void)msgpack_pack_str_body(&pk, s, len);

@@ -1,5 +1,5 @@
 /* What one committed command costs the replicated state: CPU time of fsm_apply a token.create, in
- * entries of one and of many commands. Prints the state digest too: two builds that print the same
+ * entries of one and of many commands (bench_fsm [COMMANDS [A_ENTRY]]). Prints the state digest too: two builds that print the same
  * digest computed the same. */
 #include "lib/fsm_fixture.h"
 
@@ -62,8 +62,12 @@ static void run(uint32_t batch, uint32_t total)
 int main(int argc, char **argv)
 {
     uint32_t total = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 40000;
-    run(1, total);
-    run(16, total);
-    run(100, total);
+    if (argc > 2) {
+        run((uint32_t)strtoul(argv[2], NULL, 10), total);
+    } else {
+        run(1, total);
+        run(16, total);
+        run(100, total);
+    }
     return 0;
 }

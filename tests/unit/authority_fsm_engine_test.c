@@ -1,5 +1,6 @@
 /* The engine: equal logs, request ids, stamps, what stops a replica (S4, S6, S15; DESIGN D9, D10,
  * D14). */
+#include "authority/fsm_impl.h"
 #include "lib/fsm_fixture.h"
 
 #include "base/text.h"
@@ -588,9 +589,43 @@ static void test_entries_out_of_order_are_refused(void **state)
     fsm_world_fini(&w);
 }
 
+/* It is put together without a look at the row; whoever lists tokens must see the same. */
+static void test_document_of_a_new_token_is_that_of_its_row(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct mp_writer m;
+    struct buf want;
+    fsm_world_init(&w);
+    buf_init(&want, 10000);
+    for (uint32_t n = 1; n <= 3; n++) {
+        char id[UUID_TEXT_MAX];
+        struct token_create b = token(&w, n);
+        b.max_uses = n * 200;
+        if (n == 2) {
+            b.scope_name = blob_str("printer");
+            b.scope_roles = FSM_LIST("relay-node");
+        }
+        w.actor_id = n == 3 ? "" : "uid:0";
+        assert_int_equal(fsm_do(&w, CMD_TOKEN_CREATE, &b), 0);
+        uuid_format(&b.token_id, id);
+        struct db_stmt *st = db_prepare(fsm_db(w.fsm), FSM_SQL_TOKEN " WHERE t.id = ?");
+        db_bind_text(st, id);
+        assert_int_equal(db_step(st), 1);
+        buf_clear(&want);
+        mp_writer_init(&m, &want);
+        fsm_doc_row(st, &m);
+        db_done(st);
+        assert_true(blob_equal(buf_blob(&want), buf_blob(&w.doc)));
+    }
+    buf_fini(&want);
+    fsm_world_fini(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_document_of_a_new_token_is_that_of_its_row),
         cmocka_unit_test(test_first_command_must_make_the_cluster),
         cmocka_unit_test(test_cluster_init_wants_the_owner_and_good_names),
         cmocka_unit_test(test_cluster_init_reads_the_issuers_fingerprint_when_not_told),

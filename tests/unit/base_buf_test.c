@@ -106,6 +106,23 @@ static void test_grow_gives_room(void **state)
     buf_wipe(&b);
 }
 
+static void test_integers_are_decimal(void **state)
+{
+    (void)state;
+    static const int64_t values[] = {0, 7, -7, 1784, INT64_MAX, INT64_MIN};
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        struct buf a;
+        struct buf b;
+        buf_init(&a, 100);
+        buf_init(&b, 100);
+        buf_add_int(&a, values[i]);
+        buf_addf(&b, "%lld", (long long)values[i]);
+        assert_string_equal(buf_cstr(&a), buf_cstr(&b));
+        buf_fini(&a);
+        buf_fini(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +131,7 @@ int main(void)
         cmocka_unit_test(test_error_sticks_until_cleared),
         cmocka_unit_test(test_huge_request_does_not_wrap),
         cmocka_unit_test(test_grow_gives_room),
+        cmocka_unit_test(test_integers_are_decimal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
