@@ -73,7 +73,7 @@ static uint64_t dead_at_us(const struct mesh_link *l)
 
 bool mesh_link_usable(const struct mesh_link *l, uint64_t now_us)
 {
-    return alive(l->state) && now_us < dead_at_us(l);
+    return alive(l->state) && (now_us < dead_at_us(l) || PLANTED("silence_ignored"));
 }
 
 /* --- estimators --- */
@@ -231,7 +231,7 @@ static void send_probe(struct mesh_link *l, const struct mesh_link_event *ev,
  * anew, and forgotten all that we told it. */
 static void meet(struct mesh_link *l, const struct mesh_link_event *ev, struct mesh_link_todo *todo)
 {
-    if (alive(l->state) && l->peer_token != ev->probe->token) {
+    if (alive(l->state) && l->peer_token != ev->probe->token && !PLANTED("restart_unnoticed")) {
         go_down(l, ev, MESH_LINK_TRYING, todo);
         forget(l, ev->now_us);
     }
@@ -305,7 +305,7 @@ static unsigned missed(const struct mesh_link *l, uint64_t now_us)
 static void judge(struct mesh_link *l, const struct mesh_link_event *ev,
                   struct mesh_link_todo *todo)
 {
-    if (alive(l->state) && ev->now_us >= dead_at_us(l)) {
+    if (alive(l->state) && ev->now_us >= dead_at_us(l) && !PLANTED("silence_ignored")) {
         go_down(l, ev, MESH_LINK_TRYING, todo);
         begin(l, ev->now_us);
     } else if (l->state == MESH_LINK_UP && missed(l, ev->now_us) >= MESH_MISSED_SUSPECT) {

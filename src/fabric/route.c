@@ -60,8 +60,7 @@ static void destination_free(struct route_table *t, struct route_destination *d)
     struct route_neighbour *next;
     HASH_ITER(hh, t->neighbours, n, next)
     {
-        n->dirty_count -= bit_get(n->dirty, d->slot);
-        bit_set(n->dirty, d->slot, false);
+        route_unmark(n, d);
         bit_set(n->told, d->slot, false);
         bit_set(n->interest[0], d->slot, false);
         bit_set(n->interest[1], d->slot, false);
@@ -93,6 +92,10 @@ static void neighbour_free(struct route_table *t, struct route_neighbour *n)
 {
     HASH_DELETE(hh, t->neighbours, n);
     t->neighbour_count--;
+    if (!route_neighbour_settled(n)) {
+        t->unsettled_until_ms = t->now_ms +
+                                ROUTE_START_HOLD_MS; /* it may not know that it lost us */
+    }
     for (size_t i = 0; i < t->slot_count; i++) {
         struct route_destination *d = t->slot[i];
         struct route *r = d == NULL ? NULL : route_find(d, n);
@@ -162,6 +165,9 @@ static void link_up(struct route_table *t, const struct route_event *ev)
         if (t->slot[i] != NULL && t->slot[i]->adv.metric != MESH_METRIC_INFINITE) {
             route_mark(t, n, t->slot[i]);
         }
+        if (t->slot[i] != NULL && n->relay) {
+            route_ask_soon(t, t->slot[i]); /* it may know a better way */
+        }
     }
 }
 
@@ -180,7 +186,21 @@ static void set_own_role(struct route_table *t, bool relay)
         return;
     }
     t->cfg.relay = relay;
+    t->role_ms = t->now_ms;
     route_select_all(t);
+}
+
+/* A node that is no relay any more has withdrawn everything. When that has been heard, and links that
+ * did not hear it have died, nobody goes through it, and the feasibility distances of its earlier life
+ * only stand in its way. */
+static void drop_distance(struct route_table *t, struct route_destination *d)
+{
+    if (!t->cfg.relay && d->has_fd && d->adv.metric == MESH_METRIC_INFINITE &&
+        t->now_ms - t->role_ms >= ROUTE_START_HOLD_MS && route_settled(t, d)) {
+        d->has_fd = d->requesting = false;
+        route_ask_soon(t, d);
+        route_select(t, d);
+    }
 }
 
 static void set_neighbour_role(struct route_table *t, struct route_neighbour *n, bool relay)
@@ -208,9 +228,8 @@ static void want(struct route_table *t, const struct uuid *dst)
     }
     bool first = d->want_until_ms <= t->now_ms;
     d->want_until_ms = t->now_ms + ROUTE_WANT_MS;
-    if (first && !t->cfg.relay) {
-        d->request_next_ms = t->now_ms;
-        t->request_next_ms = t->now_ms;
+    if (first) {
+        route_ask_soon(t, d);
     }
 }
 
@@ -243,6 +262,7 @@ static void upkeep(struct route_table *t)
             continue;
         }
         expire_routes(t, d);
+        drop_distance(t, d);
         if (forgettable(t, d)) {
             destination_free(t, d);
         } else if (t->now_ms >= t->refresh_ms && d->adv.metric != MESH_METRIC_INFINITE) {
@@ -289,6 +309,10 @@ void route_step(struct route_table *t, const struct route_event *ev, struct rout
         case ROUTE_LINK_COST:
             if (n != NULL && ev->cost > 0) {
                 n->cost = ev->cost < ROUTE_METRIC_MAX ? ev->cost : ROUTE_METRIC_MAX;
+                if (n->leaving && !ev->leaving) {
+                    n->leaving = false;
+                    route_mark(t, n, t->self);
+                }
                 select_via(t, n);
             }
             break;
@@ -317,6 +341,14 @@ void route_step(struct route_table *t, const struct route_event *ev, struct rout
             break;
         case ROUTE_WANT:
             want(t, &ev->dst);
+            break;
+        case ROUTE_RENEW:
+            t->self->adv.seqno++;
+            route_mark_all(t, t->self);
+            if (n != NULL) {
+                n->leaving = true;
+                route_unmark(n, t->self);
+            }
             break;
         case ROUTE_TICK:
             break;

@@ -94,13 +94,15 @@ struct route_config {
 
 enum route_event_kind {
     ROUTE_LINK_UP,        /* neighbour, token, peer_token, cost, relay */
-    ROUTE_LINK_COST,      /* neighbour, cost */
+    ROUTE_LINK_COST,      /* neighbour, cost, leaving */
     ROUTE_LINK_DOWN,      /* neighbour */
     ROUTE_NEIGHBOUR_ROLE, /* neighbour, relay: our snapshot says so now */
     ROUTE_OWN_ROLE,       /* relay */
     ROUTE_POLICY_CHANGED, /* judge may answer otherwise */
     ROUTE_MESSAGE,        /* neighbour, message: MESH_ROUTES, _ROUTES_ACK, _REQUESTS */
     ROUTE_WANT,           /* dst: somebody here wants to reach it */
+    ROUTE_RENEW,          /* neighbour: we are about to leave it; a new number of ours, which it
+                             is not told, lets it choose another way to us before this one goes */
     ROUTE_TICK,
 };
 
@@ -111,6 +113,7 @@ struct route_event {
     uint64_t token, peer_token;
     uint32_t cost; /* > 0 */
     bool relay;
+    bool leaving; /* as after ROUTE_RENEW; false: we stay after all */
     struct blob message;
     struct uuid dst;
 };

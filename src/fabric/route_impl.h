@@ -33,6 +33,7 @@ struct route_neighbour {
     UT_hash_handle hh;
     struct uuid id;
     bool relay;
+    bool leaving; /* we are: it is not told about ourselves any more */
     uint64_t token, peer_token;
     uint32_t cost;
     uint32_t last_in, last_out; /* message numbers */
@@ -85,7 +86,9 @@ struct route_table {
     size_t destination_count;
     struct route_destination *self;
     uint64_t now_ms;
-    uint64_t hold_until_ms; /* 0: over */
+    uint64_t hold_until_ms;      /* 0: over */
+    uint64_t unsettled_until_ms; /* a link was lost with news under way */
+    uint64_t role_ms;            /* when our role changed */
     uint64_t upkeep_ms, refresh_ms, interest_ms;
     uint64_t request_next_ms; /* the earliest of all destinations */
     uint64_t generation;
@@ -131,10 +134,14 @@ void route_receive(struct route_table *t, struct route_neighbour *n, struct blob
 
 /* --- route_send.c --- */
 void route_mark(struct route_table *t, struct route_neighbour *n, struct route_destination *d);
+void route_unmark(struct route_neighbour *n, const struct route_destination *d);
 void route_mark_all(struct route_table *t, struct route_destination *d);
 void route_ack(struct route_neighbour *n, uint32_t number);
 void route_request(struct route_table *t, struct route_destination *d, uint32_t seqno);
+/* A leaf asks its relays again for what it wants. */
+void route_ask_soon(struct route_table *t, struct route_destination *d);
 void route_request_to(struct route_neighbour *n, const struct mesh_request_entry *e);
+bool route_neighbour_settled(const struct route_neighbour *n);
 /* True when nobody has yet to learn the last word about it. */
 bool route_settled(const struct route_table *t, const struct route_destination *d);
 /* Room for one message, or NULL. */

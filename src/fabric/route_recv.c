@@ -6,9 +6,6 @@
 static bool current(struct route_table *t, const struct route_neighbour *n, uint64_t token,
                     uint64_t peer_token)
 {
-    if (PLANTED("token_not_compared")) {
-        return true;
-    }
     if (token == n->peer_token && peer_token == n->token) {
         return true;
     }
@@ -74,17 +71,19 @@ static struct route *add_route(struct route_table *t, struct route_destination *
     return r;
 }
 
-static void take_entry(struct route_table *t, struct route_neighbour *n,
+/* False: not taken because of the neighbour's role, which may be about to change; a withdrawal is
+ * always taken. */
+static bool take_entry(struct route_table *t, struct route_neighbour *n,
                        const struct mesh_route_entry *e)
 {
     bool own = uuid_equal(&e->dst, &n->id);
     if (uuid_equal(&e->dst, &t->cfg.self)) {
         t->counters.drop_own += e->metric != MESH_METRIC_INFINITE;
-        return;
+        return true;
     }
-    if (!own && !n->relay && !PLANTED("leaf_believed")) {
+    if (!own && !n->relay && e->metric != MESH_METRIC_INFINITE && !PLANTED("leaf_believed")) {
         t->counters.drop_role++;
-        return;
+        return false;
     }
     bool gone = judge_entry(t, n, e) != ROUTE_NONE || e->metric == MESH_METRIC_INFINITE;
     struct route_destination *d = route_destination_find(t, &e->dst);
@@ -93,23 +92,23 @@ static void take_entry(struct route_table *t, struct route_neighbour *n,
         if (r != NULL) {
             route_remove(t, d, r);
         }
-        return;
+        return true;
     }
     struct route_pair said = {.seqno = e->seqno, .metric = own ? 0 : e->metric};
     if (r != NULL && mesh_seqno_newer(r->best.seqno, said.seqno)) {
         t->counters.drop_seqno++;
-        return;
+        return true;
     }
-    if (d == NULL && (t->cfg.relay || own)) {
+    if (d == NULL) {
         d = route_destination_get(t, &e->dst);
     }
-    if (d == NULL || (!t->cfg.relay && !own && d->want_until_ms <= t->now_ms)) {
-        return; /* full, or not what a leaf asked for */
+    if (d == NULL) {
+        return true; /* full */
     }
     if (r == NULL) {
         r = add_route(t, d, n, said.metric);
         if (r == NULL) {
-            return;
+            return true;
         }
         r->best = said;
     } else if (route_pair_better(said, r->best)) {
@@ -120,6 +119,7 @@ static void take_entry(struct route_table *t, struct route_neighbour *n,
     r->heard_ms = t->now_ms;
     t->counters.infeasible += !own && !route_feasible(d, r);
     route_select(t, d);
+    return true;
 }
 
 static void on_routes(struct route_table *t, struct route_neighbour *n, struct blob message,
@@ -140,10 +140,12 @@ static void on_routes(struct route_table *t, struct route_neighbour *n, struct b
     }
     n->last_in = m.number;
     t->counters.updates_in++;
+    bool all = true;
     for (uint32_t i = 0; i < m.count; i++) {
-        take_entry(t, n, &m.entry[i]);
+        all = take_entry(t, n, &m.entry[i]) && all;
     }
-    struct route_send *s = route_send_slot(todo, n);
+    /* Without an answer it is said again - until our directory calls it a relay, or its own does not. */
+    struct route_send *s = all ? route_send_slot(todo, n) : NULL;
     if (s != NULL) {
         struct mesh_routes_ack ack = {
             .token = n->token, .peer_token = n->peer_token, .number = m.number};

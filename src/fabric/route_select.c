@@ -44,7 +44,7 @@ enum route_refusal route_judge(const struct route_table *t, const struct route_d
     if (route_direct(d, r)) {
         return ROUTE_NONE; /* the end of the path: no loop can hang on it */
     }
-    if (!r->via->relay) {
+    if (!r->via->relay && !PLANTED("leaf_believed")) {
         return ROUTE_NO_ROLE;
     }
     if (r->hops >= MESH_HOPS_MAX) {
@@ -109,6 +109,7 @@ static void switch_to(struct route_table *t, struct route_destination *d, struct
     if (n == NULL) {
         t->counters.lost++;
         d->lost_ms = t->now_ms;
+        route_ask_soon(t, d);
         if (PLANTED("distance_forgotten")) {
             d->has_fd = false;
         }

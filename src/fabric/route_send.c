@@ -5,15 +5,22 @@
 
 void route_mark(struct route_table *t, struct route_neighbour *n, struct route_destination *d)
 {
-    if (bit_get(n->dirty, d->slot) || uuid_equal(&n->id, &d->id)) {
+    if (bit_get(n->dirty, d->slot) || uuid_equal(&n->id, &d->id) || (n->leaving && d == t->self)) {
         return;
     }
-    if (!n->relay && d != t->self && !bit_get(n->interest[0], d->slot) &&
-        !bit_get(n->interest[1], d->slot)) {
+    /* A leaf hears what it asked for - and the end of what it was told, when it was a relay perhaps. */
+    if (!n->relay && d != t->self && !bit_get(n->told, d->slot) &&
+        !bit_get(n->interest[0], d->slot) && !bit_get(n->interest[1], d->slot)) {
         return;
     }
     bit_set(n->dirty, d->slot, true);
     n->dirty_count++;
+}
+
+void route_unmark(struct route_neighbour *n, const struct route_destination *d)
+{
+    n->dirty_count -= bit_get(n->dirty, d->slot);
+    bit_set(n->dirty, d->slot, false);
 }
 
 void route_mark_all(struct route_table *t, struct route_destination *d)
@@ -26,8 +33,20 @@ void route_mark_all(struct route_table *t, struct route_destination *d)
     }
 }
 
+bool route_neighbour_settled(const struct route_neighbour *n)
+{
+    bool settled = n->dirty_count == 0;
+    for (size_t i = 0; i < ROUTE_FLIGHT_MAX; i++) {
+        settled = settled && n->flight[i].count == 0;
+    }
+    return settled;
+}
+
 bool route_settled(const struct route_table *t, const struct route_destination *d)
 {
+    if (t->now_ms < t->unsettled_until_ms) {
+        return false;
+    }
     struct route_neighbour *n;
     struct route_neighbour *next;
     HASH_ITER(hh, t->neighbours, n, next)
@@ -195,6 +214,15 @@ void route_request(struct route_table *t, struct route_destination *d, uint32_t 
     t->request_next_ms = t->now_ms < t->request_next_ms ? t->now_ms : t->request_next_ms;
 }
 
+void route_ask_soon(struct route_table *t, struct route_destination *d)
+{
+    if (!t->cfg.relay && d->want_until_ms > t->now_ms) {
+        d->request_next_ms = t->now_ms;
+        d->request_tries = 0;
+        t->request_next_ms = t->now_ms;
+    }
+}
+
 /* To the neighbours that know a way (ours may be infeasible, the request goes along it all the same:
  * hops bound it), else to all relays. */
 static void ask_around(struct route_table *t, struct route_destination *d)
@@ -245,10 +273,12 @@ static void make_requests(struct route_table *t)
         }
         if (t->now_ms >= d->request_next_ms) {
             ask_around(t, d);
-            d->request_tries += d->requesting;
-            /* A leaf that has its route refreshes its interest at half of its life. */
-            d->request_next_ms = t->now_ms + (d->requesting || d->next == NULL ? ROUTE_REQUEST_MS
-                                                                               : ROUTE_WANT_MS / 2);
+            d->request_tries++;
+            /* A leaf that has its route refreshes its interest at half of its life; one that waits
+             * long for it asks less often. */
+            uint64_t pause = d->request_tries < ROUTE_REQUEST_TRIES ? ROUTE_REQUEST_MS : 1000;
+            d->request_next_ms = t->now_ms +
+                                 (d->requesting || d->next == NULL ? pause : ROUTE_WANT_MS / 2);
         }
         t->request_next_ms = d->request_next_ms < t->request_next_ms ? d->request_next_ms
                                                                      : t->request_next_ms;
