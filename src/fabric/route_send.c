@@ -255,7 +255,9 @@ static bool wanting(const struct route_table *t, struct route_destination *d)
     if (d->requesting) {
         const struct route *r = route_selected(d);
         bool met = r != NULL && !mesh_seqno_newer(d->request_seqno, r->last.seqno);
-        d->requesting = !met && d->request_tries < ROUTE_REQUEST_TRIES;
+        /* With ways that are all infeasible there is no giving up, only a slower pace. */
+        bool starved = d->next == NULL && d->count > 0;
+        d->requesting = !met && (starved || d->request_tries < ROUTE_REQUEST_TRIES);
     }
     return d->requesting || (!t->cfg.relay && d->want_until_ms > t->now_ms);
 }
