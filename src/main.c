@@ -33,6 +33,8 @@ static int join(const struct cli_join *o, bool *ret_pending, struct uuid *ret_no
 int main(int argc, char **argv)
 {
     static const struct cli_ops ops = {
-        .init = node_init, .run = node_run, .join = join, .recover = node_recover};
+        .init = node_init, .run = node_run, .join = join, .recover = node_recover,
+                                       .restore = node_restore,
+                                       .check_backup = node_check_backup};
     return cli_main(argc, argv, &ops);
 }

@@ -39,11 +39,26 @@ struct cli_join {
                      const char *detail); /* event: enum cli_join_event */
     void *data;
 };
+/* What the owner adds to a recovery, made with the root key. */
+struct cli_consent {
+    struct buf statement; /* signed_recovery */
+    struct buf issuer;    /* when doc has "issuer_key": the CA certificate for it, DER */
+};
+/* Called once with what a recovery would do: 0 and the owner's part (initialised by the caller), or
+ * an error that ends it with nothing changed. */
+typedef int (*cli_consent_cb)(void *data, struct blob doc, struct cli_consent *ret);
+
 struct cli_recover {
     const char *data_dir, *reason; /* reason may be NULL */
-    /* Called once with what the recovery would do: 0 and the signed statement, or an error that ends
-     * it with nothing changed. */
-    int (*consent)(void *data, struct blob doc, struct buf *ret_signed);
+    cli_consent_cb consent;
+    void *data;
+};
+struct backup_file; /* pki/backup.h */
+struct cli_restore {
+    const char *data_dir, *listen, *advertise, *name, *as, *reason; /* the last four may be NULL */
+    uint64_t epoch;                   /* to begin; 0: the one after the backup's */
+    const struct backup_file *backup; /* opened, its signature and hash checked */
+    cli_consent_cb consent;
     void *data;
 };
 struct cli_ops {
@@ -53,6 +68,9 @@ struct cli_ops {
     int (*join)(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,
                 struct errmsg *em);
     int (*recover)(const struct cli_recover *o, struct errmsg *em);
+    int (*restore)(const struct cli_restore *o, struct errmsg *em);
+    /* Whether what is in it is a state, and the one its head speaks of. */
+    int (*check_backup)(const struct backup_file *f, struct errmsg *em);
 };
 
 /* Returns the exit code (DESIGN section 9). */

@@ -82,25 +82,14 @@ static void show_effect(struct cli *c, struct blob doc, int64_t voters_before, i
     }
 }
 
-/* Signs the issuing CA with the root key. */
 static int certify(struct cli *c, struct addition *a)
 {
-    struct errmsg em = ERRMSG_INIT;
     struct cli_owner owner;
     int rc = cli_owner_open(c, &a->spec.cluster_id, &owner);
-    if (rc != CLI_OK) {
-        return rc;
+    if (rc == CLI_OK) {
+        rc = cli_owner_certify(c, &owner, &a->spec, &a->issuer);
+        cli_owner_close(&owner);
     }
-    a->spec.kind = PKI_ISSUER;
-    pki_serial_new(a->spec.serial);
-    int64_t now_s = clock_wall_ms() / 1000;
-    a->spec.not_before_ms = now_s * 1000 - PKI_BACKDATE_MS;
-    a->spec.not_after_ms = now_s * 1000 + PKI_ISSUER_LIFE_MS;
-    int err = pki_cert_issue(&a->spec, owner.key, buf_blob(&owner.root_der), &a->issuer, &em);
-    if (err != 0) {
-        rc = cli_fail(c, err, NULL, "certifying the authority: %s", em.text);
-    }
-    cli_owner_close(&owner);
     return rc;
 }
 

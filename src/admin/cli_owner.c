@@ -1,5 +1,6 @@
 #include "admin/cli_owner.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 
 #include <sys/stat.h>
@@ -91,4 +92,17 @@ void cli_owner_close(struct cli_owner *o)
     pki_key_free(o->key);
     o->key = NULL;
     buf_fini(&o->root_der);
+}
+
+int cli_owner_certify(struct cli *c, const struct cli_owner *o, struct pki_cert *spec,
+                      struct buf *ret_der)
+{
+    struct errmsg em = ERRMSG_INIT;
+    spec->kind = PKI_ISSUER;
+    pki_serial_new(spec->serial);
+    int64_t now_s = clock_wall_ms() / 1000;
+    spec->not_before_ms = now_s * 1000 - PKI_BACKDATE_MS;
+    spec->not_after_ms = now_s * 1000 + PKI_ISSUER_LIFE_MS;
+    int rc = pki_cert_issue(spec, o->key, buf_blob(&o->root_der), ret_der, &em);
+    return rc == 0 ? CLI_OK : cli_fail(c, rc, NULL, "certifying the authority: %s", em.text);
 }

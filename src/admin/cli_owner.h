@@ -16,4 +16,11 @@ struct cli_owner {
 int cli_owner_open(struct cli *c, const struct uuid *cluster_id, struct cli_owner *ret);
 void cli_owner_close(struct cli_owner *o);
 
+/* Signs the issuing CA that spec describes (kind, serial and times are set here). Exit code. */
+int cli_owner_certify(struct cli *c, const struct cli_owner *o, struct pki_cert *spec,
+                      struct buf *ret_der);
+
+/* cli_recover.c: shows what a recovery would do, asks, signs. Exit code. */
+int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret);
+
 #endif

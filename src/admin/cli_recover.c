@@ -72,7 +72,28 @@ static void show_plan(struct cli *c, struct blob doc)
 
 /* --- the signature --- */
 
-static int sign_plan(struct cli *c, struct blob doc, struct buf *ret)
+/* The CA of a host that is new to the cluster, when the plan has one. */
+static int sign_issuer(struct cli *c, const struct cli_owner *owner, struct blob doc,
+                       struct buf *ret)
+{
+    char hex[2 * PKI_KEY_BYTES + 1];
+    char id[64];
+    struct pki_cert spec = {.kind = PKI_ISSUER};
+    mp_find_str(doc, "issuer_key", hex, sizeof hex);
+    if (hex[0] == '\0') {
+        return CLI_OK;
+    }
+    mp_find_str(doc, "cluster_id", id, sizeof id);
+    int bad = uuid_parse(id, &spec.cluster_id);
+    mp_find_str(doc, "node_id", id, sizeof id);
+    bad = bad != 0 ? bad : uuid_parse(id, &spec.node_id);
+    if (bad != 0 || hex_decode(hex, spec.public_key, sizeof spec.public_key) != 0) {
+        return cli_fail(c, -ERR_MALFORMED, NULL, "the key to certify does not read");
+    }
+    return cli_owner_certify(c, owner, &spec, ret);
+}
+
+static int sign_plan(struct cli *c, struct blob doc, struct cli_consent *ret)
 {
     char hex[2 * RECOVERY_BODY_MAX + 1];
     uint8_t body[RECOVERY_BODY_MAX];
@@ -89,13 +110,14 @@ static int sign_plan(struct cli *c, struct blob doc, struct buf *ret)
     if (rc != CLI_OK) {
         return rc;
     }
-    int err = statement_sign(owner.key, &s, ret);
+    int err = statement_sign(owner.key, &s, &ret->statement);
+    rc = err == 0 ? sign_issuer(c, &owner, doc, &ret->issuer)
+                  : cli_fail(c, err, NULL, "the statement cannot be signed");
     cli_owner_close(&owner);
-    return err == 0 ? CLI_OK : cli_fail(c, err, NULL, "the statement cannot be signed");
+    return rc;
 }
 
-/* Shows, asks, signs. */
-static int consent(struct cli *c, struct blob doc, struct buf *ret)
+int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret)
 {
     show_plan(c, doc);
     int rc = cli_confirm(c, "Go on from here, without the others?");
@@ -110,11 +132,11 @@ struct offline {
     struct buf doc;
 };
 
-static int on_plan(void *data, struct blob doc, struct buf *ret)
+static int on_plan(void *data, struct blob doc, struct cli_consent *ret)
 {
     struct offline *o = data;
     buf_add(&o->doc, doc.data, doc.len);
-    o->exit = consent(o->c, doc, ret);
+    o->exit = cli_consent(o->c, doc, ret);
     if (o->exit == CLI_OK && o->c->dry_run) {
         cli_note(o->c, "dry run: nothing was changed");
         return -ERR_CANCELED;
@@ -194,22 +216,23 @@ int cli_run_partition_promote(struct cli *c)
 {
     struct buf path;
     struct buf doc;
-    struct buf statement;
+    struct cli_consent consent;
     struct util_body body;
     buf_init(&doc, CLIENT_DOC_MAX);
-    buf_init(&statement, SIGNED_RECOVERY_MAX);
+    buf_init(&consent.statement, SIGNED_RECOVERY_MAX);
+    buf_init(&consent.issuer, CERT_DER_MAX);
     util_path(&path, "/v1/partitions/probe", NULL, "");
     util_body_begin(&body);
     int rc = client_act(c, "POST", &path, util_body_end(&body), &doc);
     util_body_fini(&body);
     int64_t epoch = mp_find_int(buf_blob(&doc), "new_epoch");
-    rc = rc != CLI_OK ? rc : consent(c, buf_blob(&doc), &statement);
+    rc = rc != CLI_OK ? rc : cli_consent(c, buf_blob(&doc), &consent);
     if (rc == CLI_OK && c->dry_run) {
         cli_note(c, "dry run: nothing was changed");
         out_doc(c, buf_blob(&doc));
         goto out;
     }
-    rc = rc != CLI_OK ? rc : post_statement(c, buf_blob(&statement));
+    rc = rc != CLI_OK ? rc : post_statement(c, buf_blob(&consent.statement));
     rc = rc != CLI_OK ? rc : wait_epoch(c, epoch, &doc);
     if (rc == CLI_OK) {
         out_doc(c, buf_blob(&doc));
@@ -217,7 +240,8 @@ int cli_run_partition_promote(struct cli *c)
 out:
     buf_fini(&path);
     buf_fini(&doc);
-    buf_fini(&statement);
+    buf_fini(&consent.statement);
+    buf_fini(&consent.issuer);
     return rc;
 }
 

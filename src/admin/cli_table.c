@@ -128,6 +128,21 @@ const struct cli_cmd cli_commands[] = {
      CLI_OFFLINE | CLI_MUTATES, cli_run_authority_recover,
      {OWNER_DIR, PASSPHRASE, {"reason", "TEXT", "why; kept in the audit", false, false}}},
 
+    {"authority", "backup", "FILE", "the state of the cluster as a signed file, mode 0600",
+     "Consistent: everything acknowledged before is in it. It holds no private key.",
+     0, cli_run_authority_backup, {OWNER_DIR}},
+    {"authority", "verify", "FILE", "check a backup: signature, hash, and what is in it", NULL,
+     CLI_OFFLINE, cli_run_authority_verify, {OWNER_DIR}},
+    {"authority", "restore", "FILE", "go on from a backup, on a host without a membership",
+     "Offline. Begins a new epoch in which this host is the only voter. With --as it takes the place "
+     "of a lost authority, whose nodes then find it without being told; otherwise it is a new node.",
+     CLI_OFFLINE | CLI_MUTATES, cli_run_authority_restore,
+     {LISTEN, ADVERTISE, OWNER_DIR, PASSPHRASE,
+      {"name", "N", "name of this host, when it takes nobody's place", false, false},
+      {"as", "N", "the lost authority whose place it takes", false, false},
+      {"epoch", "E", "the epoch to begin; above any the cluster ever had (default: one more than "
+                     "the backup's)", false, false},
+      {"reason", "TEXT", "why; kept in the audit", false, false}}},
     {"authority", "terms", "", "who led, when, in which epoch", NULL, CLI_READS | CLI_LISTS,
      cli_run_authority_terms, {{0}}},
 

@@ -49,6 +49,9 @@ const struct api_route api_routes[] = {
     {"POST", "/v1/authorities/transfer", "authority.transfer", API_ACTION, 200,
      {BODY_OPT("node", "id")}},
 
+    {"POST", "/v1/backups", "backup.create", API_ACTION, 201, {{0}}},
+    {"GET", "/v1/backups/{id}", "backup.read", API_READ, 200,
+     {ID, {"offset", "offset", API_QUERY, API_UINT, true}}},
     {"GET", "/v1/terms", "terms", API_READ, 200, {PAGE}},
     {"GET", "/v1/partitions", "partition.list", API_READ, 200, {PAGE}},
     {"GET", "/v1/partitions/{id}", "partition.show", API_READ, 200, {ID}},

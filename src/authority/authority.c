@@ -262,6 +262,7 @@ static void on_tick(uv_timer_t *t)
     raft_net_members(a);
     members_reconcile(a);
     partitions_tick(a);
+    backup_tick(a, now);
     push_tick(a);
     enroll_tick(a);
     refused_tick(a);
@@ -408,6 +409,7 @@ void authority_free(struct authority *a)
     buf_fini(&a->voter_addresses);
     health_fini(a);
     fence_fini(a);
+    buf_fini(&a->backup.file);
     free(a->dir);
     free(a);
 }
@@ -517,6 +519,16 @@ static void done(struct authority *a)
     if (a->close_cb != NULL) {
         a->close_cb(a->close_data);
     }
+}
+
+void authority_hold(struct authority *a)
+{
+    a->open_handles++;
+}
+
+void authority_release(struct authority *a)
+{
+    done(a);
 }
 
 static void on_handle_closed(uv_handle_t *h)

@@ -100,6 +100,12 @@ struct authority {
     struct core *core;
     struct fsm *fsm;
     struct fence fence;
+    struct {
+        bool busy;        /* one is being packed */
+        struct buf file;  /* the last one made; empty: none */
+        struct uuid id;
+        uint64_t used_ms; /* monotonic */
+    } backup;
 
     uv_timer_t tick;
     uv_prepare_t flush; /* end of each loop turn: core_flush and what waits for applied state */
@@ -240,6 +246,13 @@ void health_fini(struct authority *a);
 /* What the leader knows now; 0 when it has not heard of the node. */
 int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
 void health_seen(struct authority *a, const struct heartbeat *hb);
+
+/* Keeps the authority from being closed under work of another thread. */
+void authority_hold(struct authority *a);
+void authority_release(struct authority *a);
+
+/* backup.c */
+void backup_tick(struct authority *a, uint64_t now_ms);
 
 /* partitions.c */
 void partitions_tick(struct authority *a);

@@ -66,6 +66,10 @@ void call_answer_read(struct pending_call *pc);
 bool call_is_local(const char *method);
 void call_local(struct pending_call *pc);
 
+/* backup.c: create is a read that answers later; read is local. */
+void backup_create(struct pending_call *pc);
+void backup_read(struct pending_call *pc);
+
 void call_answer(struct pending_call *pc, int rc, struct blob doc);
 /* An error with a text for people. */
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);

@@ -22,6 +22,7 @@ static const struct {
     {"divergence.list", "reports"},
     {"divergence.show", "divergence"},
     {"audit.verify", NULL},
+    {"backup.create", NULL},
 };
 
 static int find_read(const char *method)
@@ -144,6 +145,10 @@ void call_answer_read(struct pending_call *pc)
     struct buf body;
     struct buf doc;
     struct mp_writer w;
+    if (strcmp(pc->method, "backup.create") == 0) {
+        backup_create(pc);
+        return;
+    }
     buf_init(&body, CALL_DOC_MAX);
     buf_init(&doc, CALL_DOC_MAX + 256);
     int i = find_read(pc->method);

@@ -9,7 +9,7 @@
  *   fsm_level.c   schema levels
  *   fsm_cut.c     what a snapshot says, from the rows alone
  *   fsm_witness.c what a majority signs: tree, history, authority sets
- *   fsm_recovery.c  epochs, fenced authorities, partitions
+ *   fsm_recovery.c fsm_divergence.c fsm_partition.c   epochs, fenced authorities, partitions
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H

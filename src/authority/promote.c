@@ -314,7 +314,7 @@ static void answer_own_divergence(struct pending_call *pc)
 bool call_is_local(const char *method)
 {
     return strcmp(method, "partition.probe") == 0 || strcmp(method, "partition.promote") == 0 ||
-           strcmp(method, "divergence.own") == 0;
+           strcmp(method, "divergence.own") == 0 || strcmp(method, "backup.read") == 0;
 }
 
 void call_local(struct pending_call *pc)
@@ -322,6 +322,8 @@ void call_local(struct pending_call *pc)
     struct errmsg em = ERRMSG_INIT;
     if (strcmp(pc->method, "divergence.own") == 0) {
         answer_own_divergence(pc);
+    } else if (strcmp(pc->method, "backup.read") == 0) {
+        backup_read(pc);
     } else if (pc->a->fence.fenced) {
         (void)errmsg_set(&em, -ERR_FENCED,
                          "this authority is fenced by epoch %llu: promote a side of that epoch",

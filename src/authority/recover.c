@@ -99,6 +99,69 @@ int recovery_plan_open(const char *dir, const struct uuid *node_id, struct recov
     return rc;
 }
 
+/* The head is signed, the image is what it says by its hash; whether they speak of one state is
+ * checked here. */
+static int check_head(const struct recovery_plan *p, const struct backup_file *f, struct errmsg *em)
+{
+    struct uuid cluster_id;
+    const struct backup_header *h = &f->header;
+    bool same = uuid_parse(p->fsm->vars.cluster_id, &cluster_id) == 0 &&
+                uuid_equal(&cluster_id, &h->cluster_id) && p->fsm->vars.epoch == h->epoch &&
+                p->fsm->vars.index == h->index && p->fsm->vars.term == h->term &&
+                blob_equal(h->digest, blob_of(p->fsm->digest, sizeof p->fsm->digest)) &&
+                blob_equal(h->audit_head,
+                           blob_of(p->fsm->vars.audit_head, sizeof p->fsm->vars.audit_head));
+    return same ? 0
+                : errmsg_set(em, -ERR_CORRUPT, "the backup holds another state than its head says");
+}
+
+int recovery_plan_of_backup(const struct backup_file *f, const struct uuid *node_id,
+                            struct recovery_plan **ret, struct errmsg *em)
+{
+    struct recovery_plan *p = NULL;
+    struct raft_store_loaded log = {
+        .has_snapshot = true,
+        .snapshot_index = f->header.index,
+        .snapshot_term = f->header.term,
+        .term = f->header.term,
+        .epoch = f->header.epoch,
+    };
+    buf_init(&log.snapshot_image, f->packed.len);
+    buf_add(&log.snapshot_image, f->packed.data, f->packed.len);
+    int rc = recovery_plan_of(&log, node_id, &p, em);
+    if (rc == 0) {
+        rc = check_head(p, f, em);
+    }
+    if (rc != 0) {
+        recovery_plan_free(p);
+        return rc;
+    }
+    *ret = p;
+    return 0;
+}
+
+int recovery_plan_find(const struct recovery_plan *p, const char *text, struct uuid *ret,
+                       char ret_name[NAME_MAX_BYTES + 1])
+{
+    struct db_stmt *st = db_prepare(p->fsm->db,
+                                    "SELECT a.node_id, n.name FROM cluster_authorities a"
+                                    " JOIN nodes n ON n.id = a.node_id"
+                                    " WHERE a.status <> 'removed'"
+                                    " AND (n.name = ?1 OR n.id = ?1)");
+    db_bind_text(st, text);
+    int rc = db_step(st) == 1 ? uuid_parse(db_col_text(st, "node_id"), ret) : -ERR_NOT_FOUND;
+    if (rc == 0) {
+        (void)snprintf(ret_name, NAME_MAX_BYTES + 1, "%s", db_col_text(st, "name"));
+    }
+    db_done(st);
+    return rc;
+}
+
+void recovery_plan_set_node(struct recovery_plan *p, const struct uuid *node_id)
+{
+    p->node_id = *node_id;
+}
+
 void recovery_plan_free(struct recovery_plan *p)
 {
     if (p != NULL) {
@@ -141,6 +204,11 @@ static void find_runs(const struct recovery_plan *p, struct runs *ret)
     }
 }
 
+static uint64_t new_epoch(const struct recovery_plan *p, const struct recovery_terms *t)
+{
+    return t->epoch != 0 ? t->epoch : p->log.epoch + 1;
+}
+
 static void encode_statement(const struct recovery_plan *p, const struct recovery_terms *t,
                              struct buf *out)
 {
@@ -159,7 +227,7 @@ static void encode_statement(const struct recovery_plan *p, const struct recover
     mp_put_uuid(&w, &p->node_id);
     struct recovery_statement s = {
         .version = RECOVERY_STATEMENT_VERSION,
-        .epoch = p->log.epoch + 1,
+        .epoch = new_epoch(p, t),
         .kind = (uint64_t)t->kind,
         .base_index = p->base_index,
         .base_term = p->base_term,
@@ -226,12 +294,16 @@ int recovery_plan_doc(const struct recovery_plan *p, const struct recovery_terms
     mp_doc_uuid(w, &d, "node_id", &p->node_id);
     mp_doc_str(w, &d, "kind", recovery_kind_name((uint64_t)t->kind));
     mp_doc_int(w, &d, "epoch", (int64_t)p->log.epoch);
-    mp_doc_int(w, &d, "new_epoch", (int64_t)p->log.epoch + 1);
+    mp_doc_int(w, &d, "new_epoch", (int64_t)new_epoch(p, t));
     mp_doc_int(w, &d, "base_index", (int64_t)p->base_index);
     mp_doc_int(w, &d, "base_term", (int64_t)p->base_term);
     mp_doc_int(w, &d, "log_term", (int64_t)p->log.term);
     mp_doc_time(w, &d, "last_stamp_at", p->fsm->vars.time_ms);
     put_authorities(p, w, &d);
+    if (t->address != NULL) {
+        mp_doc_str(w, &d, "address", t->address);
+        mp_doc_hex(w, &d, "issuer_key", t->issuer_key);
+    }
     mp_doc_hex(w, &d, "statement", buf_blob(&body));
     mp_doc_end(w, &d);
     int rc = body.err != 0 ? body.err : w->out->err;
@@ -245,7 +317,9 @@ static int check_fits(const struct recovery_plan *p, const struct recovery_state
                       struct errmsg *em)
 {
     struct uuid voter;
-    if (s->epoch != p->log.epoch + 1) {
+    bool follows = s->kind == RECOVERY_RESTORE ? s->epoch > p->log.epoch
+                                               : s->epoch == p->log.epoch + 1;
+    if (!follows) {
         return errmsg_set(em, -ERR_CONFLICT, "the log is of epoch %llu, the statement begins %llu",
                           (unsigned long long)p->log.epoch, (unsigned long long)s->epoch);
     }
@@ -393,17 +467,17 @@ int recovery_plan_check(const struct recovery_plan *p, struct blob statement, st
     return rc != 0 ? rc : check_fits(p, &s, em);
 }
 
-int recovery_plan_apply(const struct recovery_plan *p, const char *dir, struct blob statement,
-                        struct errmsg *em)
+int recovery_plan_apply(const struct recovery_plan *p, const char *dir,
+                        const struct epoch_start *start, struct errmsg *em)
 {
     struct recovery_statement s;
-    int rc = verify(p, statement, &s, em);
+    int rc = verify(p, start->statement, &s, em);
     if (rc == 0) {
         rc = check_fits(p, &s, em);
     }
     if (rc == 0) {
         char *path = path_join(dir, "raft.db");
-        rc = go_on(p, path, &s, &(struct epoch_start){.statement = statement}, em);
+        rc = go_on(p, path, &s, start, em);
         free(path);
     }
     return rc;
@@ -429,7 +503,7 @@ static int apply_pending(const char *dir, const struct uuid *node_id, struct blo
     /* Killed between the change of the log and the removal of the file: it is done. */
     bool done = rc == 0 && blob_equal(buf_blob(&p->log.statement), statement);
     if (rc == 0 && !done) {
-        rc = recovery_plan_apply(p, dir, statement, em);
+        rc = recovery_plan_apply(p, dir, &(struct epoch_start){.statement = statement}, em);
     }
     recovery_plan_free(p);
     return rc;

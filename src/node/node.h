@@ -14,4 +14,8 @@ int node_init(const struct cli_init *o, struct cli_init_result *ret, struct errm
 /* `rap authority recover`: the log of this stopped authority goes on with it alone. Offline. */
 int node_recover(const struct cli_recover *o, struct errmsg *em);
 
+/* `rap authority restore`: a cluster goes on from a backup on a host without a membership. Offline. */
+int node_restore(const struct cli_restore *o, struct errmsg *em);
+int node_check_backup(const struct backup_file *f, struct errmsg *em);
+
 #endif

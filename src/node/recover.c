@@ -9,10 +9,11 @@ static int recover(const struct cli_recover *o, const struct member *m, struct e
 {
     struct recovery_plan *plan = NULL;
     struct buf doc;
-    struct buf statement;
+    struct cli_consent consent;
     struct mp_writer w;
     buf_init(&doc, 1u << 20);
-    buf_init(&statement, SIGNED_RECOVERY_MAX);
+    buf_init(&consent.statement, SIGNED_RECOVERY_MAX);
+    buf_init(&consent.issuer, CERT_DER_MAX);
     mp_writer_init(&w, &doc);
     /* A promotion that was cut off comes first: it may be what the owner wants. */
     int rc = recovery_finish_pending(m->dir, &m->node_id, em);
@@ -28,14 +29,16 @@ static int recover(const struct cli_recover *o, const struct member *m, struct e
         rc = recovery_plan_doc(plan, &terms, &w);
     }
     if (rc == 0) {
-        rc = o->consent(o->data, buf_blob(&doc), &statement);
+        rc = o->consent(o->data, buf_blob(&doc), &consent);
     }
     if (rc == 0) {
-        rc = recovery_plan_apply(plan, m->dir, buf_blob(&statement), em);
+        rc = recovery_plan_apply(
+            plan, m->dir, &(struct epoch_start){.statement = buf_blob(&consent.statement)}, em);
     }
     recovery_plan_free(plan);
     buf_fini(&doc);
-    buf_fini(&statement);
+    buf_fini(&consent.statement);
+    buf_fini(&consent.issuer);
     return rc;
 }
 

@@ -265,7 +265,8 @@ MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
 MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
 
 /* The first entry of an epoch, written into the log by whoever the owner's statement names, not
- * proposed. From `name` on only in a restore onto a host that is new to the cluster. */
+ * proposed. From node_name on only in a restore; without a name the host takes the place of the authority
+ * whose id it has. */
 #define EPOCH_START_FIELDS(X, T)                                   \
     X(T, 1, BIN, statement, SIGNED_RECOVERY_MAX, MSG_REQUIRED)     \
     X(T, 2, STR, node_name, NAME_MAX_BYTES, 0)                     \

@@ -255,3 +255,114 @@ def test_leader_host_is_lost_and_comes_back(env):
     expect("partition_detected" in kinds and "partition_resolved" in kinds, "audited", kinds)
     terms = [t for t in lists(new, "authority", "terms") if t["ended_at"] is None]
     expect(len(terms) == 1 and terms[0]["leader_node_id"] == c.settle().id, "one open term", terms)
+
+
+def backup(node, path):
+    made = node.ok("authority", "backup", path)
+    expect(os.stat(path).st_mode & 0o777 == 0o600, "mode 0600", oct(os.stat(path).st_mode))
+    return made
+
+
+def restore(c, name, file, owner, *more, port=None):
+    node = c.add(name, port)
+    node.ok("authority", "restore", file, "--listen", node.address, "--owner-dir", owner, "--yes",
+            *more)
+    return node.start()
+
+
+def test_cluster_goes_on_from_a_backup_on_a_new_host(env):
+    """Runbook "restore from backup": every authority is lost; the state, the audit and the nodes are
+    those of the backup."""
+    c = env.cluster(authorities=3, nodes=1)
+    owner = owner_copy(c)
+    file = os.path.join(env.folder, "backup")
+    _, kept = c.token("--uses", "3")
+    made = backup(c.others(c.wait_leader())[0], file)
+    _, later = c.token("--uses", "3")
+    checked = c.a1.ok("authority", "verify", file, "--owner-dir", owner)
+    expect(checked["ok"] and checked["index"] == made["index"] and checked["epoch"] == 1,
+           "the backup is good", checked)
+    c.a1.refused(CONFLICT, "exists", "authority", "backup", file)
+    c.a1.refused(CONFLICT, "wrong_cluster", "authority", "verify", file, "--owner-dir",
+                 other_owner(env))
+    lost = c.authorities()
+    for a in lost:
+        a.kill9()
+    # It takes the place of a1, at the same address: n1 finds it by itself.
+    c.a1.refused(CONFLICT, "busy" if c.a1.process else "exists", "authority", "restore", file,
+                 "--listen", c.a1.address, "--owner-dir", owner, "--as", "a1", "--yes")
+    place, port = c.a1, c.a1.port
+    for a in lost:
+        del c.nodes[a.name]
+    new = restore(c, "a9", file, owner, "--as", "a1", "--reason", "fire", port=port)
+    status = new.status()
+    expect(status["node_id"] == place.id and status["epoch"] == 2 and status["voters"] == 1 and
+           status["epoch_began_by"] == "restore" and
+           status["epoch_base_index"] == made["index"], "it goes on from the backup", status)
+    tokens = [t["id"] for t in all_items(new, "token")]
+    expect(kept["id"] in tokens and later["id"] not in tokens, "what was in it", tokens)
+    new.ok("audit", "verify")
+    rows = events(new, "authority_restored")
+    expect(len(rows) == 1 and rows[0]["actor_kind"] == "owner", "audited", rows)
+    wait_until(lambda: c.n1.ok("config", "show")["epoch"] == 2, "n1 to follow")
+    new.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to get its role")
+    # It grows again.
+    for a in lost[1:]:
+        new.ok("authority", "remove", a.name, "--yes")
+    node = c.enroll("a4", via=new)
+    new.ok("authority", "add", "a4", "--owner-dir", owner, "--yes")
+    wait_voters(c, new, node)
+
+
+def test_bad_backups_are_refused_with_clear_words(env):
+    c = env.cluster(authorities=1, nodes=0)
+    owner = owner_copy(c)
+    file = os.path.join(env.folder, "backup")
+    backup(c.a1, file)
+    with open(file, "rb") as f:
+        good = f.read()
+
+    def written(name, content):
+        path = os.path.join(env.folder, name)
+        with open(path, "wb") as out:
+            out.write(content)
+        return path
+
+    def flipped(at):
+        return good[:at] + bytes([good[at] ^ 1]) + good[at + 1:]
+
+    cases = [
+        ("empty", b"", "no backup"),
+        ("text", b"hello, I am a file\n" * 10, "no backup"),
+        ("cut_in_the_head", good[:200], "truncated"),
+        ("cut_at_the_end", good[:-1], "truncated"),
+        ("longer", good + b"x", "too long"),
+        ("head_flipped", flipped(40), None),
+        ("image_flipped", flipped(len(good) - 100), "damaged"),
+    ]
+    host = c.add("a9")
+    for name, content, words in cases:
+        path = written(name, content)
+        for r in (c.a1.cli("authority", "verify", path),
+                  host.cli("authority", "restore", path, "--listen", host.address, "--owner-dir",
+                           owner, "--name", "a9", "--yes")):
+            expect(r.rc != OK and (words is None or words in r.err), f"{name} is refused", r)
+    expect(not os.path.exists(os.path.join(host.dir, "member", "node.db")) or
+           host.cli("agent", "run").rc != OK, "nothing was restored")
+    # A good one, but not with this key, name or place.
+    host.refused(CONFLICT, "wrong_cluster", "authority", "restore", file, "--listen", host.address,
+                 "--owner-dir", other_owner(env), "--name", "a9", "--yes")
+    host.refused(CONFLICT, "name_taken", "authority", "restore", file, "--listen", host.address,
+                 "--owner-dir", owner, "--name", "a1", "--yes")
+    host.refused(3, "not_found", "authority", "restore", file, "--listen", host.address,
+                 "--owner-dir", owner, "--as", "nobody", "--yes")
+    r = host.cli("authority", "restore", file, "--listen", host.address, "--owner-dir", owner,
+                 "--name", "a9", "--dry-run")
+    expect(r.rc == OK and r.json["new_epoch"] == 2, "a dry run shows the plan", r)
+    r = host.cli("authority", "restore", file, "--listen", host.address, "--owner-dir", owner,
+                 "--name", "a9", "--yes")
+    expect(r.rc == OK, "and the good one is restored after all that", r)
+    # The old authority still runs: it is fenced when they meet, for it is of the older epoch.
+    host.start()
+    wait_state(c.a1, "fenced")

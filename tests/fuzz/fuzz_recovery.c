@@ -2,6 +2,7 @@
  * backup. What decodes must encode again to the same. */
 #include "fuzz/fuzz.h"
 
+#include "pki/backup.h"
 #include "pki/statement.h"
 
 static const struct msg_desc *const descs[] = {
@@ -15,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const uint8_t key[PKI_KEY_BYTES] = {1};
     struct uuid cluster = {.b = {1}};
     struct recovery_statement s;
+    struct backup_file file;
     if (size == 0) {
         return 0;
     }
@@ -41,5 +43,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(recovery_trail_term(&s, s.base_index + 1) == 0);
     }
     CHECK(statement_verify(in, key, &cluster, &s, NULL) != 0);
+    (void)backup_open(in, blob_of(NULL, 0), &file, NULL);
     return 0;
 }
