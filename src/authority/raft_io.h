@@ -14,6 +14,7 @@
  *   - G14 entries at or below our snapshot are skipped, not rejected
  *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
  *   - G16, G17 (core_snapshot.c) no snapshot with another configuration than that of its index
+ *   - G18 a follower refuses votes for the sake of its leader only while it hears it
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it

@@ -331,6 +331,24 @@ static void receive_append_result(struct raft_io_impl *im, struct raft_message *
     deliver(im, m);
 }
 
+/* G18: who heard its leader within the minimum election timeout gives nobody else its vote (Ongaro,
+ * "Consensus: Bridging Theory and Practice", 4.2.3). libraft refuses until its own randomised timer, of
+ * one to two timeouts, has run out: an election had to wait for the slowest of a majority instead of the
+ * fastest. One heartbeat less, for the leader's last may have come to us later than to the candidate. */
+static void forget_silent_leader(struct raft_io_impl *im)
+{
+    struct raft *r = im->io->data;
+    if (r->state != RAFT_FOLLOWER || r->follower_state.current_leader.id == 0 ||
+        r->snapshot.installing) {
+        return;
+    }
+    uint64_t heard = raft_io_heard_ms(im->io, r->follower_state.current_leader.id);
+    uint64_t silent = im->env->mono_ms(im->env->data) - heard;
+    if (silent + r->heartbeat_timeout >= r->election_timeout) {
+        raft_peek_forget_leader(r);
+    }
+}
+
 static int receive(struct raft_io_impl *im, struct raft_message *m)
 {
     const struct raft *r = im->io->data;
@@ -339,6 +357,7 @@ static int receive(struct raft_io_impl *im, struct raft_message *m)
             if (m->request_vote.candidate_id != m->server_id) {
                 return -ERR_MALFORMED; /* it asks for somebody else */
             }
+            forget_silent_leader(im);
             deliver(im, m);
             return 0;
         case RAFT_REQUEST_VOTE_RESULT:

@@ -36,6 +36,13 @@ uint64_t raft_peek_offset(const struct raft *r)
     return r->trail.offset;
 }
 
+void raft_peek_forget_leader(struct raft *r)
+{
+    raft_free(r->follower_state.current_leader.address);
+    r->follower_state.current_leader.address = NULL;
+    r->follower_state.current_leader.id = 0;
+}
+
 /* The head of every request struct (RAFT__REQUEST). */
 struct request {
     void *data;

@@ -105,8 +105,7 @@ static const struct raft_net_ops net_ops = {.send = op_send, .snapshot_in_flight
 
 static uint64_t mono_ms(void *data)
 {
-    (void)data;
-    return 5000;
+    return ((struct fixture *)data)->now_ms;
 }
 
 static uint64_t random_u64(void *data)
@@ -175,6 +174,9 @@ void fx_setup(struct fixture *f)
     f->raft.id = SELF;
     f->raft.state = RAFT_FOLLOWER;
     f->raft.current_term = 5;
+    f->raft.election_timeout = 500;
+    f->raft.heartbeat_timeout = 50;
+    f->now_ms = 5000;
     f->io.data = &f->raft;
     assert_int_equal(f->io.start(&f->io, 50, fx_on_tick, on_recv), 0);
 }

@@ -37,6 +37,7 @@ struct fixture {
     void *pending_data;
     struct raft_store_entry appended;
     struct raft_store_loaded *get;
+    uint64_t now_ms;
     unsigned fatals;
     char why[200];
     void (*deferred)(void *arg);

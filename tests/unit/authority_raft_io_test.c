@@ -372,9 +372,56 @@ static void test_entries_below_our_snapshot_are_skipped(void **state)
     fx_teardown(&f);
 }
 
+/* --- G18 --- */
+
+static int receive_from(struct fixture *f, raft_id from, const struct raft_message *m)
+{
+    struct buf out;
+    buf_init(&out, RAFT_FRAME_MAX);
+    assert_int_equal(raft_msg_encode(m, NULL, &out), 0);
+    int rc = raft_io_receive(&f->io, from, buf_blob(&out));
+    buf_fini(&out);
+    return rc;
+}
+
+/* Whether a follower whose leader was last heard so long ago would still refuse its vote for the
+ * leader's sake. */
+static bool has_leader_after(uint64_t silent_ms, bool installing)
+{
+    struct fixture f;
+    fx_setup(&f);
+    f.raft.follower_state.current_leader.id = PEER;
+    f.raft.follower_state.current_leader.address = raft_malloc(8);
+    f.raft.snapshot.installing = installing;
+    struct raft_message heartbeat = fx_heartbeat(5, 0, 0);
+    assert_int_equal(fx_receive(&f, &heartbeat), 0);
+    f.now_ms += silent_ms;
+    struct raft_message vote = {
+        .type = RAFT_REQUEST_VOTE,
+        .request_vote = {.version = 2, .term = 6, .candidate_id = PEER + 1, .pre_vote = true}};
+    assert_int_equal(receive_from(&f, PEER + 1, &vote), 0);
+    assert_int_equal(f.seen_count, 2);
+    bool has = f.raft.follower_state.current_leader.id == PEER;
+    assert_true(has == (f.raft.follower_state.current_leader.address != NULL));
+    raft_free(f.raft.follower_state.current_leader.address);
+    fx_teardown(&f);
+    return has;
+}
+
+static void test_leader_counts_against_a_vote_only_while_it_is_heard(void **state)
+{
+    (void)state;
+    assert_true(has_leader_after(0, false));
+    assert_true(has_leader_after(449, false));
+    assert_false(has_leader_after(450, false));
+    assert_false(has_leader_after(900, false));
+    assert_true(has_leader_after(900, true)); /* it votes for nobody then */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_leader_counts_against_a_vote_only_while_it_is_heard),
         cmocka_unit_test(test_send_never_fails),
         cmocka_unit_test(test_install_snapshot_is_dropped_while_our_own_is_stored),
         cmocka_unit_test(test_second_install_snapshot_is_dropped_while_one_is_stored),
