@@ -21,6 +21,7 @@ struct pki_trust {
     bool has_root; /* the pin counts only until the root itself is known */
     bool has_pin;
     struct pki_cert root;
+    uint8_t root_hash[PKI_HASH_BYTES]; /* of its certificate */
     uint8_t pin[PKI_HASH_BYTES];
     struct ban *bans;
     struct verified *verified;
@@ -78,6 +79,7 @@ int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg 
     int rc = check_root(t, root_der, &t->root, em);
     if (rc == 0) {
         t->has_root = true;
+        pki_sha256(root_der, t->root_hash);
     }
     return rc;
 }
@@ -146,6 +148,15 @@ static int find_root(const struct pki_trust *t, const struct blob *chain, size_t
                      struct pki_cert *ret, struct errmsg *em)
 {
     struct pki_cert shown = {.kind = PKI_ROOT};
+    if (count == 3 && t->has_root) {
+        /* Nearly every chain: ours, word for word, whose signature on itself was seen when it was set. */
+        uint8_t hash[PKI_HASH_BYTES];
+        pki_sha256(chain[2], hash);
+        if (memcmp(hash, t->root_hash, sizeof hash) == 0) {
+            *ret = t->root;
+            return 0;
+        }
+    }
     if (count == 3) {
         int rc = check_root(t, chain[2], &shown, em);
         if (rc != 0) {
