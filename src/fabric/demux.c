@@ -1,5 +1,5 @@
-/* Whose packet is it? Known connection id: its session's. Unknown: an Initial is accepted, asked to
- * prove its address (Retry) or dropped by a limit; another version is told ours; a short header is
+/* Whose packet is it? Known connection id: its session's. Unknown: an Initial is accepted, waits for the
+ * next turn, is asked to prove its address (Retry) or dropped by a limit; another version is told ours; a short header is
  * either a reset of one of our sessions, or gets one. */
 #include "fabric/fabric_impl.h"
 
@@ -233,6 +233,65 @@ static void refuse_source(struct fabric *f, const struct addr *from, const struc
     }
 }
 
+/* --- more Initials than one turn accepts: as listen(2) has a backlog --- */
+
+#define BACKLOG_MAX 512 /* packets of strangers; with their Ethernet sizes 3/4 MiB */
+
+struct waiting {
+    struct link link;
+    struct addr from;
+    struct source src;
+    size_t len;
+    uint8_t data[];
+};
+
+static void wait_turn(struct fabric *f, const struct addr *from, const struct source *src,
+                      struct blob packet)
+{
+    struct endpoint *ep = &f->ep;
+    if (ep->backlog_count >= BACKLOG_MAX || packet.len > NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE) {
+        f->counters.dropped_limit++;
+        return;
+    }
+    struct waiting *w = xmalloc(sizeof *w + packet.len);
+    w->from = *from;
+    w->src = *src;
+    w->len = packet.len;
+    memcpy(w->data, packet.data, packet.len);
+    list_add(&ep->backlog, &w->link);
+    ep->backlog_count++;
+}
+
+static void route(struct fabric *f, const struct addr *from, const struct source *src,
+                  struct blob packet);
+
+static struct waiting *next_waiting(struct endpoint *ep)
+{
+    struct waiting *w = container_of(ep->backlog.next, struct waiting, link);
+    list_del(&w->link);
+    ep->backlog_count--;
+    return w;
+}
+
+void endpoint_accept_waiting(struct fabric *f)
+{
+    struct endpoint *ep = &f->ep;
+    while (!list_empty(&ep->backlog) &&
+           ep->accepted_this_turn < f->cfg.limits.handshakes_per_turn) {
+        struct waiting *w = next_waiting(ep);
+        /* It may have a session by now: a client sends again what is not answered. */
+        route(f, &w->from, &w->src, blob_of(w->data, w->len));
+        free(w);
+    }
+}
+
+void endpoint_forget_waiting(struct fabric *f)
+{
+    while (!list_empty(&f->ep.backlog)) {
+        free(next_waiting(&f->ep));
+    }
+}
+
 static void accept_packet(struct fabric *f, const struct addr *from, const struct source *src,
                           struct blob packet)
 {
@@ -244,9 +303,12 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
         return;
     }
     const struct fabric_limits *lim = &f->cfg.limits;
-    if (f->half_open >= lim->half_open_max || f->session_count >= lim->sessions_max ||
-        f->ep.accepted_this_turn >= lim->handshakes_per_turn) {
+    if (f->half_open >= lim->half_open_max || f->session_count >= lim->sessions_max) {
         f->counters.dropped_limit++;
+        return;
+    }
+    if (f->ep.accepted_this_turn >= lim->handshakes_per_turn) {
+        wait_turn(f, from, src, packet);
         return;
     }
     struct uuid id;
@@ -263,6 +325,7 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
     uint32_t wait_ms = source_limit_wait_ms(f->sources, from, now_ms);
     ngtcp2_cid odcid;
     const ngtcp2_cid *retried = NULL;
+    bool opening = false;
     if (hd.tokenlen > 0) {
         if (!retry_token_ok(f, from, &hd, &odcid)) {
             refuse_token(f, from, src, &hd);
@@ -273,6 +336,13 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
             refuse_source(f, from, src, &hd, wait_ms);
             return;
         }
+        if (!path_is_virtual(&from->ss)) {
+            opening = source_limit_open(f->sources, from, now_ms);
+            if (!opening) {
+                f->counters.dropped_limit++;
+                return;
+            }
+        }
         retried = &odcid;
     } else if (f->half_open >= lim->retry_above || wait_ms > 0) {
         send_retry(f, from, src, &hd);
@@ -280,7 +350,11 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
     }
     f->ep.accepted_this_turn++;
     struct session *ss = session_accept(f, &hd, retried, from, src);
+    if (ss == NULL && opening) {
+        source_limit_opened(f->sources, from, now_ms);
+    }
     if (ss != NULL) {
+        ss->opening = opening;
         session_read(ss, from, src, packet);
     }
 }
@@ -288,9 +362,15 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
 void endpoint_receive(struct fabric *f, const struct addr *from, const struct source *src,
                       struct blob packet)
 {
-    struct endpoint *ep = &f->ep;
     f->counters.packets_in++;
     f->counters.bytes_in += packet.len;
+    route(f, from, src, packet);
+}
+
+static void route(struct fabric *f, const struct addr *from, const struct source *src,
+                  struct blob packet)
+{
+    struct endpoint *ep = &f->ep;
     ngtcp2_version_cid vc;
     int rv = ngtcp2_pkt_decode_version_cid(&vc, packet.data, packet.len, OWN_CID_BYTES);
     if (rv == NGTCP2_ERR_VERSION_NEGOTIATION) {

@@ -200,7 +200,8 @@ static void on_poll(uv_poll_t *h, int status, int events);
 
 static void arm(struct fabric *f)
 {
-    bool work = !list_empty(&f->events) || (!list_empty(&f->dirty) && !f->ep.blocked);
+    bool work = !list_empty(&f->events) || !list_empty(&f->ep.backlog) ||
+                (!list_empty(&f->dirty) && !f->ep.blocked);
     if (work) {
         (void)uv_idle_start(&f->idle, nothing_idle);
     } else {
@@ -238,6 +239,7 @@ static void turn(struct fabric *f)
 {
     fabric_tick(f);
     f->ep.accepted_this_turn = 0;
+    endpoint_accept_waiting(f);
     if (f->armed_ns != UINT64_MAX && f->now_ns > f->armed_ns + LATE_NS) {
         /* We did not run for a while; silence meanwhile is no sign of death. */
         f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
@@ -369,6 +371,7 @@ static void open_sources(struct fabric *f)
     struct source_limit_config c = {
         .per_second = f->cfg.limits.enroll_per_second,
         .sessions_max = (f->cfg.limits.enroll_sessions_max + 1) / 2,
+        .half_open_max = (f->cfg.limits.half_open_max + 7) / 8,
         .sources_max = SOURCES_MAX,
     };
     rng_bytes(&c.key, sizeof c.key);
@@ -379,6 +382,7 @@ static void free_fabric(struct fabric *f)
 {
     relay_fini(f);
     tls_fini(f);
+    endpoint_forget_waiting(f);
     endpoint_fini(f);
     source_limit_free(f->sources);
     if (f->fine_fd >= 0) {
@@ -404,6 +408,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     list_init(&f->dead);
     list_init(&f->streams);
     list_init(&f->datagrams);
+    list_init(&f->ep.backlog);
     event_init(&f->datagram_event, on_datagrams);
     event_init(&f->refusal_event, on_refusals);
     open_sources(f);

@@ -44,7 +44,8 @@ enum fabric_close_code {
 
 struct fabric_limits {            /* 0 = default */
     uint32_t sessions_max;        /* 20000 */
-    uint32_t half_open_max;       /* unfinished handshakes; 1024 */
+    uint32_t half_open_max;       /* unfinished handshakes; 1024; from one address, once it had to
+                                     prove itself, an eighth of them */
     uint32_t retry_above;         /* half-open handshakes above which Retry is sent; 64 */
     uint32_t streams_per_session; /* concurrent, opened by the peer; 256 */
     uint32_t handshakes_per_turn; /* new connections accepted in one loop turn; 16 */

@@ -329,7 +329,8 @@ struct session {
     bool dialled;
     bool half_open;
     bool proven;           /* accepted: the peer does receive at its address */
-    bool entered;          /* counted in its source's sessions */
+    bool entered;          /* counted in its source's sessions, */
+    bool opening;          /* and in its unfinished handshakes */
     bool reported;     /* counted in its peer's up count */
     bool mute_close;   /* nobody listens: send no close */
     struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */
@@ -453,6 +454,8 @@ struct endpoint {
     uint64_t resets_window_ns;
     uint32_t resets_in_window;
     uint32_t accepted_this_turn;
+    struct link backlog; /* Initials that wait for a turn */
+    size_t backlog_count;
     size_t stream_window;
 };
 
@@ -465,6 +468,9 @@ void endpoint_read(struct fabric *f);
 /* One UDP datagram, from anyone. */
 void endpoint_receive(struct fabric *f, const struct addr *from, const struct source *src,
                       struct blob packet);
+/* As many of the Initials that wait as this turn accepts. */
+void endpoint_accept_waiting(struct fabric *f);
+void endpoint_forget_waiting(struct fabric *f);
 uint8_t *endpoint_reserve(struct fabric *f, size_t len);
 /* alone: a path probe, which must not share its system call. */
 void endpoint_commit(struct fabric *f, const struct addr *to, const struct source *src, size_t len,

@@ -174,6 +174,10 @@ static void count_opened(struct session *ss)
     if (ss->half_open) {
         ss->half_open = false;
         ss->f->half_open--;
+        if (ss->opening) {
+            ss->opening = false;
+            source_limit_opened(ss->f->sources, &ss->who.address, fabric_now_ms(ss->f));
+        }
     }
     if (ss->path.half_open) {
         ss->path.half_open = false;

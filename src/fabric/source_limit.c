@@ -12,12 +12,12 @@ struct source_key {
 
 struct entry {
     UT_hash_handle hh;
-    TAILQ_ENTRY(entry) idle; /* while sessions == 0, oldest first */
+    TAILQ_ENTRY(entry) idle; /* while nothing of it is here, oldest first */
     struct source_key key;
     int64_t balance; /* as of at_ms */
     uint64_t at_ms;
     uint64_t member_until_ms;
-    uint32_t sessions;
+    uint32_t sessions, half_open;
 };
 
 struct source_limit {
@@ -29,7 +29,7 @@ struct source_limit {
 
 struct source_limit *source_limit_new(const struct source_limit_config *c)
 {
-    CHECK(c->per_second > 0 && c->sessions_max > 0 && c->sources_max > 0);
+    CHECK(c->per_second > 0 && c->sessions_max > 0 && c->half_open_max > 0 && c->sources_max > 0);
     struct source_limit *t = xcalloc(1, sizeof *t);
     t->c = *c;
     TAILQ_INIT(&t->idle);
@@ -78,6 +78,11 @@ static struct entry *find(const struct source_limit *t, const struct addr *from)
     return e;
 }
 
+static bool is_here(const struct entry *e)
+{
+    return e->sessions > 0 || e->half_open > 0;
+}
+
 static int64_t balance_at(const struct source_limit *t, const struct entry *e, uint64_t now_ms)
 {
     uint64_t passed = now_ms > e->at_ms ? now_ms - e->at_ms : 0;
@@ -112,7 +117,7 @@ static struct entry *touch(struct source_limit *t, const struct addr *from, uint
         t->idle_count++;
     } else {
         e->balance = balance_at(t, e, now_ms);
-        if (e->sessions > 0) {
+        if (is_here(e)) {
             e->at_ms = now_ms;
             return e;
         }
@@ -147,20 +152,20 @@ void source_limit_charge(struct source_limit *t, const struct addr *from, uint32
     }
 }
 
-void source_limit_enter(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+static void begin(struct source_limit *t, struct entry *e, uint32_t *count)
 {
-    struct entry *e = touch(t, from, now_ms);
-    if (e->sessions++ == 0) {
+    if (!is_here(e)) {
         TAILQ_REMOVE(&t->idle, e, idle);
         t->idle_count--;
     }
+    ++*count;
 }
 
-void source_limit_leave(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+static void end(struct source_limit *t, struct entry *e, uint32_t *count, uint64_t now_ms)
 {
-    struct entry *e = find(t, from);
-    CHECK(e != NULL && e->sessions > 0);
-    if (--e->sessions > 0) {
+    CHECK(*count > 0);
+    --*count;
+    if (is_here(e)) {
         return;
     }
     if (t->idle_count >= t->c.sources_max) {
@@ -170,6 +175,36 @@ void source_limit_leave(struct source_limit *t, const struct addr *from, uint64_
     e->at_ms = now_ms;
     TAILQ_INSERT_TAIL(&t->idle, e, idle);
     t->idle_count++;
+}
+
+void source_limit_enter(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+{
+    struct entry *e = touch(t, from, now_ms);
+    begin(t, e, &e->sessions);
+}
+
+void source_limit_leave(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+{
+    struct entry *e = find(t, from);
+    CHECK(e != NULL);
+    end(t, e, &e->sessions, now_ms);
+}
+
+bool source_limit_open(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+{
+    struct entry *e = touch(t, from, now_ms);
+    if (e->half_open >= t->c.half_open_max) {
+        return false;
+    }
+    begin(t, e, &e->half_open);
+    return true;
+}
+
+void source_limit_opened(struct source_limit *t, const struct addr *from, uint64_t now_ms)
+{
+    struct entry *e = find(t, from);
+    CHECK(e != NULL);
+    end(t, e, &e->half_open, now_ms);
 }
 
 bool source_limit_in_debt(const struct source_limit *t, const struct addr *from, uint64_t now_ms)

@@ -4,7 +4,8 @@
  *
  *     balance:  +per_second up to per_second * BURST_SECONDS
  *               -1 for an attempt, -FAILURE_COST for one that failed
- *     allowed:  balance of at least one attempt, and fewer than sessions_max at once
+ *     allowed:  balance of at least one attempt, and fewer than sessions_max at once; and of anything
+ *               fewer than half_open_max handshakes that are not finished
  *
  * Mass enrolment behind one NAT succeeds and so costs little; guessing fails and costs much. A debt
  * is at most one burst, so a source is itself again after BURST_SECONDS.
@@ -24,9 +25,10 @@
 #define SOURCE_KNOWN_MS 3600000 /* how long an address is one of members after it showed one */
 
 struct source_limit_config {
-    uint32_t per_second;   /* attempts that refill, from each source */
-    uint32_t sessions_max; /* at once, from each source */
-    uint32_t sources_max;  /* remembered without a live session */
+    uint32_t per_second;    /* attempts that refill, from each source */
+    uint32_t sessions_max;  /* at once, from each source */
+    uint32_t half_open_max; /* handshakes from each source that proved its address */
+    uint32_t sources_max;   /* remembered without a live session */
     struct siphash_key key;
 };
 
@@ -43,6 +45,9 @@ void source_limit_charge(struct source_limit *t, const struct addr *from, uint32
 /* A session began, and ended: each pair with the same address. */
 void source_limit_enter(struct source_limit *t, const struct addr *from, uint64_t now_ms);
 void source_limit_leave(struct source_limit *t, const struct addr *from, uint64_t now_ms);
+/* The same for a handshake. false: too many are not finished, this one does not begin. */
+bool source_limit_open(struct source_limit *t, const struct addr *from, uint64_t now_ms);
+void source_limit_opened(struct source_limit *t, const struct addr *from, uint64_t now_ms);
 /* Failures have used up more than it had. */
 bool source_limit_in_debt(const struct source_limit *t, const struct addr *from, uint64_t now_ms);
 /* A member of the cluster showed its certificate from there. */

@@ -248,6 +248,7 @@ static void sessions_doc(struct node *n, struct mp_writer *w)
     mp_doc_int(w, &inner, "retries_sent", (int64_t)c.retries_sent);
     mp_doc_int(w, &inner, "resets_sent", (int64_t)c.resets_sent);
     mp_doc_int(w, &inner, "auth_refused", (int64_t)c.auth_refused);
+    mp_doc_int(w, &inner, "rate_limited", (int64_t)c.rate_limited);
     mp_doc_int(w, &inner, "dropped_limit", (int64_t)c.dropped_limit);
     mp_doc_int(w, &inner, "packets_in", (int64_t)c.packets_in);
     mp_doc_int(w, &inner, "packets_out", (int64_t)c.packets_out);

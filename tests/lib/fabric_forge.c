@@ -89,12 +89,11 @@ void fabric_forge_nobody(struct fabric *f)
     gnutls_certificate_free_keys(f->gen->cred);
 }
 
-/* As tls_session_open does, but for the ALPN. */
+/* As tls_session_open does, but for the ALPN, and it would take tickets. */
 bool fabric_forge_alpn(struct session *ss, const char *alpn)
 {
     gnutls_deinit(ss->tls);
-    bool ok = gnutls_init(&ss->tls,
-                          GNUTLS_CLIENT | GNUTLS_NO_END_OF_EARLY_DATA | GNUTLS_NO_TICKETS) == 0;
+    bool ok = gnutls_init(&ss->tls, GNUTLS_CLIENT | GNUTLS_NO_END_OF_EARLY_DATA) == 0;
     if (!ok) {
         ss->tls = NULL;
         return false;

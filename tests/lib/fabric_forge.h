@@ -11,7 +11,8 @@ bool fabric_forge_identity(struct fabric *f, const struct blob *chain, size_t co
 /* The same for a chain of any length, once in a process, with a key that fits. */
 void fabric_forge_long_chain(struct fabric *f, const struct blob *chain, size_t count,
                              const struct pki_key *key);
-/* A session that was just dialled offers this protocol instead; NULL: none. */
+/* A session that was just dialled offers this protocol instead (NULL: none), and takes the tickets for
+ * resumption that our own does not ask for. */
 struct session;
 bool fabric_forge_alpn(struct session *ss, const char *alpn);
 /* One more stream on the session that s, a stream to enrol, is on. */

@@ -165,6 +165,29 @@ static void test_one_source_has_half_of_the_enrolling_sessions(void **state)
     assert_int_equal(enroll(w, j, s, &retry_ms), 0);
 }
 
+/* Many hosts start in the same second: none is sent away to come back with its next timeout. */
+static void test_more_handshakes_than_a_turn_accepts_wait_for_the_next(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = echo_add(w, (struct fabric_node_opts){.authority = true,
+                                                                  .serve_enroll = true,
+                                                                  .limits.handshakes_per_turn = 2});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    static struct attempt held[60];
+    struct fabric_stream_to t = {.enroll_addr = s->addr, .service = "enroll"};
+    for (size_t i = 0; i < ARRAY_SIZE(held); i++) {
+        held[i] = (struct attempt){.s = NULL};
+        assert_int_equal(fabric_stream_open(j->f, &t, &vtab, &held[i], &held[i].s), 0);
+        assert_int_equal(fabric_stream_send(held[i].s, blob_str("x")), 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(held); i++) {
+        fabric_world_run(&w->w, ended, &held[i]);
+        assert_true(held[i].echoed);
+        fabric_stream_close(held[i].s);
+    }
+    assert_int_equal(counters(s).dropped_limit, 0);
+}
+
 /* --- who is told --- */
 
 struct told {
@@ -260,6 +283,7 @@ int main(void)
         TEST(test_members_behind_the_same_address_are_let_in),
         TEST(test_refused_certificates_count),
         TEST(test_one_source_has_half_of_the_enrolling_sessions),
+        TEST(test_more_handshakes_than_a_turn_accepts_wait_for_the_next),
         TEST(test_a_revoked_peer_is_named_to_the_user),
         TEST(test_a_copied_certificate_without_its_key_accuses_nobody),
         TEST(test_an_ordinary_node_that_calls_an_authority_service_is_named),

@@ -12,8 +12,11 @@
 
 static struct source_limit *limit_new(uint32_t sources_max)
 {
-    return source_limit_new(&(struct source_limit_config){
-        .per_second = RATE, .sessions_max = 4, .sources_max = sources_max, .key = {{1, 2}}});
+    return source_limit_new(&(struct source_limit_config){.per_second = RATE,
+                                                          .sessions_max = 4,
+                                                          .half_open_max = 2,
+                                                          .sources_max = sources_max,
+                                                          .key = {{1, 2}}});
 }
 
 static struct addr at(const char *text)
@@ -118,6 +121,28 @@ static void test_sessions_at_once_are_bounded(void **state)
     source_limit_free(t);
 }
 
+static void test_unfinished_handshakes_are_bounded(void **state)
+{
+    (void)state;
+    struct source_limit *t = limit_new(1);
+    struct addr a = at("192.0.2.1:1000");
+    struct addr b = at("192.0.2.2:1000");
+    assert_true(source_limit_open(t, &a, 0));
+    assert_true(source_limit_open(t, &a, 0));
+    assert_false(source_limit_open(t, &a, 0));
+    assert_true(source_limit_open(t, &b, 0));
+    /* Handshakes are no attempts to enrol. */
+    assert_int_equal(source_limit_wait_ms(t, &a, 0), 0);
+    source_limit_opened(t, &a, 0);
+    assert_true(source_limit_open(t, &a, 0));
+    for (int i = 0; i < 2; i++) {
+        source_limit_opened(t, &a, 0);
+    }
+    source_limit_opened(t, &b, 0);
+    assert_int_equal(source_limit_count(t), 1);
+    source_limit_free(t);
+}
+
 static void test_a_flood_of_addresses_does_not_grow_the_table(void **state)
 {
     (void)state;
@@ -162,6 +187,7 @@ int main(void)
         cmocka_unit_test(test_a_full_balance_does_not_grow),
         cmocka_unit_test(test_a_source_is_an_ipv4_address_or_an_ipv6_64),
         cmocka_unit_test(test_sessions_at_once_are_bounded),
+        cmocka_unit_test(test_unfinished_handshakes_are_bounded),
         cmocka_unit_test(test_a_flood_of_addresses_does_not_grow_the_table),
         cmocka_unit_test(test_members_are_known_for_a_while),
     };

@@ -262,6 +262,36 @@ static void test_wrong_or_missing_alpn_is_refused(void **state)
     }
 }
 
+static unsigned tickets;
+
+static int on_ticket(gnutls_session_t tls, unsigned type, unsigned when, unsigned incoming,
+                     const gnutls_datum_t *msg)
+{
+    (void)tls;
+    (void)type;
+    (void)when;
+    (void)incoming;
+    (void)msg;
+    tickets++;
+    return 0;
+}
+
+/* No ticket, so no resumption and no 0-RTT: who was revoked begins anew, and is judged. */
+static void test_no_ticket_is_given_to_who_would_take_one(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *x = echo_add(w, (struct fabric_node_opts){.issuer = w->a});
+    struct session *ss = session_dial(x->f, KIND_CONTROL, &w->a->addr, peer_get(x->f, &w->a->id),
+                                      10000);
+    assert_true(fabric_forge_alpn(ss, "rap/1"));
+    tickets = 0;
+    gnutls_handshake_set_hook_function(ss->tls, GNUTLS_HANDSHAKE_NEW_SESSION_TICKET,
+                                       GNUTLS_HOOK_POST, on_ticket);
+    fabric_world_run(&w->w, is_up, x);
+    fabric_world_spin(&w->w, 50);
+    assert_int_equal(tickets, 0);
+}
+
 static void test_identity_that_comes_later_dials_what_was_kept(void **state)
 {
     struct echo_world *w = *state;
@@ -318,6 +348,7 @@ int main(void)
         T(test_enroll_is_refused_where_it_is_not_served),
         T(test_client_without_certificate_is_refused),
         T(test_wrong_or_missing_alpn_is_refused),
+        T(test_no_ticket_is_given_to_who_would_take_one),
         T(test_identity_that_comes_later_dials_what_was_kept),
         T(test_wildcard_and_ipv6_sockets_connect),
     };
