@@ -124,6 +124,7 @@ static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
     int rc = raft_io_receive(&a->io, core_raft_id(&peer->identity.node_id), frame);
     if (rc != 0) {
         log_warn(LOG_AUTHORITY, "raft message refused", "error=%s", err_slug(rc));
+        refused_peer(a, REFUSAL_SERVICE, peer, "raft", rc);
         fabric_stream_reset(s, rc);
     }
 }

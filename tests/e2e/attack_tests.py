@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import time
 
@@ -53,6 +54,18 @@ class Attacker:
     def call(self, member, **args):
         return self.run("call", member=os.path.join(member.dir, "member"), to=self.target.address,
                         server=self.target.id, **{"from": self.source(), **args})
+
+
+def cluster_with(env, *args, **size):
+    """A running cluster whose authorities were started with these arguments."""
+    c = env.cluster(**size)
+    for a in c.authorities():
+        a.stop()
+    for a in c.authorities():
+        a.start(wait=False, args=map(str, args))
+    for a in c.authorities():
+        a.wait_ready()
+    return c
 
 
 def audit(cluster):
@@ -247,7 +260,7 @@ def test_a_member_that_asks_for_too_much_is_refused_and_audited(env):
     def call(name, error, event="service_refused", silent="", **args):
         return Attack(name, args, error, "", event, silent)
     run_table(x, lambda a: x.call(c.n2, **a.args), [
-        call("op: token.create", "not_authority", service="op", body="token.create"),
+        call("op: token.create", "not_authority", service="op", body="op:token.create"),
         call("op: 100,000 arrays", "not_authority", event="", service="op", body="deep",
              silent="the same node, service and error: counted with the first"),
         call("raft", "not_authority", service="raft", stream=1),
@@ -282,6 +295,70 @@ def test_a_member_that_asks_for_too_much_is_refused_and_audited(env):
                                                  if r["event_type"] == "token_created"]),
            "no token from outside")
     c.n2.start()
+
+
+def test_a_stolen_authority_that_sends_nonsense_harms_nobody(env):
+    """reliability: Raft and RPC, from a peer that may speak them. What it may *decide* is another
+    matter (docs/SECURITY.md)."""
+    c = env.cluster(authorities=3, nodes=1)
+    if c.wait_leader() is c.a3:
+        c.a1.ok("authority", "transfer", "a1", "--yes")
+        wait_until(lambda: c.leader() is c.a1, "a1 to lead")
+    c.a3.stop()
+    x = Attacker(env, c)
+    nodes, tokens = len(all_items(c.a1, "node")), len(all_items(c.a1, "token"))
+    defect = "a defect as likely as an attack; the answer says it"
+
+    def call(name, error, event="", silent=defect, **args):
+        return Attack(name, args, error, "", event, "" if event else silent)
+    run_table(x, lambda a: x.call(c.a3, **a.args), [
+        call("raft: an empty map", "malformed", "service_refused", service="raft", stream=1),
+        call("raft: 100,000 arrays", "malformed", service="raft", stream=1, body="deep",
+             silent="counted with the first"),
+        call("op: an empty map", "malformed", service="op"),
+        call("op: 4 GiB", "malformed", service="op", body="huge_length"),
+        call("op: no such method", "not_found", service="op", body="op:cluster.destroy"),
+        call("op: an internal method for a person", "denied", service="op", body="op:join.submit"),
+        call("op: a join without a body", "malformed", service="op", body="op:join.submit",
+             actor="node"),
+        call("op: a refusal without a body", "malformed", service="op", body="op:refusal.noted",
+             actor="system"),
+        call("op: an unknown actor", "denied", service="op", body="op:token.create", actor="root",
+             silent="by the command's own row, below"),
+        call("heartbeat for a node nobody knows", "ok", service="heartbeat", body="heartbeat",
+             silent="taken, and kept for nobody"),
+    ])
+    expect(any(r["event_type"] == "command_refused" and r["actor_kind"] == "root"
+               for r in audit(c)), "the unknown actor is in the audit")
+    expect(len(all_items(c.a1, "node")) == nodes and len(all_items(c.a1, "token")) == tokens,
+           "nothing was changed")
+    expect(c.a1.ok("audit", "verify")["ok"] is True, "the audit chain verifies")
+    c.a3.start()
+    c.settle()
+    c.enroll("after")
+
+
+def test_connections_that_ask_for_nothing_are_ended(env):
+    """reliability: half-open handshakes, idle sessions. A host enrols beside them."""
+    c = env.cluster(authorities=1, nodes=0)
+    x = Attacker(env, c)
+    token, _ = c.token("--uses", "1")
+
+    def work(what):
+        if what == "enroll":
+            for i in range(4):
+                c.enroll(f"during-{i}").stop()
+            return {}
+        more = {"hello_only": 1, "seconds": 4, "n": 2000} if what == "hello" else {"n": 200}
+        return x.run("hold", token=token, to=x.target.address, **{"from": x.source(), **more})
+    before = rss_kib(c.a1.process.pid)
+    hello, idle, _ = in_parallel(3, ["hello", "idle", "enroll"], work)
+    expect(sum(v for k, v in hello.items() if k != "seconds") == 2000, "hellos", hello)
+    seconds = idle.pop("seconds")
+    expect(idle == {"timeout": 200} and seconds < 20, "each is ended in time", idle, seconds)
+    grown = rss_kib(c.a1.process.pid) - before
+    expect(grown < 65536, "bounded memory", grown)
+    expect(c.a1.ok("token", "create")["id"], "and serves")
 
 
 def test_decisions_cannot_be_bent(env):
@@ -362,14 +439,9 @@ def test_a_token_revoked_while_it_is_used_admits_nobody_afterwards(env):
 
 def test_one_use_token_used_by_1000_at_once_admits_one(env):
     """TOK-03, S6. Each with its own key, connected beforehand, asking in the same instant."""
-    c = env.cluster(authorities=3, nodes=0)
-    for a in c.authorities():  # all from one address, and 999 fail: more than that address may
-        a.stop()
-    for a in c.authorities():
-        a.start(wait=False, args=("--enroll-rate", "1000000", "--heartbeat", "300ms", "--election",
-                                  "3s"))
-    for a in c.authorities():
-        a.wait_ready()
+    # All come from one address, and 999 fail: more than that address may. Nor is this about elections.
+    c = cluster_with(env, "--enroll-rate", 1000000, "--heartbeat", "300ms", "--election", "3s",
+                     authorities=3, nodes=0)
     x = Attacker(env, c)
     token, answer = c.token("--uses", "1")
     tally = x.run("race", token=token, to=x.target.address, n=1000)
@@ -383,6 +455,56 @@ def test_one_use_token_used_by_1000_at_once_admits_one(env):
     c.enroll("after")
 
 
+def test_a_thousand_hosts_behind_one_address_may_ask(env):
+    """What the limit for each address must not be in the way of, with its default."""
+    c = cluster_with(env, "--heartbeat", "300ms", "--election", "3s", authorities=3, nodes=0)
+    x = Attacker(env, c)
+    token, answer = c.token("--uses", "1000")
+    tally = x.run("race", token=token, to=x.target.address, n=1000, spread=1)
+    expect(tally.pop("seconds") < LIMIT and tally == {"pending": 1000}, "all are taken", tally)
+    row = next(t for t in all_items(c.a1, "token") if t["id"] == answer["id"])
+    expect(row["used_count"] == 1000, "a thousand uses", row)
+
+
+def stranger(kind):
+    """A packet of nobody: an Initial with garbage in it, one of another version, noise."""
+    if kind == "noise":
+        return bytes([secrets.randbelow(256)]) + secrets.token_bytes(secrets.randbelow(1400))
+    version = b"\0\0\0\1" if kind == "initial" else b"\x1a\x2a\x3a\x4a"
+    head = b"\xc3" + version + b"\x08" + secrets.token_bytes(8) + b"\x08" + secrets.token_bytes(8)
+    rest = 1200 - len(head) - 3
+    return head + b"\0" + bytes([0x40 | rest >> 8, rest & 255]) + secrets.token_bytes(rest)
+
+
+def test_packets_of_strangers_get_back_less_than_they_brought(env):
+    """reliability: spoofed Initials, wrong version, noise. RFC 9000 section 8.1: at most three times
+    as much; no memory; a host enrols meanwhile."""
+    c = env.cluster(authorities=1, nodes=0)
+    before = rss_kib(c.a1.process.pid)
+    traffic = {}
+
+    def flood(_):
+        for kind in ("initial", "version", "noise"):
+            sent = got = 0
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                s.bind(("127.0.6.6", 0))
+                s.setblocking(False)
+                for _ in range(5000):
+                    try:
+                        sent += s.sendto(stranger(kind), ("127.0.0.1", c.a1.port))
+                        got += len(s.recv(65536))
+                    except BlockingIOError:
+                        pass
+            traffic[kind] = (sent, got)
+    in_parallel(2, [flood, lambda _: c.enroll("during")], lambda work: work(None))
+    for kind, (sent, got) in traffic.items():
+        expect(got < sent, f"{kind}: less comes back", traffic)
+    expect(traffic["version"][1] > 0, "another version is told ours", traffic)
+    grown = rss_kib(c.a1.process.pid) - before
+    expect(grown < 16384, "memory stays flat", grown)
+    c.enroll("after")
+
+
 def rss_kib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as f:
         return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
@@ -391,29 +513,37 @@ def rss_kib(pid):
 def guess(x, node, n, rate, **args):
     """Random secrets against one authority while a host enrols and a node reports; the tally."""
     c = x.cluster
+    # What it needs at first is not what it needs for each.
+    token, _ = c.token("--uses", "1")
+    x.run("guess", token=token, to=node.address, **{**args, "n": 1000, "from": "127.0.8.8"})
     before, events = rss_kib(node.process.pid), len(audit(c))
     began = time.monotonic()
-    tally = {}
+    tally, over, took = {}, [], []
 
     def work(what):
         if what == "guess":
-            token, _ = c.token("--uses", "1")
             tally.update(x.run("guess", timeout=7200, token=token, to=node.address, n=n, **args))
+            over.append(True)
             return
-        token, _ = c.token("--uses", "1")
-        host = c.enroll(f"during-{n}", token_file=token)
-        expect(c.a1.ok("node", "show", host.name)["health_status"] == "healthy",
-               f"{host.name} reports")
+        while not over and len(took) < 20 or not took:
+            start = time.monotonic()
+            one, _ = c.token("--uses", "1")
+            host = c.enroll(f"during-{len(took)}", token_file=one)
+            expect(c.a1.ok("node", "show", host.name)["health_status"] == "healthy",
+                   f"{host.name} reports")
+            took.append(time.monotonic() - start)
+            host.stop()
     in_parallel(2, ["guess", "enroll"], work)
     seconds = time.monotonic() - began
     grown = rss_kib(node.process.pid) - before
     rows = len(audit(c)) - events
-    print(f"note: {n} guesses in {seconds:.0f} s at --enroll-rate {rate}: {tally}; the authority grew"
-          f" by {grown} KiB; {rows} audit rows", flush=True)
+    print(f"note: {n} guesses in {tally.pop('seconds'):.1f} s at --enroll-rate {rate}: {tally};"
+          f" the authority grew by {grown} KiB, has {rows} audit rows more; {len(took)} hosts enrolled"
+          f" beside it, the slowest in {max(took):.1f} s", flush=True)
     expect(tally.get("pending", 0) == 0, "no guess wins", tally)
     expect(grown < 16384, "memory stays flat", grown)
-    # The rows of a host that joins, and 60 at once and 60 a minute of refusals.
-    expect(rows < 100 + seconds * 3, "the audit is not flooded", rows)
+    # Those of the hosts that join, and of refusals 60 at once and 60 a minute.
+    expect(rows < 60 + seconds + 20 * len(took), "the audit is not flooded", rows)
     return tally
 
 

@@ -58,6 +58,8 @@ void load_member(const char *member_dir, struct forged *ret);
 /* --- commands --- */
 int attack_enroll(const struct args *a);
 int attack_race(const struct args *a);
+int attack_hold(const struct args *a);
+int attack_hold(const struct args *a);
 int attack_guess(const struct args *a);
 int attack_handshake(const struct args *a);
 int attack_call(const struct args *a);

@@ -379,6 +379,37 @@ int attack_race(const struct args *a)
     return 0;
 }
 
+/* --- hold: connections that ask for nothing --- */
+
+static void on_mute(uv_timer_t *timer)
+{
+    struct raid *r = timer->data;
+    fabric_kill(r->fabric[0]); /* whatever is answered from now on, nothing comes back */
+    CHECK(uv_timer_start(timer, on_limit, (uint64_t)arg_number(r->args, "seconds", 3) * 1000, 0) ==
+          0);
+}
+
+int attack_hold(const struct args *a)
+{
+    static const struct fabric_stream_vtab vtab = {.frame = on_frame, .closed = on_closed};
+    struct raid r;
+    raid_init(&r, a, 1, LIMIT_MS);
+    r.count = (size_t)arg_number(a, "n", 100);
+    r.attempts = xcalloc(r.count, sizeof *r.attempts);
+    uint64_t began = clock_mono_ns();
+    for (size_t i = 0; i < r.count; i++) {
+        struct attempt *t = &r.attempts[i];
+        *t = (struct attempt){.raid = &r, .fabric = r.fabric[0]};
+        CHECK(dial(t, &vtab) == 0);
+    }
+    if (arg(a, "hello_only") != NULL) {
+        CHECK(uv_timer_start(&r.limit, on_mute, 100, 0) == 0);
+    }
+    raid_run(&r);
+    say_tally(&r, (double)(clock_mono_ns() - began) / 1e9);
+    return 0;
+}
+
 /* --- guess: one secret after another, on as few handshakes as the authority allows --- */
 
 static void next_guess(struct attempt *t);

@@ -13,6 +13,8 @@ static const struct {
      "token=FILE [to=ADDR] [csr=KIND] [key=FILE] [name=N] [name_hex=HEX] [secret=random] [id=UUID]"
      " [facts_bytes=N] [role=R] [frame_hex=HEX] [alpn=NAME|none] [from=IP]"},
     {"race", attack_race, "token=FILE [to=ADDR] n=N [spread=1] [from=IP]"},
+    {"hold", attack_hold, "token=FILE [to=ADDR] n=N [hello_only=1] [seconds=N] [from=IP]"},
+    {"hold", attack_hold, "token=FILE [to=ADDR] n=N [hello_only=1] [seconds=N] [from=IP]"},
     {"guess", attack_guess, "token=FILE [to=ADDR] n=N [parallel=N] [sources=N]"},
     {"handshake", attack_handshake,
      "owner=DIR to=ADDR server=NODE_ID chain=KIND|nobody | member=DIR [key=other] [from=IP]"},

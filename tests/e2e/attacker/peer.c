@@ -172,11 +172,12 @@ static void build_body(const struct args *a, struct buf *out)
     }
     if (kind == NULL) {
         buf_add(out, "\x80", 1); /* an empty map */
-    } else if (strcmp(kind, "token.create") == 0) {
+    } else if (strncmp(kind, "op:", 3) == 0) {
+        const char *actor = arg(a, "actor");
         msg_encode(&op_request_desc,
-                   &(struct op_request){.method = blob_str("token.create"),
+                   &(struct op_request){.method = blob_str(kind + 3),
                                         .request_id = uuid_new(),
-                                        .actor_kind = blob_str(ACTOR_ADMIN),
+                                        .actor_kind = blob_str(actor == NULL ? ACTOR_ADMIN : actor),
                                         .actor_id = blob_str("uid:0"),
                                         .args = blob_of("\x80", 1)},
                    out);
