@@ -249,12 +249,18 @@ static void expire_joins(struct authority *a)
     }
 }
 
+static void close_now(void *arg);
+
 static void on_tick(uv_timer_t *t)
 {
     struct authority *a = t->data;
     core_tick(a->core);
     call_tick(a);
     uint64_t now = authority_mono_ms();
+    if (a->leaving && now >= a->leave_by_ms) {
+        close_now(a);
+        return;
+    }
     if (now - a->last_reconcile_ms < RECONCILE_MS) {
         return;
     }
@@ -552,15 +558,42 @@ static void on_core_closed(void *data)
     a->store->ops->close(a->store, on_store_closed, a);
 }
 
-void authority_close(struct authority *a, void (*cb)(void *data), void *data)
+static void close_now(void *arg)
 {
-    CHECK(!a->closing);
-    a->close_cb = cb;
-    a->close_data = data;
+    struct authority *a = arg;
+    if (a->closing) {
+        return;
+    }
     (void)uv_timer_stop(&a->tick);
     call_cancel_all(a);
     push_close(a);
     enroll_close(a);
     a->closing = true;
     core_close(a->core, on_core_closed, a);
+}
+
+static void on_handed_over(void *data, int rc)
+{
+    struct authority *a = data;
+    log_info(LOG_AUTHORITY, "handed leadership over", "error=%s", rc == 0 ? "none" : err_slug(rc));
+    if (!a->closing) {
+        a->io_env.defer(a->io_env.data, close_now, a);
+    }
+}
+
+/* The others would notice a leader that is gone an election timeout later: it asks one of them to take
+ * over, which takes some messages. libraft says nothing when leadership is lost in another way
+ * meanwhile: on_tick waits no longer than an election timeout. */
+void authority_close(struct authority *a, void (*cb)(void *data), void *data)
+{
+    CHECK(!a->closing && !a->leaving);
+    a->leaving = true;
+    a->leave_by_ms = authority_mono_ms() + a->cfg.election_ms;
+    a->close_cb = cb;
+    a->close_data = data;
+    struct core_status s;
+    core_status_brief(a->core, &s);
+    if (!s.quorum || core_transfer(a->core, 0, on_handed_over, a) != 0) {
+        close_now(a);
+    }
 }

@@ -31,7 +31,8 @@ struct authority_config {
 
 int authority_open(const struct authority_config *config, struct authority **ret,
                    struct errmsg *em);
-/* Pending calls end with -ERR_CANCELED; cb on a later turn. The fabric still names the authority as a
+/* A leader hands over first, for an election timeout at most. Pending calls end with -ERR_CANCELED; cb on
+ * a later turn. The fabric still names the authority as a
  * service, and gets -ERR_CLOSED from it: authority_free after the fabric is closed. */
 void authority_close(struct authority *a, void (*cb)(void *data), void *data);
 void authority_free(struct authority *a);

@@ -143,7 +143,9 @@ struct authority {
     struct deferred_list deferred;
     struct refusals refusals; /* on their way to the audit */
 
-    bool closing;
+    bool leaving; /* authority_close was called */
+    uint64_t leave_by_ms;
+    bool closing; /* leadership was handed over, if we had it */
     int open_handles;
     void (*close_cb)(void *data);
     void *close_data;

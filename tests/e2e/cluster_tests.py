@@ -47,6 +47,19 @@ def test_five_authorities_survive_the_loss_of_two_and_refuse_without_three(env):
     left[0].ok("token", "create")
 
 
+def test_leader_that_is_stopped_hands_over_first(env):
+    """When the process has ended, another authority has begun a new term already: nobody had to wait
+    for an election timeout."""
+    cluster = env.cluster(authorities=3, nodes=0)
+    leader = cluster.settle()
+    term = leader.status()["term"]
+    leader.stop()
+    rest = cluster.others(leader)
+    expect(max(n.status()["term"] for n in rest) > term, "a new term when the leader has stopped")
+    cluster.wait_leader()
+    expect(rest[0].ok("token", "create")["id"], "a token under the next leader")
+
+
 def test_kill9_any_node_restarts_clean(env):
     """Each node in turn, at moments that a fixed seed picks, while requests go on."""
     c = env.cluster(authorities=3, nodes=1)
