@@ -123,6 +123,7 @@ int cli_run_agent(struct cli *c)
         return cli_usage(c, NULL, "--enroll-rate: 1 to %d", ENROLL_RATE_MAX);
     }
     o.enroll_per_second = (uint32_t)rate;
+    o.overlay = cli_get(c, "overlay") != NULL;
     if (rc != CLI_OK) {
         return rc;
     }

@@ -111,6 +111,8 @@ int cli_run_agent(struct cli *c);
 int cli_run_join(struct cli *c);
 int cli_run_status(struct cli *c);
 int cli_run_sessions(struct cli *c);
+int cli_run_route_list(struct cli *c);
+int cli_run_route_explain(struct cli *c);
 int cli_run_token_create(struct cli *c);
 int cli_run_token_list(struct cli *c);
 int cli_run_token_revoke(struct cli *c);

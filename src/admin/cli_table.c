@@ -58,6 +58,7 @@ const struct cli_cmd cli_commands[] = {
      {{"heartbeat", "T", "Raft heartbeat (default 50ms)", false, false},
       {"election", "T", "Raft election timeout (default 500ms)", false, false},
       {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
+      {"overlay", NULL, "probe links, keep routes and use relays (off by default)", false, false},
       {"enroll-rate", "N", "attempts to join a second from one address (default 64)", false, false},
       {"log-format", "logfmt|json", "default logfmt", false, false},
       {"log-level", "L", "error, warn, info or debug (default info)", false, false}}},
@@ -186,6 +187,12 @@ const struct cli_cmd cli_commands[] = {
     {"config", "verify", "", "check its signature, chain, scope and age", NULL, 0,
      cli_run_config_verify, {{0}}},
     {"fabric", "sessions", "", "this node's QUIC sessions", NULL, 0, cli_run_sessions, {{0}}},
+    {"route", "list", "", "where this node's overlay leads, and over whom", NULL, 0,
+     cli_run_route_list, {{0}}},
+    {"route", "explain", "DST", "the paths to a node: their costs, the one chosen, or why none",
+     "DST is a node id, or the beginning of one that this node has heard of. A refusal is one of "
+     "no_role, no_route, policy, hop_limit, revoked, udp_blocked.",
+     0, cli_run_route_explain, {{0}}},
 
     {"version", NULL, "", "version of this binary", NULL, CLI_OFFLINE, cli_run_version, {{0}}},
     {"completion", NULL, "SHELL", "completions for bash, zsh or fish",

@@ -79,6 +79,9 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/config", "config.show", API_READ, 200, {{0}}},
     {"GET", "/v1/config/verify", "config.verify", API_READ, 200, {{0}}},
     {"GET", "/v1/fabric/sessions", "fabric.sessions", API_READ, 200, {{0}}},
+    {"GET", "/v1/routes", "route.list", API_READ, 200, {{0}}},
+    {"GET", "/v1/routes/{dst}", "route.explain", API_READ, 200,
+     {{"dst", "dst", API_PATH, API_STR, true}}},
     {0},
 };
 /* clang-format on */

@@ -51,6 +51,11 @@ int config_next_peer(struct config_iter *it, struct snapshot_peer *ret)
     return next_msg(it, &snapshot_peer_desc, ret);
 }
 
+int config_next_relay(struct config_iter *it, struct snapshot_relay *ret)
+{
+    return next_msg(it, &snapshot_relay_desc, ret);
+}
+
 int config_next_fingerprint(struct config_iter *it, const uint8_t **ret)
 {
     struct blob item;
@@ -70,6 +75,7 @@ static int check_lists(const struct snapshot_body *b)
     struct snapshot_authority authority;
     struct snapshot_role role;
     struct snapshot_peer peer;
+    struct snapshot_relay relay;
     const uint8_t *fingerprint;
     int rc;
     config_iter_init(&it, b->authorities);
@@ -83,6 +89,11 @@ static int check_lists(const struct snapshot_body *b)
     if (rc == 0) {
         config_iter_init(&it, b->peers);
         while ((rc = config_next_peer(&it, &peer)) == 1) {
+        }
+    }
+    if (rc == 0) {
+        config_iter_init(&it, b->relays);
+        while ((rc = config_next_relay(&it, &relay)) == 1) {
         }
     }
     if (rc == 0) {

@@ -110,6 +110,7 @@ static bool lists_peer(const struct config *cfg, const struct uuid *id, struct b
     struct config_iter it;
     struct snapshot_authority authority;
     struct snapshot_peer peer;
+    struct snapshot_relay relay;
     config_iter_init(&it, cfg->body.authorities);
     while (config_next_authority(&it, &authority) == 1) {
         if (uuid_equal(&authority.node_id, id)) {
@@ -121,6 +122,13 @@ static bool lists_peer(const struct config *cfg, const struct uuid *id, struct b
     while (config_next_peer(&it, &peer) == 1) {
         if (uuid_equal(&peer.node_id, id)) {
             *ret_address = peer.address;
+            return true;
+        }
+    }
+    config_iter_init(&it, cfg->body.relays);
+    while (config_next_relay(&it, &relay) == 1) {
+        if (uuid_equal(&relay.node_id, id)) {
+            *ret_address = relay.address;
             return true;
         }
     }
@@ -142,6 +150,7 @@ void directory_apply(struct agent *a, const struct config *old)
     struct config_iter it;
     struct snapshot_authority authority;
     struct snapshot_peer peer;
+    struct snapshot_relay relay;
     config_iter_init(&it, a->snapshot->body.authorities);
     while (config_next_authority(&it, &authority) == 1) {
         set_peer(a, &authority.node_id, authority.address);
@@ -149,6 +158,10 @@ void directory_apply(struct agent *a, const struct config *old)
     config_iter_init(&it, a->snapshot->body.peers);
     while (config_next_peer(&it, &peer) == 1) {
         set_peer(a, &peer.node_id, peer.address);
+    }
+    config_iter_init(&it, a->snapshot->body.relays);
+    while (config_next_relay(&it, &relay) == 1) {
+        set_peer(a, &relay.node_id, relay.address);
     }
     if (old == NULL) {
         return;
@@ -160,6 +173,10 @@ void directory_apply(struct agent *a, const struct config *old)
     config_iter_init(&it, old->body.peers);
     while (config_next_peer(&it, &peer) == 1) {
         forget_peer(a, &peer.node_id);
+    }
+    config_iter_init(&it, old->body.relays);
+    while (config_next_relay(&it, &relay) == 1) {
+        forget_peer(a, &relay.node_id);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "authority/fsm_cut.h"
 
 #include "base/text.h"
+#include "wire/cmd.h"
 
 void cut_init(struct cut *c)
 {
@@ -9,6 +10,7 @@ void cut_init(struct cut *c)
     buf_init(&c->roles, SNAPSHOT_MAX_BYTES);
     buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
     buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->relays, SNAPSHOT_MAX_BYTES);
     buf_init(&c->scopes, 256);
 }
 
@@ -18,13 +20,14 @@ void cut_fini(struct cut *c)
     buf_fini(&c->roles);
     buf_fini(&c->revocations);
     buf_fini(&c->retired);
+    buf_fini(&c->relays);
     buf_fini(&c->scopes);
 }
 
 static int finish(const struct cut *c, int rc)
 {
-    const struct buf *all[] = {&c->authorities, &c->roles, &c->revocations, &c->retired,
-                               &c->scopes};
+    const struct buf *all[] = {&c->authorities, &c->roles,  &c->revocations,
+                               &c->retired,     &c->relays, &c->scopes};
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(all); i++) {
         rc = all[i]->err;
     }
@@ -154,7 +157,36 @@ static void cut_revocations(struct db *state, int64_t at_ms, struct cut *c)
     c->body.retired_issuers = fingerprints(st, &c->retired);
 }
 
-int cut_cluster(struct db *state, struct cut *c)
+/* The rows of one node come one after the other; its roles become one entry. A node that relays for
+ * everybody does not lose that by an assignment for one organization beside it. */
+static void cut_relays(struct db *state, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(
+        state, "SELECT n.id, n.address, max(r.role = 'relay-node') AS relay,"
+               " max(r.role = 'core-mesh') AS core,"
+               " CASE WHEN max(r.organization_id IS NULL) THEN '' ELSE min(r.organization_id) END"
+               " AS organization_id FROM node_role_assignments r JOIN nodes n ON n.id = r.node_id"
+               " WHERE r.role IN ('relay-node', 'core-mesh') AND r.status = 'active'"
+               " AND n.identity_state = 'active' AND coalesce(n.address, '') <> ''"
+               " GROUP BY n.id ORDER BY n.id LIMIT ?");
+    db_bind_int(st, RELAYS_MAX);
+    uint32_t count = 0;
+    while (db_step(st) == 1) {
+        struct snapshot_relay row = {
+            .address = blob_str(db_col_text(st, "address")),
+            .organization_id = blob_str(db_col_text(st, "organization_id")),
+        };
+        row.roles |= db_col_int(st, "relay") != 0 ? SNAPSHOT_RELAY_NODE : 0;
+        row.roles |= db_col_int(st, "core") != 0 ? SNAPSHOT_CORE_MESH : 0;
+        if (uuid_parse(db_col_text(st, "id"), &row.node_id) == 0) {
+            msg_list_add(&snapshot_relay_desc, &row, &c->relays, &count);
+        }
+    }
+    db_done(st);
+    c->body.relays = (struct mp_list){.raw = buf_blob(&c->relays), .count = count};
+}
+
+int cut_cluster(struct db *state, unsigned level, struct cut *c)
 {
     /* updated_at moves with config_version: the time by which old bans are left out must not move
      * without it. */
@@ -171,6 +203,9 @@ int cut_cluster(struct db *state, struct cut *c)
     }
     cut_authorities(state, c);
     cut_revocations(state, at_ms, c);
+    if (level >= LEVEL_RELAYS) {
+        cut_relays(state, c);
+    }
     c->body.cluster_name = blob_str(c->cluster_name);
     return finish(c, 0);
 }

@@ -31,6 +31,8 @@ int fsm_level_raise(struct fsm_ctx *x, const struct level_raise *b)
     }
     fsm_track_tables(x->f);
     x->v->level = (unsigned)b->level;
+    /* What every node is told grows. */
+    x->config_changed = x->config_changed || (from < LEVEL_RELAYS && b->level >= LEVEL_RELAYS);
     struct mp_doc d;
     mp_doc_begin(&x->doc, &d);
     mp_doc_int(&x->doc, &d, "level", (int64_t)b->level);

@@ -261,8 +261,27 @@ static int write_seen(struct fsm_ctx *x, const struct node_health *b, const char
     return rc;
 }
 
+/* Everybody is told where relays are. */
+static int note_relay_moved(struct fsm_ctx *x, const char *node_id)
+{
+    if (x->v->level < LEVEL_RELAYS) {
+        return 0;
+    }
+    struct db_stmt *st = db_prepare(
+        x->db, "SELECT 1 FROM node_role_assignments WHERE node_id = ? AND status = 'active'"
+               " AND role IN ('relay-node', 'core-mesh')");
+    db_bind_text(st, node_id);
+    int rc = fsm_exists(st);
+    x->config_changed = x->config_changed || rc == 1;
+    return rc < 0 ? rc : 0;
+}
+
 static int write_address(struct fsm_ctx *x, const struct node_health *b, const struct fsm_node *n)
 {
+    int rc = note_relay_moved(x, n->id);
+    if (rc != 0) {
+        return rc;
+    }
     if (n->authority[0] == '\0') {
         return 0;
     }

@@ -54,6 +54,14 @@ static int role_checks(struct fsm_ctx *x, const struct role_assign *b, const str
     return rc < 0 ? rc : 0;
 }
 
+/* Every node is told who relays. */
+static void note_relay(struct fsm_ctx *x, struct blob role)
+{
+    bool relays = blob_equal(role, blob_str("relay-node")) ||
+                  blob_equal(role, blob_str("core-mesh"));
+    x->config_changed = x->config_changed || (relays && x->v->level >= LEVEL_RELAYS);
+}
+
 static int audit_role(struct fsm_ctx *x, const char *event, const char *node_id, struct blob role,
                       struct blob organization)
 {
@@ -91,6 +99,7 @@ int fsm_role_assign(struct fsm_ctx *x, const struct role_assign *b)
         rc = fsm_node_config(x, n.id);
     }
     if (rc == 0) {
+        note_relay(x, b->role);
         rc = audit_role(x, "role_assigned", n.id, b->role, b->organization_id);
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_ROLE " WHERE a.id = ?", id);
@@ -137,6 +146,7 @@ int fsm_role_unassign(struct fsm_ctx *x, const struct role_unassign *b)
         rc = fsm_node_config(x, n.id);
     }
     if (rc == 0) {
+        note_relay(x, b->role);
         rc = audit_role(x, "role_removed", n.id, b->role, b->organization_id);
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_ROLE " WHERE a.id = ?", id);

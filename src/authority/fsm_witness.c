@@ -47,7 +47,7 @@ static struct merkle *put_cluster(struct fsm *f, struct merkle *t)
     uint8_t key[PKI_HASH_BYTES];
     uint8_t value[PKI_HASH_BYTES];
     cut_init(&c);
-    CHECK(cut_cluster(f->db, &c) == 0);
+    CHECK(cut_cluster(f->db, f->vars.level, &c) == 0);
     part_hash(&c.body, WITNESS_CLUSTER_PART, value);
     witness_cluster_key(key);
     cut_fini(&c);

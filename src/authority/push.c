@@ -73,7 +73,7 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id, struct b
     cut_init(&c);
     int rc = cut_node(state_db(a), node_id, &c);
     if (rc == 0) {
-        rc = cut_cluster(state_db(a), &c);
+        rc = cut_cluster(state_db(a), fsm_level(a->fsm), &c);
     }
     if (rc != 0) {
         (void)errmsg_set(em, rc, "node %s is not in the state applied here", id);

@@ -208,10 +208,11 @@ uint32_t fabric_enroll_wait_ms(const struct fabric *f, const struct addr *from);
 /* What came from there was refused. */
 void fabric_enroll_failed(struct fabric *f, const struct addr *from);
 
-/* --- datagrams (RFC 9221): small, unordered, may be lost --- */
+/* --- datagrams (RFC 9221): small, unordered, may be lost; between neighbours, over their direct
+ * connection only --- */
 typedef void (*fabric_datagram_cb)(void *data, const struct fabric_peer *from, struct blob payload);
 void fabric_on_datagram(struct fabric *f, fabric_datagram_cb cb, void *data);
-/* -ERR_CLOSED without a live session, -ERR_TOO_LARGE, -ERR_BUSY (queue full: dropped, counted). */
+/* -ERR_CLOSED without a live direct session, -ERR_TOO_LARGE, -ERR_BUSY (queue full: dropped, counted). */
 int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob payload);
 
 /* --- sessions over relays (DESIGN section 8, D5) --- */
@@ -232,6 +233,8 @@ struct fabric_overlay {
 void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o);
 /* The routes have changed: streams that wait for a way get another try. */
 void fabric_overlay_changed(struct fabric *f);
+/* As fabric_peer_keep, apart from it: the overlay's own wish, tried at once. */
+void fabric_overlay_keep(struct fabric *f, const struct uuid *id, bool keep);
 /* There is a direct connection to it, and it answers. */
 bool fabric_is_neighbour(const struct fabric *f, const struct uuid *id);
 

@@ -393,7 +393,7 @@ struct peer {
     struct uuid id;
     struct addr addrs[PEER_ADDRS_MAX];
     size_t addr_count, addr_next;
-    bool keep;
+    unsigned keep; /* KEEP_USER, KEEP_OVERLAY: who wants a session all the time */
     struct session *up[2][2]; /* [kind][dialled] */
     struct session *dialling[2];
     struct link waiting[2];
@@ -411,6 +411,7 @@ struct peer {
     bool carries;              /* it brings us relayed packets: keep a data connection to it */
 };
 
+enum peer_keep { KEEP_USER = 1, KEEP_OVERLAY = 2 };
 struct peer *peer_find(struct fabric *f, const struct uuid *id);
 struct peer *peer_get(struct fabric *f, const struct uuid *id);
 /* The session new streams should use, or NULL. */

@@ -30,7 +30,7 @@ static void peer_timer(struct timer *t);
 /* Somebody waits for a session of this kind, whatever way it goes. */
 static bool wanted_any_way(const struct peer *p, bool bulk)
 {
-    return (p->keep && !bulk) || !list_empty(&p->waiting[bulk]);
+    return (p->keep != 0 && !bulk) || !list_empty(&p->waiting[bulk]);
 }
 
 /* Or packets of others wait to go over it: that needs a direct one. */
@@ -73,7 +73,7 @@ static void peer_free(struct peer *p)
 
 void peer_release(struct peer *p)
 {
-    bool used = p->keep || p->addr_count > 0 || p->waiting_count > 0;
+    bool used = p->keep != 0 || p->addr_count > 0 || p->waiting_count > 0;
     for (int k = 0; k < 2; k++) {
         used = used || p->up[k][0] != NULL || p->up[k][1] != NULL || p->dialling[k] != NULL ||
                p->dialling_relayed[k] != NULL;
@@ -503,7 +503,7 @@ void fabric_peer_forget(struct fabric *f, const struct uuid *id)
     if (p == NULL || f->closing) {
         return;
     }
-    p->keep = true; /* until the end of this function: nobody frees it */
+    p->keep = KEEP_USER; /* until the end of this function: nobody frees it */
     p->addr_count = 0;
     for (int k = 0; k < 2; k++) {
         fail_waiting(p, k != 0, -ERR_CLOSED);
@@ -514,12 +514,12 @@ void fabric_peer_forget(struct fabric *f, const struct uuid *id)
             }
         }
     }
-    p->keep = false;
+    p->keep = 0;
     timer_stop(f, &p->timer);
     peer_release(p);
 }
 
-void fabric_peer_keep(struct fabric *f, const struct uuid *id, bool keep)
+static void set_keep(struct fabric *f, const struct uuid *id, unsigned who, bool keep)
 {
     if (f->closing || (f->has_identity && uuid_equal(id, &f->node_id))) {
         return;
@@ -528,13 +528,28 @@ void fabric_peer_keep(struct fabric *f, const struct uuid *id, bool keep)
     if (p == NULL) {
         return;
     }
-    p->keep = keep;
+    p->keep = keep ? p->keep | who : p->keep & ~who;
     if (keep) {
         peer_want(p, false);
     } else {
         arm(p);
         peer_release(p);
     }
+}
+
+void fabric_peer_keep(struct fabric *f, const struct uuid *id, bool keep)
+{
+    set_keep(f, id, KEEP_USER, keep);
+}
+
+void fabric_overlay_keep(struct fabric *f, const struct uuid *id, bool keep)
+{
+    struct peer *p = peer_find(f, id);
+    if (keep && p != NULL && (p->keep & KEEP_OVERLAY) == 0) {
+        p->failures[0] = 0; /* its own pauses between tries are the overlay's business */
+        p->next_dial_ns[0] = 0;
+    }
+    set_keep(f, id, KEEP_OVERLAY, keep);
 }
 
 bool fabric_peer_connected(const struct fabric *f, const struct uuid *id)
@@ -546,6 +561,6 @@ bool fabric_peer_connected(const struct fabric *f, const struct uuid *id)
 int fabric_datagram_send(struct fabric *f, const struct uuid *to, struct blob payload)
 {
     struct peer *p = f->closing ? NULL : peer_find(f, to);
-    struct session *ss = p != NULL ? peer_session(p, false) : NULL;
+    struct session *ss = p != NULL ? relay_carrier(p, false) : NULL;
     return ss != NULL ? session_datagram(ss, payload) : -ERR_CLOSED;
 }

@@ -382,6 +382,11 @@ enum route_refusal route_next_hop(const struct route_table *t, const struct uuid
     return ROUTE_NONE;
 }
 
+bool route_has(const struct route_table *t, const struct uuid *dst)
+{
+    return route_destination_find(t, dst) != NULL;
+}
+
 uint64_t route_generation(const struct route_table *t)
 {
     return t->generation;

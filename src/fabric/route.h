@@ -141,6 +141,8 @@ void route_step(struct route_table *t, const struct route_event *ev, struct rout
 enum route_refusal route_next_hop(const struct route_table *t, const struct uuid *dst,
                                   const struct uuid *from, struct uuid *ret_next);
 
+/* Whether it is a destination here, reachable or not. */
+bool route_has(const struct route_table *t, const struct uuid *dst);
 /* Rises when any next hop may have changed. */
 uint64_t route_generation(const struct route_table *t);
 void route_counters(const struct route_table *t, struct route_counters *ret);

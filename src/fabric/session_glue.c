@@ -168,7 +168,7 @@ static int datagram_cb(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, s
         relay_receive(ss, blob_of(data, len));
         return 0;
     }
-    if (!ss->who.authenticated || f->datagram_cb == NULL ||
+    if (!ss->who.authenticated || ss->path.relayed || f->datagram_cb == NULL ||
         f->datagram_count >= DATAGRAMS_QUEUED_MAX) {
         f->counters.dropped_limit++;
         return 0;

@@ -35,7 +35,7 @@ static bool answer_locally(struct node *n, struct admin_call *c)
     int rc;
     buf_init(&out, 4u << 20);
     mp_writer_init(&w, &out);
-    bool known = node_document(n, c->method, &w, &rc, &em);
+    bool known = node_document(n, c->method, c->args, &w, &rc, &em);
     rc = rc == 0 ? out.err : rc;
     if (known && rc == 0) {
         admin_answer(c, 0, buf_blob(&out));
@@ -169,6 +169,14 @@ static void on_identity_renewed(void *data)
     }
 }
 
+static void on_directory_changed(void *data, const struct config *cfg)
+{
+    struct node *n = data;
+    if (n->overlay != NULL) {
+        overlay_directory(n->overlay, cfg);
+    }
+}
+
 /* The owner has made this node an authority. */
 static void on_authority_installed(void *data)
 {
@@ -195,12 +203,15 @@ static void on_fabric_closed(void *data)
     struct node *n = data; /* nothing is left on the loop: uv_run returns */
     authority_free(n->authority);
     n->authority = NULL;
+    overlay_free(n->overlay);
+    n->overlay = NULL;
 }
 
 static void on_agent_closed(void *data)
 {
     struct node *n = data;
     n->agent = NULL;
+    overlay_close(n->overlay);
     fabric_close(n->fabric, on_fabric_closed, n);
 }
 
@@ -309,12 +320,18 @@ static int open_all(struct node *n, struct errmsg *em)
         .trust = n->trust,
         .heartbeat_ms = n->options->agent_heartbeat_ms,
         .data = n,
+        .config_changed = on_directory_changed,
         .identity_renewed = on_identity_renewed,
         .authority_installed = on_authority_installed,
     };
     rc = agent_open(&agent, &n->agent, em);
     if (rc != 0) {
         return rc;
+    }
+    if (n->options->overlay) {
+        n->overlay = overlay_open(
+            &(struct overlay_config){.loop = &n->loop, .fabric = n->fabric, .member = n->member});
+        overlay_directory(n->overlay, agent_snapshot(n->agent));
     }
     char *issuer = member_path(n->member, "issuer.crt");
     if (file_exists(issuer)) {

@@ -260,8 +260,23 @@ static void sessions_doc(struct node *n, struct mp_writer *w)
     mp_doc_end(w, &doc);
 }
 
-bool node_document(struct node *n, const char *method, struct mp_writer *w, int *ret_rc,
-                   struct errmsg *em)
+static int route_doc(struct node *n, bool explain, struct blob args, struct mp_writer *w,
+                     struct errmsg *em)
+{
+    if (n->overlay == NULL) {
+        return errmsg_set(
+            em, -ERR_DENIED,
+            "the overlay is off on this node: start it with `rap agent run --overlay`");
+    }
+    if (explain) {
+        return overlay_explain_doc(n->overlay, args, w, em);
+    }
+    overlay_list_doc(n->overlay, w);
+    return 0;
+}
+
+bool node_document(struct node *n, const char *method, struct blob args, struct mp_writer *w,
+                   int *ret_rc, struct errmsg *em)
 {
     *ret_rc = 0;
     if (strcmp(method, "status") == 0) {
@@ -272,6 +287,10 @@ bool node_document(struct node *n, const char *method, struct mp_writer *w, int 
         *ret_rc = config_verify_doc(n, w, em);
     } else if (strcmp(method, "fabric.sessions") == 0) {
         sessions_doc(n, w);
+    } else if (strcmp(method, "route.list") == 0) {
+        *ret_rc = route_doc(n, false, args, w, em);
+    } else if (strcmp(method, "route.explain") == 0) {
+        *ret_rc = route_doc(n, true, args, w, em);
     } else {
         return false;
     }

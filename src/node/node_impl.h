@@ -6,6 +6,7 @@
 #include "agent/agent.h"
 #include "authority/authority.h"
 #include "node/node.h"
+#include "node/overlay.h"
 
 struct node {
     const struct cli_run *options;
@@ -20,14 +21,15 @@ struct node {
     struct agent *agent;
     struct authority *authority; /* NULL on ordinary nodes */
     struct admin *admin;
+    struct overlay *overlay; /* NULL: off */
     uv_signal_t sigint, sigterm;
     bool stopping;
     bool restart; /* open it all again after the stop */
 };
 
 /* What a node says about itself, without asking the group: status, config.show, config.verify,
- * fabric.sessions. False when the method is none of these. */
-bool node_document(struct node *n, const char *method, struct mp_writer *w, int *ret_rc,
-                   struct errmsg *em);
+ * fabric.sessions, route.list, route.explain. False when the method is none of these. */
+bool node_document(struct node *n, const char *method, struct blob args, struct mp_writer *w,
+                   int *ret_rc, struct errmsg *em);
 
 #endif

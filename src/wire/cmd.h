@@ -24,6 +24,7 @@
 /* Levels by what they brought (migrations/state). */
 #define LEVEL_WITNESS 2
 #define LEVEL_RECOVERY 3
+#define LEVEL_RELAYS 4
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level

@@ -126,7 +126,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 16, STR, node_name, NAME_MAX_BYTES, 0)                                     \
     X(T, 17, STR, membership_status, 16, 0)                                         \
     X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
-    X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */
+    X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */ \
+    X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \
@@ -142,6 +143,15 @@ MSG_DECLARE(snapshot_authority, SNAPSHOT_AUTHORITY_FIELDS)
     X(T, 2, STR, organization_id, 64, 0)            \
     X(T, 3, STR, policy, POLICY_MAX_BYTES, 0)
 MSG_DECLARE(snapshot_role, SNAPSHOT_ROLE_FIELDS)
+
+/* A node that may forward for others. */
+enum snapshot_relay_roles { SNAPSHOT_RELAY_NODE = 1, SNAPSHOT_CORE_MESH = 2 };
+#define SNAPSHOT_RELAY_FIELDS(X, T)                        \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
+    X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED) \
+    X(T, 3, U64, roles, 0, MSG_REQUIRED)                   \
+    X(T, 4, STR, organization_id, 64, 0) /* it relays for this one only */
+MSG_DECLARE(snapshot_relay, SNAPSHOT_RELAY_FIELDS)
 
 #define SNAPSHOT_PEER_FIELDS(X, T)                         \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \

@@ -18,7 +18,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(
         heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer) LENIENT(config_subscribe)
         LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request) LENIENT(snapshot_body)
-            LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer)
+            LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer) LENIENT(snapshot_relay)
                 LENIENT(signed_snapshot) LENIENT(snapshot_signature) LENIENT(stream_header)
                     LENIENT(raft_frame) LENIENT(config_schema) LENIENT(witness_statement) LENIENT(
                         witness_signature) LENIENT(authority_set) LENIENT(authority_set_member)

@@ -1,0 +1,285 @@
+#include "node/overlay_impl.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/rng.h"
+
+#define TICK_MS 50
+#define SYNC_US 250000 /* how often the sessions are looked through */
+#define SAVE_US 60000000
+#define LOAD_FULL_BYTES (16u << 20) /* waiting in relay queues: as much as there may be */
+
+uint64_t overlay_now_us(void)
+{
+    return clock_mono_ns() / 1000;
+}
+
+static uint8_t own_load(const struct overlay *o)
+{
+    struct fabric_overlay_counters c;
+    fabric_overlay_counters(o->cfg.fabric, &c);
+    size_t percent = c.queued_bytes / (LOAD_FULL_BYTES / 100);
+    return (uint8_t)(percent < 100 ? percent : 100);
+}
+
+void overlay_step(struct overlay *o, struct mesh_event *ev)
+{
+    CHECK(!o->stepping);
+    o->stepping = true;
+    ev->now_us = overlay_now_us();
+    ev->random = rng_u64();
+    ev->own_load = own_load(o);
+    mesh_step(o->mesh, ev, &o->todo);
+    for (size_t i = 0; i < o->todo.send_count; i++) {
+        const struct route_send *s = &o->todo.send[i];
+        /* What is lost here is lost as on the wire: probes and updates cope. */
+        (void)fabric_datagram_send(o->cfg.fabric, &s->to, blob_of(s->data, s->len));
+    }
+    for (size_t i = 0; i < o->todo.change_count; i++) {
+        const struct mesh_peers_change *c = &o->todo.change[i];
+        fabric_overlay_keep(o->cfg.fabric, &c->id, c->keep);
+    }
+    o->stepping = false;
+    if (route_generation(mesh_routes(o->mesh)) != o->generation) {
+        o->generation = route_generation(mesh_routes(o->mesh));
+        fabric_overlay_changed(o->cfg.fabric);
+    }
+}
+
+/* --- sessions --- */
+
+struct seen {
+    struct uuid *id;
+    size_t count, cap;
+};
+
+static void note_session(void *data, const struct fabric_session_info *info)
+{
+    struct seen *s = data;
+    if (info->relayed || info->bulk || !info->peer.authenticated) {
+        return;
+    }
+    if (s->count == s->cap) {
+        s->cap = s->cap == 0 ? 16 : s->cap * 2;
+        s->id = xrealloc(s->id, s->cap * sizeof *s->id);
+    }
+    s->id[s->count++] = info->peer.identity.node_id;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct uuid *x = a;
+    const struct uuid *y = b;
+    return memcmp(x->b, y->b, sizeof x->b);
+}
+
+/* A session can turn from direct to relayed and back without coming or going, so they are looked
+ * through instead of waiting to be told. */
+static void sync_sessions(struct overlay *o)
+{
+    struct seen now = {.id = NULL};
+    fabric_sessions(o->cfg.fabric, note_session, &now);
+    if (now.count > 0) {
+        qsort(now.id, now.count, sizeof *now.id, by_id);
+    }
+    size_t unique = 0;
+    for (size_t i = 0; i < now.count; i++) {
+        if (unique == 0 || !uuid_equal(&now.id[unique - 1], &now.id[i])) {
+            now.id[unique++] = now.id[i];
+        }
+    }
+    size_t was = 0;
+    size_t is = 0;
+    while (was < o->up_count || is < unique) {
+        int order = was == o->up_count ? 1 : is == unique ? -1 : by_id(&o->up[was], &now.id[is]);
+        if (order == 0) {
+            was++;
+            is++;
+            continue;
+        }
+        struct mesh_event ev = {.kind = order < 0 ? MESH_SESSION_DOWN : MESH_SESSION_UP,
+                                .peer = order < 0 ? o->up[was++] : now.id[is++]};
+        overlay_step(o, &ev);
+    }
+    free(o->up);
+    o->up = now.id;
+    o->up_count = unique;
+    o->up_cap = now.cap;
+}
+
+static void on_datagram(void *data, const struct fabric_peer *from, struct blob payload)
+{
+    struct overlay *o = data;
+    const struct uuid *id = &from->identity.node_id;
+    if (o->closing) {
+        return;
+    }
+    if (o->up_count == 0 || bsearch(id, o->up, o->up_count, sizeof *o->up, by_id) == NULL) {
+        sync_sessions(o); /* its first word comes right behind the handshake */
+    }
+    struct mesh_event ev = {.kind = MESH_DATAGRAM, .peer = *id, .payload = payload};
+    overlay_step(o, &ev);
+}
+
+/* --- what the fabric asks --- */
+
+static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
+                    const struct uuid *avoid, struct uuid *ret)
+{
+    struct overlay *o = data;
+    struct uuid next;
+    (void)class;
+    switch (mesh_next_hop(o->mesh, to, NULL, overlay_now_us(), &next)) {
+        case ROUTE_NONE:
+            if (avoid != NULL && uuid_equal(&next, avoid)) {
+                return -ERR_UNREACHABLE;
+            }
+            *ret = next;
+            return 0;
+        case ROUTE_REVOKED:
+            return -ERR_REVOKED;
+        case ROUTE_POLICY:
+        case ROUTE_NO_ROLE:
+            return -ERR_DENIED;
+        case ROUTE_NO_ROUTE:
+        case ROUTE_HOP_LIMIT:
+        case ROUTE_UDP_BLOCKED:
+            break;
+    }
+    if (o->want_count < OVERLAY_WANTS_MAX) { /* the mesh must not be stepped from in here */
+        o->want[o->want_count++] = *to;
+    }
+    return -ERR_UNREACHABLE;
+}
+
+static bool may_relay(void *data, const struct uuid *node)
+{
+    const struct overlay *o = data;
+    return uuid_equal(node, &o->cfg.member->node_id)
+               ? o->relay
+               : mesh_peers_is_relay(mesh_peers(o->mesh), node);
+}
+
+/* --- time --- */
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct overlay *o = timer->data;
+    uint64_t now_us = overlay_now_us();
+    if (o->closing) {
+        return;
+    }
+    if (now_us >= o->next_sync_us) {
+        o->next_sync_us = now_us + SYNC_US;
+        sync_sessions(o);
+    }
+    for (size_t i = 0; i < o->want_count; i++) {
+        struct mesh_event ev = {.kind = MESH_WANT, .peer = o->want[i]};
+        overlay_step(o, &ev);
+    }
+    o->want_count = 0;
+    if (now_us >= o->next_save_us) {
+        o->next_save_us = now_us + SAVE_US;
+        overlay_store_save(o);
+    }
+    if (now_us >= o->todo.next_us) {
+        struct mesh_event ev = {.kind = MESH_TICK};
+        overlay_step(o, &ev);
+    }
+}
+
+/* --- the directory --- */
+
+/* FNV-1a; 0 is "none". An organization is compared, never looked up. */
+static uint32_t scope_of(struct blob organization)
+{
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < organization.len; i++) {
+        h = (h ^ organization.data[i]) * 16777619u;
+    }
+    return organization.len == 0 ? 0 : h == 0 ? 1 : h;
+}
+
+void overlay_directory(struct overlay *o, const struct config *cfg)
+{
+    static struct mesh_directory_entry entries[RELAYS_MAX];
+    struct mesh_event ev = {.kind = MESH_DIRECTORY,
+                            .own = {.id = o->cfg.member->node_id, .trust = 100},
+                            .own_kind = MESH_NODE_NORMAL,
+                            .entries = entries};
+    struct config_iter it;
+    struct snapshot_relay relay;
+    struct snapshot_role role;
+    if (o->closing || cfg == NULL) {
+        return;
+    }
+    config_iter_init(&it, cfg->body.relays);
+    while (ev.count < RELAYS_MAX && config_next_relay(&it, &relay) == 1) {
+        entries[ev.count++] = (struct mesh_directory_entry){
+            .id = relay.node_id,
+            .relay = (relay.roles & SNAPSHOT_RELAY_NODE) != 0,
+            .core = (relay.roles & SNAPSHOT_CORE_MESH) != 0,
+            .scope = scope_of(relay.organization_id),
+            .trust = 100,
+        };
+    }
+    config_iter_init(&it, cfg->body.roles);
+    while (config_next_role(&it, &role) == 1) {
+        if (ev.own.scope == 0) {
+            ev.own.scope = scope_of(role.organization_id);
+        }
+    }
+    o->relay = config_has_role(cfg, "relay-node") || config_has_role(cfg, "core-mesh");
+    ev.own_kind = o->relay ? MESH_NODE_RELAY : MESH_NODE_NORMAL;
+    overlay_step(o, &ev);
+    if (!o->loaded) { /* facts are about peers of the directory */
+        o->loaded = true;
+        overlay_store_load(o);
+    }
+}
+
+/* --- open, close --- */
+
+struct overlay *overlay_open(const struct overlay_config *config)
+{
+    struct overlay *o = xcalloc(1, sizeof *o);
+    o->cfg = *config;
+    struct mesh_config mc = {.self = config->member->node_id,
+                             .kind = MESH_NODE_NORMAL,
+                             .first_seqno = (uint32_t)(clock_wall_ms() / 1000),
+                             .now_us = overlay_now_us()};
+    o->mesh = mesh_new(&mc);
+    o->next_save_us = mc.now_us + SAVE_US;
+    CHECK(uv_timer_init(config->loop, &o->timer) == 0);
+    o->timer.data = o;
+    CHECK(uv_timer_start(&o->timer, on_timer, TICK_MS, TICK_MS) == 0);
+    fabric_on_datagram(config->fabric, on_datagram, o);
+    fabric_set_overlay(
+        config->fabric,
+        &(struct fabric_overlay){.data = o, .next_hop = next_hop, .may_relay = may_relay});
+    log_info(LOG_FABRIC, "overlay is on", "%s", "next=\"rap route list\"");
+    return o;
+}
+
+void overlay_close(struct overlay *o)
+{
+    if (o == NULL || o->closing) {
+        return;
+    }
+    overlay_store_save(o);
+    o->closing = true;
+    fabric_set_overlay(o->cfg.fabric, NULL);
+    fabric_on_datagram(o->cfg.fabric, NULL, NULL);
+    uv_close((uv_handle_t *)&o->timer, NULL);
+}
+
+void overlay_free(struct overlay *o)
+{
+    if (o == NULL) {
+        return;
+    }
+    mesh_free(o->mesh);
+    mesh_todo_fini(&o->todo);
+    free(o->up);
+    free(o);
+}

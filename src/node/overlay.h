@@ -1,0 +1,33 @@
+/* The overlay on a running node (SPEC RTE): drives fabric/mesh.h with the fabric's sessions, datagrams and
+ * a timer, gives it the directory of the signed snapshot, and answers the fabric's question where
+ * relayed packets go. Off unless `rap agent run --overlay` (RTE-04): then nothing of it exists, no probe
+ * is sent and none is answered. */
+#ifndef RAP_NODE_OVERLAY_H
+#define RAP_NODE_OVERLAY_H
+
+#include "agent/agent.h"
+#include "wire/mp.h"
+
+struct overlay;
+
+struct overlay_config {
+    uv_loop_t *loop;
+    struct fabric *fabric;
+    struct member *member; /* measured facts about peers are kept in its node.db */
+};
+
+struct overlay *overlay_open(const struct overlay_config *config);
+/* A snapshot is in force; cfg may be NULL (none yet). */
+void overlay_directory(struct overlay *o, const struct config *cfg);
+/* No more of it reaches the fabric or comes from it; the timer closes on a later turn. Before
+ * fabric_close. NULL-safe. */
+void overlay_close(struct overlay *o);
+/* After the loop has ended. NULL-safe. */
+void overlay_free(struct overlay *o);
+
+/* route.list and route.explain; args of the latter: dst. */
+void overlay_list_doc(struct overlay *o, struct mp_writer *w);
+int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w,
+                        struct errmsg *em);
+
+#endif

@@ -1,0 +1,217 @@
+/* What the overlay tells people: `rap route list`, `rap route explain DST`. */
+#include "node/overlay_impl.h"
+
+struct rows {
+    struct mp_writer *w;
+    uint32_t count;
+};
+
+static void put_path(struct mp_writer *w, struct mp_doc *doc, const struct route_path *p)
+{
+    bool usable = p->metric != MESH_METRIC_INFINITE;
+    mp_doc_uuid(w, doc, "next_hop", usable ? &p->next : &UUID_NIL);
+    mp_doc_bool(w, doc, "direct", p->direct);
+    mp_doc_key(w, doc, "metric_us");
+    if (usable) {
+        mp_put_u64(w, p->metric);
+    } else {
+        mp_put_nil(w);
+    }
+    mp_doc_int(w, doc, "hops", p->hops);
+    mp_doc_int(w, doc, "seqno", p->seqno);
+    mp_doc_bool(w, doc, "selected", p->selected);
+    mp_doc_bool(w, doc, "feasible", p->feasible);
+    mp_doc_str(w, doc, "refusal", p->refusal == ROUTE_NONE ? NULL : route_refusal_text(p->refusal));
+}
+
+static void put_route(void *data, const struct route_path *p)
+{
+    struct rows *rows = data;
+    struct mp_doc doc;
+    mp_doc_begin(rows->w, &doc);
+    mp_doc_uuid(rows->w, &doc, "destination", &p->dst);
+    put_path(rows->w, &doc, p);
+    mp_doc_end(rows->w, &doc);
+    rows->count++;
+}
+
+static const char *set_text(const struct mesh_link_info *info)
+{
+    if (info->peer == NULL) {
+        return "attached"; /* it came to us */
+    }
+    switch (info->peer->set) {
+        case MESH_PEER_COLD:
+            return "cold";
+        case MESH_PEER_WARM:
+            return "warm";
+        case MESH_PEER_ACTIVE:
+            return "active";
+    }
+    return "unknown";
+}
+
+static void put_link(void *data, const struct mesh_link_info *info)
+{
+    struct rows *rows = data;
+    struct mp_writer *w = rows->w;
+    struct mp_doc doc;
+    mp_doc_begin(w, &doc);
+    mp_doc_uuid(w, &doc, "node_id", &info->id);
+    mp_doc_str(w, &doc, "state", mesh_link_state_text(info->link->state));
+    mp_doc_str(w, &doc, "set", set_text(info));
+    mp_doc_bool(w, &doc, "relay", info->relay);
+    mp_doc_bool(w, &doc, "refused", info->refused || info->link->peer_full);
+    mp_doc_bool(w, &doc, "one_way", info->link->one_way);
+    mp_doc_int(w, &doc, "rtt_us", info->link->srtt_us);
+    mp_doc_int(w, &doc, "jitter_us", info->link->jitter_us);
+    mp_doc_int(w, &doc, "loss_permille", info->loss_permille);
+    mp_doc_int(w, &doc, "out_loss_permille", info->link->out_loss_permille);
+    mp_doc_int(w, &doc, "load_percent", info->link->peer_load);
+    mp_doc_int(w, &doc, "cost_us", info->cost_us);
+    mp_doc_end(w, &doc);
+    rows->count++;
+}
+
+static void put_counters(struct overlay *o, struct mp_writer *w, struct mp_doc *doc)
+{
+    struct route_counters rc;
+    struct mesh_counters mc;
+    struct mp_doc inner;
+    route_counters(mesh_routes(o->mesh), &rc);
+    mesh_counters(o->mesh, &mc);
+    mp_doc_key(w, doc, "counters");
+    mp_doc_begin(w, &inner);
+#define PUT_(name) mp_doc_int(w, &inner, #name, (int64_t)rc.name);
+    ROUTE_COUNTERS(PUT_)
+#undef PUT_
+    mp_doc_int(w, &inner, "links_up", (int64_t)mc.links_up);
+    mp_doc_int(w, &inner, "links_down", (int64_t)mc.links_down);
+    mp_doc_int(w, &inner, "links_suspect", (int64_t)mc.links_suspect);
+    mp_doc_int(w, &inner, "links_one_way", (int64_t)mc.links_one_way);
+    mp_doc_int(w, &inner, "probes_in", (int64_t)mc.probes_in);
+    mp_doc_int(w, &inner, "probes_out", (int64_t)mc.probes_out);
+    mp_doc_int(w, &inner, "leaves_refused", (int64_t)mc.leaves_refused);
+    mp_doc_int(w, &inner, "drop_unknown_peer", (int64_t)mc.drop_unknown_peer);
+    mp_doc_int(w, &inner, "drop_malformed_probe", (int64_t)mc.drop_malformed);
+    mp_doc_end(w, &inner);
+}
+
+static void put_links(struct overlay *o, struct mp_writer *w, struct mp_doc *doc)
+{
+    struct rows rows = {.w = w};
+    mp_doc_key(w, doc, "links");
+    size_t at = mp_list_begin(w);
+    mesh_links(o->mesh, overlay_now_us(), put_link, &rows);
+    mp_list_end(w, at, rows.count);
+}
+
+void overlay_list_doc(struct overlay *o, struct mp_writer *w)
+{
+    struct rows rows = {.w = w};
+    struct mp_doc doc;
+    mp_doc_begin(w, &doc);
+    mp_doc_key(w, &doc, "items");
+    size_t at = mp_list_begin(w);
+    route_list(mesh_routes(o->mesh), put_route, &rows);
+    mp_list_end(w, at, rows.count);
+    mp_doc_str(w, &doc, "next_cursor", NULL);
+    mp_doc_bool(w, &doc, "relay", o->relay);
+    mp_doc_int(w, &doc, "active_peers", mesh_peers_active(mesh_peers(o->mesh)));
+    put_links(o, w, &doc);
+    put_counters(o, w, &doc);
+    mp_doc_end(w, &doc);
+}
+
+/* --- explain --- */
+
+struct search {
+    const char *prefix; /* without dashes */
+    struct uuid found;
+    unsigned count;
+};
+
+static void consider(struct search *s, const struct uuid *id)
+{
+    char text[UUID_TEXT_MAX];
+    uuid_format(id, text);
+    if (strncmp(text, s->prefix, strlen(s->prefix)) == 0 &&
+        (s->count == 0 || !uuid_equal(&s->found, id))) {
+        s->found = *id;
+        s->count++;
+    }
+}
+
+static void consider_route(void *data, const struct route_path *p)
+{
+    consider(data, &p->dst);
+}
+
+/* A whole id, or the beginning of one that this node has heard of: names are known to authorities. */
+static int find_destination(struct overlay *o, const char *text, struct uuid *ret,
+                            struct errmsg *em)
+{
+    if (uuid_parse(text, ret) == 0) {
+        return 0;
+    }
+    struct search s = {.prefix = text};
+    const struct mesh_peers *p = mesh_peers(o->mesh);
+    if (strlen(text) >= 4) {
+        route_list(mesh_routes(o->mesh), consider_route, &s);
+        for (size_t i = 0; i < p->count; i++) {
+            if (route_has(mesh_routes(o->mesh), &p->peer[i].entry.id)) {
+                continue;
+            }
+            consider(&s, &p->peer[i].entry.id);
+        }
+    }
+    if (s.count == 0) {
+        return errmsg_set(
+            em, -ERR_NOT_FOUND,
+            "this node has heard of no node \"%s\": give its whole id (`rap node list` "
+            "on an authority shows it)",
+            text);
+    }
+    if (s.count > 1) {
+        return errmsg_set(em, -ERR_AMBIGUOUS, "%u nodes begin with \"%s\"", s.count, text);
+    }
+    *ret = s.found;
+    return 0;
+}
+
+int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w, struct errmsg *em)
+{
+    char text[UUID_TEXT_MAX + 64];
+    struct uuid dst;
+    struct uuid next = UUID_NIL;
+    struct mp_doc doc;
+    mp_find_str(args, "dst", text, sizeof text);
+    int rc = find_destination(o, text, &dst, em);
+    if (rc != 0) {
+        return rc;
+    }
+    bool self = uuid_equal(&dst, &o->cfg.member->node_id);
+    enum route_refusal why = self ? ROUTE_NONE
+                                  : mesh_next_hop(o->mesh, &dst, NULL, overlay_now_us(), &next);
+    mp_doc_begin(w, &doc);
+    mp_doc_uuid(w, &doc, "destination", &dst);
+    mp_doc_str(w, &doc, "result",
+               self                      ? "self"
+               : why != ROUTE_NONE       ? "refused"
+               : uuid_equal(&next, &dst) ? "direct"
+                                         : "relayed");
+    mp_doc_str(w, &doc, "refusal", why == ROUTE_NONE ? NULL : route_refusal_text(why));
+    mp_doc_uuid(w, &doc, "next_hop", &next);
+    struct rows rows = {.w = w};
+    mp_doc_key(w, &doc, "paths");
+    size_t at = mp_list_begin(w);
+    route_paths(mesh_routes(o->mesh), &dst, put_route, &rows);
+    mp_list_end(w, at, rows.count);
+    put_links(o, w, &doc);
+    mp_doc_end(w, &doc);
+    if (!self && why != ROUTE_NONE) { /* a node that is no relay learns what it asks for */
+        struct mesh_event ev = {.kind = MESH_WANT, .peer = dst};
+        overlay_step(o, &ev);
+    }
+    return 0;
+}

@@ -1,0 +1,104 @@
+"""The overlay's routes: learnt without an authority, over relays, away from what dies (SPEC RTE)."""
+
+from lib import DENIED, NOT_FOUND, OK, USAGE, expect, wait_until
+
+FAILOVER_SECONDS = 5.0  # a dead relay's links are dead after 1 s; the rest is a busy machine's
+
+
+def explain(node, dst):
+    r = node.cli("route", "explain", dst.id)
+    expect(r.rc == OK, f"{node.name}: route explain {dst.name}", r)
+    return r.json
+
+
+def leads(node, dst, over):
+    """Waits until packets of node for dst go to one of `over`; returns which."""
+    ids = {n.id: n for n in over}
+
+    def relayed():
+        e = explain(node, dst)
+        expect(e["result"] == "relayed" and e["next_hop"] in ids,
+               f"{node.name} reaches {dst.name} over one of {[n.name for n in over]}", e)
+        return ids[e["next_hop"]]
+    return wait_until(relayed, f"a route from {node.name} to {dst.name}")
+
+
+def overlay_cluster(env, nodes, relays):
+    c = env.cluster(authorities=1, nodes=nodes)
+    for r in relays:
+        c.a1.ok("role", "assign", r, "relay-node", "--yes")
+    for n in [n for n in c.nodes.values() if n is not c.a1]:
+        n.stop()
+        n.start(args=("--overlay",))
+    return c
+
+
+def test_leaves_reach_each_other_over_relays_and_lose_one_and_the_authority(env):
+    """RTE-02, RTE-07, D6: two relays, two ordinary nodes that know nothing of each other."""
+    c = overlay_cluster(env, 4, ["n3", "n4"])
+    relays = [c.n3, c.n4]
+    first = leads(c.n1, c.n2, relays)
+    leads(c.n2, c.n1, relays)
+    listing = c.n1.ok("route", "list")
+    expect(not listing["relay"], "an ordinary node is no relay", listing)
+    expect(listing["counters"]["drop_role"] == 0 and listing["counters"]["probes_out"] > 0,
+           "probes go out, nothing is refused", listing["counters"])
+    expect({link["node_id"] for link in listing["links"] if link["state"] == "up"} >=
+           {r.id for r in relays}, "links to both relays are up", listing["links"])
+    # An ordinary node learns what it asks for, nothing else: topology stays hidden.
+    known = {i["destination"] for i in listing["items"]}
+    expect(known <= {c.n2.id, c.n3.id, c.n4.id}, "it knows relays and what it asked for", known)
+
+    c.a1.stop()  # routing needs no authority
+    other = relays[1] if first is relays[0] else relays[0]
+    first.kill9()
+    wait_until(lambda: leads(c.n1, c.n2, [other]) is other, "the other relay", FAILOVER_SECONDS)
+    leads(c.n2, c.n1, [other])
+    # With it gone as well there is no way, and the reason has a name.
+    other.kill9()
+
+    def refused():
+        e = explain(c.n1, c.n2)
+        expect(e["result"] == "refused" and e["refusal"] in ("no_route", "udp_blocked"),
+               "no way is left", e)
+        return True
+    wait_until(refused, "the refusal")
+    # Both are back, still without an authority: from the stored configuration.
+    for r in relays:
+        r.start(wait=False, args=("--overlay",))
+    leads(c.n1, c.n2, relays)
+
+
+def test_a_role_that_ends_takes_the_routes_with_it(env):
+    """ROLE, RTE-02: who loses the role forwards no more, and its neighbours go elsewhere."""
+    c = overlay_cluster(env, 4, ["n3"])
+    leads(c.n1, c.n2, [c.n3])
+    c.a1.ok("role", "assign", "n4", "relay-node", "--yes")
+    c.a1.ok("role", "unassign", "n3", "relay-node", "--yes")
+    leads(c.n1, c.n2, [c.n4])
+    leads(c.n2, c.n1, [c.n4])
+    wait_until(lambda: not c.n3.ok("route", "list")["relay"], "n3 to know that it is no relay")
+
+
+def test_a_revoked_relay_is_left_within_5s(env):
+    """DESIGN section 4: also as a next hop."""
+    c = overlay_cluster(env, 4, ["n3", "n4"])
+    first = leads(c.n1, c.n2, [c.n3, c.n4])
+    other = c.n4 if first is c.n3 else c.n3
+    c.a1.ok("node", "revoke", first.name, "--reason", "stolen", "--yes")
+    wait_until(lambda: leads(c.n1, c.n2, [other]) is other, "another relay", FAILOVER_SECONDS)
+
+
+def test_overlay_is_off_until_asked_for(env):
+    """RTE-04: the flag off is a refusal that says what to do."""
+    c = env.cluster(authorities=1, nodes=1)
+    for words in (["list"], ["explain", c.a1.id]):
+        r = c.n1.cli("route", *words)
+        expect(r.rc == DENIED and "--overlay" in r.err, "refused, with the way on", r)
+    expect(c.n1.cli("route", "explain").rc == USAGE, "a destination is needed")
+    c.n1.stop()
+    c.n1.start(args=("--overlay",))
+    r = c.n1.cli("route", "explain", "ffff")
+    expect(r.rc == NOT_FOUND and "whole id" in r.err, "an unknown prefix", r)
+    e = explain(c.n1, c.n1)
+    expect(e["result"] == "self", "the way to itself", e)
