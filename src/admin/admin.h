@@ -16,7 +16,7 @@
  *   authority.list {}
  *   authority.prepare {id} -> {node_id, cluster_id, csr (hex DER), name, address, voters,
  *                              tolerates}
- *   authority.add* {id, issuer (hex DER)}  authority.remove* {id, reason}  authority.transfer {id}
+ *   authority.add* {id, issuer (hex DER)}  authority.remove* {id, reason, force ("true")}  authority.transfer {id}
  *   backup.create {}  backup.read {id, offset}
  *   terms {limit, cursor}
  *   partition.list {limit, cursor}  partition.show {id}  partition.probe {}  partition.promote {statement}

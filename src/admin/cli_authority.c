@@ -246,6 +246,7 @@ int cli_run_authority_remove(struct cli *c)
     }
     util_path(&path, "/v1/authorities/", c->operands[0], "");
     client_query(&path, "reason", cli_get(c, "reason"));
+    client_query(&path, "force", cli_get(c, "force") == NULL ? NULL : "true");
     rc = util_mutate(c, "DELETE", &path, blob_of(NULL, 0), "removed");
     buf_fini(&path);
     return rc;

@@ -117,8 +117,11 @@ const struct cli_cmd cli_commands[] = {
      "node votes.",
      CLI_MUTATES | CLI_NO_WAIT, cli_run_authority_add, {OWNER_DIR, PASSPHRASE}},
     {"authority", "remove", "N", "take an authority out; it can neither vote nor read afterwards",
-     NULL, CLI_MUTATES, cli_run_authority_remove,
-     {{"reason", "TEXT", "why; kept in the audit", false, false}}},
+     "Refused when the group could then survive less than now: add another one first. --force does it "
+     "nevertheless, but never a step that loses the majority.",
+     CLI_MUTATES, cli_run_authority_remove,
+     {{"reason", "TEXT", "why; kept in the audit", false, false},
+      {"force", NULL, "also when fewer losses are survived afterwards", false, false}}},
     {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
      CLI_MUTATES, cli_run_authority_transfer, {{0}}},
 

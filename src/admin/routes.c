@@ -45,7 +45,7 @@ const struct api_route api_routes[] = {
     {"POST", "/v1/authorities", "authority.add", API_MUTATION, 202,
      {BODY("node", "id"), BODY("issuer", "issuer")}},
     {"DELETE", "/v1/authorities/{id}", "authority.remove", API_MUTATION, 200,
-     {ID, QUERY("reason")}},
+     {ID, QUERY("reason"), QUERY("force")}},
     {"POST", "/v1/authorities/transfer", "authority.transfer", API_ACTION, 200,
      {BODY_OPT("node", "id")}},
 

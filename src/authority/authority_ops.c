@@ -312,6 +312,29 @@ static void transferred(void *data, int rc)
     }
 }
 
+/* How many more voters may be lost now without losing the majority; below 0: it is lost. */
+static int slack(const struct counts *c)
+{
+    return (int)c->live - (int)(c->voters / 2 + 1);
+}
+
+/* A step back that nobody asked for in so many words: three that survive one loss become two that
+ * survive none. Taking out one that is dead costs nothing. */
+static int check_slack(const struct pending_call *pc, const struct counts *after, struct errmsg *em)
+{
+    struct counts now = count_voters(pc->a, 0);
+    char force[8];
+    mp_find_str(buf_blob(&pc->args), "force", force, sizeof force);
+    if (slack(after) >= slack(&now) || strcmp(force, "true") == 0) {
+        return 0;
+    }
+    return errmsg_set(
+        em, -ERR_LAST_VOTER,
+        "%u authorities would be left, of which %d more may be lost instead of %d: add "
+        "another one first, or give --force",
+        after->voters, slack(after), slack(&now));
+}
+
 static int begin_remove(struct pending_call *pc, struct errmsg *em)
 {
     struct authority *a = pc->a;
@@ -325,9 +348,13 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
                           "first",
                           after.live, after.voters);
     }
+    int rc = check_slack(pc, &after, em);
+    if (rc != 0) {
+        return rc;
+    }
     if (uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */
-        int rc = core_transfer(a->core, 0, transferred, NULL);
+        rc = core_transfer(a->core, 0, transferred, NULL);
         return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,
                           "handing leadership over before this authority is removed");
     }

@@ -2,8 +2,11 @@
 believed (DESIGN section 7, docs/decisions/0007). docs/OPERATIONS.md names these tests as the drills
 behind its runbooks."""
 
+import json
 import os
 import shutil
+import signal
+import subprocess
 
 from lib import (CONFLICT, OK, Failure, expect, has_quorum, items, says, wait_until)
 from cluster_tests import all_items
@@ -366,3 +369,131 @@ def test_bad_backups_are_refused_with_clear_words(env):
     # The old authority still runs: it is fenced when they meet, for it is of the older epoch.
     host.start()
     wait_state(c.a1, "fenced")
+
+
+def test_removal_that_survives_less_is_refused_without_force(env):
+    c = env.cluster(authorities=3, nodes=0)
+    leader = c.wait_leader()
+    one, two = c.others(leader)
+    r = leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", one.name, "--yes")
+    expect("--force" in r.err and "0 more may be lost instead of 1" in r.err, "what is lost", r.err)
+    # Through a follower as well, and also when the leader itself is to go.
+    one.refused(CONFLICT, "quorum_at_risk", "authority", "remove", leader.name, "--yes")
+    two.kill9()
+    wait_until(lambda: leader.status()["seen"] == 2, "the dead one to be missed")
+    # With one dead, a live one is never taken out, force or not; the dead one is, for nothing is lost.
+    leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", one.name, "--yes", "--force")
+    leader.ok("authority", "remove", two.name, "--yes")
+    wait_until(lambda: leader.status()["voters"] == 2, "two voters")
+    # Two survive no loss and one survives none: that is no step back.
+    leader.ok("authority", "remove", one.name, "--yes")
+    wait_until(lambda: leader.status()["voters"] == 1, "one voter")
+    leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", leader.name, "--yes", "--force")
+
+
+def test_failed_add_leaves_no_ghost(env):
+    """A new authority that dies before it has caught up counts for nothing and can be taken out."""
+    c = env.cluster(authorities=3, nodes=1)
+    owner = owner_copy(c)
+    leader = c.wait_leader()
+    c.n1.freeze()
+    r = leader.cli("authority", "add", "n1", "--owner-dir", owner, "--yes", "--timeout", "4s")
+    expect(r.rc != OK, "nobody there to ask", r)
+    expect(len(all_items(leader, "authority")) == 3, "an add that did not begin leaves nothing")
+    c.n1.thaw()
+    c.n1.wait_ready()
+    leader.ok("authority", "add", "n1", "--owner-dir", owner, "--yes", "--no-wait")
+    c.n1.kill9()
+    shutil.rmtree(os.path.join(c.n1.dir, "member"))  # the host is gone for good
+    status = leader.status()
+    expect(status["voters"] in (3, 4), "voters", status)
+    leader.ok("authority", "remove", "n1", "--yes", "--force")
+    wait_until(lambda: leader.status()["voters"] == 3 and
+               all(a["name"] != "n1" for a in lists(leader, "authority", "list")), "it to be gone")
+    c.others(leader)[0].kill9()
+    leader.ok("token", "create")
+
+
+def test_voter_restored_from_an_old_disk_is_not_believed(env):
+    """reliability.md, old data dir restored: S1, S2. Its peers notice, it votes again only after it
+    has caught up as one that does not count."""
+    c = env.cluster(authorities=3, nodes=0)
+    leader = c.wait_leader()
+    victim = c.others(leader)[0]
+    other = c.others(leader, victim)[0]
+    victim.stop()
+    old = victim.dir + ".old"
+    shutil.copytree(victim.dir, old, symlinks=True)
+    victim.start()
+    c.settle()
+    tokens = [leader.ok("token", "create")["id"] for _ in range(5)]
+    c.settle()
+    victim.kill9()
+    shutil.rmtree(victim.dir)
+    shutil.move(old, victim.dir)
+    victim.start(wait=False)
+    row = wait_until(lambda: events(leader, "authority_fenced"), "the old disk to be noticed")
+    expect(len(row) == 1 and row[0]["subject_id"] == victim.id, "who it is", row)
+    details = row[0]["details"] if isinstance(row[0]["details"], dict) else json.loads(
+        row[0]["details"])
+    expect(details["shown_index"] < details["acknowledged_index"], "what was shown", details)
+    wait_voters(c, leader, victim)
+    c.settle()
+    expect(leader.status()["voters"] == 3, "three voters again")
+    for a in (leader, other, victim):
+        have = {t["id"] for t in all_items(a, "token")}
+        expect(set(tokens) <= have, f"{a.name} has every token", have)
+    # An ordinary restart is no reason.
+    victim.kill9()
+    victim.start()
+    c.settle()
+    expect(len(events(leader, "authority_fenced")) == 1, "once")
+
+
+def test_recovery_killed_at_any_moment_is_done_or_not_begun(env):
+    """kill -9 of the command, and of the daemon while a promotion waits for its restart."""
+    c = env.cluster(authorities=3, nodes=0)
+    owner = owner_copy(c)
+    survivor = c.others(c.wait_leader())[0]
+    for a in c.others(survivor):
+        a.kill9()
+    wait_until(lambda: not has_quorum(survivor.status()), "no majority")
+    # The statement is beside the log, the daemon dies before its restart.
+    survivor.process.send_signal(signal.SIGCONT)
+    promote = subprocess.Popen(
+        [env.rap, "partition", "promote", "--owner-dir", owner, "--yes", "--data-dir", survivor.dir],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pending = os.path.join(survivor.dir, "member", "recovery")
+    wait_until(lambda: os.path.exists(pending) or survivor.cli("status").rc == OK and
+               survivor.status()["epoch"] == 2, "the statement", every=0.005)
+    survivor.kill9()
+    promote.kill()
+    promote.wait()
+    survivor.start()
+    expect(survivor.status()["epoch"] == 2 and not os.path.exists(pending), "it went on at the start",
+           survivor.status())
+    survivor.stop()
+
+    # Offline, killed after a longer and longer time until it gets through.
+    epoch, killed, delay = 2, 0, 0.002
+    while epoch < 4:
+        p = subprocess.Popen(
+            [env.rap, "authority", "recover", "--owner-dir", owner, "--yes", "--data-dir",
+             survivor.dir], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            p.wait(delay)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+            killed += 1
+        plan = survivor.ok("authority", "recover", "--owner-dir", owner, "--dry-run")
+        expect(plan["epoch"] in (epoch, epoch + 1), "the old log or the new one", plan)
+        epoch = plan["epoch"]
+        delay *= 1.5
+    expect(killed > 3, "it was killed on the way", killed)
+    survivor.start()
+    status = survivor.status()
+    expect(status["epoch"] == epoch and has_quorum(status), "it decides in the last epoch", status)
+    survivor.ok("audit", "verify")
+    starts = events(survivor, "authority_recovered")
+    expect(len(starts) == epoch - 2, "one row an epoch", starts)

@@ -239,7 +239,7 @@ def test_removed_authority_neither_votes_nor_reads(env):
     if c.wait_leader() is not c.a1:
         c.a1.ok("authority", "transfer", "a1", "--yes")
     wait_until(lambda: c.leader() is c.a1, "a1 to lead")
-    c.a1.ok("authority", "remove", "a3", "--yes")
+    c.a1.ok("authority", "remove", "a3", "--yes", "--force")
     left = [c.a1, c.a2]
     c.settle(left)
     voters = [a["name"] for a in all_items(c.a1, "authority") if a["status"] == "voter"]
@@ -274,7 +274,7 @@ def test_nodes_of_a_removed_authority_renew_and_stay(env):
     n1 = c.enroll("n1", via=signer)
     left = c.others(signer)
     before = left[0].ok("node", "show", "n1")["certificate_serial"]
-    left[0].ok("authority", "remove", signer.name, "--yes")
+    left[0].ok("authority", "remove", signer.name, "--yes", "--force")
     # Nodes spread their renewals over four heartbeats (a minute): all learn of it at once.
     wait_until(lambda: left[0].ok("node", "show", "n1")["certificate_serial"] != before,
                "n1 to have a certificate from another authority", limit=90, every=0.5)

@@ -165,6 +165,7 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
         .cluster_id = s->cluster_id,
         .node_id = s->node_id,
         .epoch = s->epoch,
+        .recovery = s->recovery,
         .config_version = s->version,
         .issued_at_ms = s->issued_at_ms,
         .expires_at_ms = s->expires_at_ms,

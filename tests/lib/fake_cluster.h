@@ -47,6 +47,7 @@ struct fake_snapshot {
     const char *address;
     struct uuid cluster_id, node_id;
     uint64_t schema, epoch, version;
+    struct blob recovery; /* the owner's statement, for epochs after the first; a view */
     int64_t issued_at_ms, expires_at_ms;
     const char *scopes[4];
     const char *roles[4];

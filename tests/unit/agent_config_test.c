@@ -1,6 +1,7 @@
 /* Every refusal of SPEC SNAP-01, invariants S9, S17, S21. */
 #include "agent/config.h"
 #include "lib/fake_cluster.h"
+#include "pki/statement.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -366,6 +367,59 @@ static void test_stored_snapshot_accepted_again_also_after_expiry(void **state)
     assert_int_equal(verify(f), -ERR_ROLLBACK);
 }
 
+/* DESIGN section 7: a higher epoch is believed by the owner's statement, not by the number. */
+static int verify_in_epoch(struct fixture *f, uint64_t epoch, uint64_t stated,
+                           const struct pki_key *signer, const struct uuid *cluster_id)
+{
+    static const uint8_t digest[32] = {1};
+    struct buf voters;
+    struct buf bytes;
+    struct mp_writer w;
+    buf_init(&voters, 64);
+    buf_init(&bytes, SIGNED_RECOVERY_MAX);
+    mp_writer_init(&w, &voters);
+    mp_put_uuid(&w, &f->authority.id);
+    const struct recovery_statement s = {
+        .version = 1,
+        .cluster_id = *cluster_id,
+        .epoch = stated,
+        .kind = RECOVERY_RECOVER,
+        .base_index = 9,
+        .base_term = 2,
+        .base_digest = blob_of(digest, sizeof digest),
+        .voters = {.raw = buf_blob(&voters), .count = 1},
+        .time_ms = FAKE_NOW_MS,
+    };
+    assert_int_equal(statement_sign(signer, &s, &bytes), 0);
+    f->s.epoch = epoch;
+    f->s.recovery = buf_blob(&bytes);
+    int rc = verify(f);
+    f->s.recovery = blob_of(NULL, 0);
+    buf_fini(&voters);
+    buf_fini(&bytes);
+    return rc;
+}
+
+static void test_higher_epoch_needs_the_owners_statement(void **state)
+{
+    struct fixture *f = *state;
+    const struct pki_key *root = f->cluster.root_key;
+    f->s.epoch = 2;
+    assert_int_equal(verify(f), -ERR_BAD_SIGNATURE);
+    assert_int_equal(verify_in_epoch(f, 2, 2, f->foreign.root_key, &f->cluster.id),
+                     -ERR_BAD_SIGNATURE);
+    assert_int_equal(verify_in_epoch(f, 2, 3, root, &f->cluster.id), -ERR_BAD_SIGNATURE);
+    assert_int_equal(verify_in_epoch(f, 2, 2, root, &f->foreign.id), -ERR_WRONG_CLUSTER);
+    assert_int_equal(verify_in_epoch(f, 2, 2, root, &f->cluster.id), 0);
+    /* What was held in the epoch before is older, whatever its version. */
+    f->expect.epoch = 1;
+    f->expect.version = 1000;
+    assert_int_equal(verify_in_epoch(f, 2, 2, root, &f->cluster.id), 0);
+    f->expect.epoch = 3;
+    f->expect.version = 1;
+    assert_int_equal(verify_in_epoch(f, 2, 2, root, &f->cluster.id), -ERR_ROLLBACK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +434,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_over_long_input_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_refresh_of_equal_version_accepted_only_when_it_says_the_same, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_higher_epoch_needs_the_owners_statement, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_stored_snapshot_accepted_again_also_after_expiry,
                                         setup, teardown),
     };
