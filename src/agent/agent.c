@@ -144,6 +144,14 @@ const struct config *agent_snapshot(const struct agent *a)
     return a->snapshot;
 }
 
+void agent_held(const struct agent *a, uint64_t *ret_audit_seq, uint64_t *ret_set_epoch,
+                uint64_t *ret_set_seq)
+{
+    *ret_audit_seq = a->audit_seq;
+    *ret_set_epoch = a->set.epoch;
+    *ret_set_seq = a->set.seq;
+}
+
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
 {
     return a->closing ? errmsg_set(em, -ERR_CANCELED, "the agent is closing")
@@ -212,6 +220,9 @@ static int subscribe(struct agent *a, const struct uuid *to)
     const struct config_subscribe msg = {
         .epoch = a->held_epoch,
         .config_version = wants_any(a) ? 0 : a->held_version,
+        .audit_seq = a->audit_seq,
+        .set_seq = a->set.seq,
+        .set_epoch = a->set.epoch,
     };
     const struct fabric_stream_to target = {.node_id = *to, .service = "config"};
     struct buf frame;

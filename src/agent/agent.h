@@ -43,6 +43,12 @@ void agent_close(struct agent *a, void (*cb)(void *data), void *data);
 
 /* The snapshot in force; NULL when none was ever received. */
 const struct config *agent_snapshot(const struct agent *a);
+/* What a snapshot is checked against now: everything but held, again and allow_expired. Valid as long
+ * as nothing newer is in force. */
+void agent_expect(const struct agent *a, struct config_expect *ret);
+/* What we hold of the audit and of the chain of authority sets; 0 nothing. */
+void agent_held(const struct agent *a, uint64_t *ret_audit_seq, uint64_t *ret_set_epoch,
+                uint64_t *ret_set_seq);
 /* For an authority that is its own node: hands over a signed snapshot without the network. Errors as
  * config_verify's, or -ERR_IO when it could not be stored: then only its revocations count. */
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em);

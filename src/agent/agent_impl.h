@@ -33,6 +33,9 @@ struct agent {
 
     struct config *snapshot;
     uint64_t held_epoch, held_version; /* nothing older is accepted, even without a snapshot */
+    struct witness_set set;            /* who the authority is, once that was shown */
+    uint64_t audit_seq;                /* the audit when we last looked; 0 never */
+    uint8_t history[PKI_HASH_BYTES];
     bool revoked;
     bool was_degraded;
 

@@ -43,6 +43,11 @@ static void put_in_force(struct agent *a, struct config *cfg)
     a->snapshot = cfg;
     a->held_epoch = cfg->body.epoch;
     a->held_version = cfg->body.config_version;
+    a->set = cfg->set;
+    if (cfg->witnessed) {
+        a->audit_seq = cfg->witness.statement.audit_seq;
+        memcpy(a->history, cfg->witness.statement.history.data, sizeof a->history);
+    }
     pki_trust_clear_bans(a->cfg.trust);
     ban_revoked(a, cfg);
     (void)fabric_recheck(a->fabric);
@@ -57,25 +62,35 @@ static void put_in_force(struct agent *a, struct config *cfg)
     agent_wake(a);
 }
 
-int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
+void agent_expect(const struct agent *a, struct config_expect *ret)
 {
-    struct config *cfg;
-    const struct config_expect expect = {
+    *ret = (struct config_expect){
         .trust = a->cfg.trust,
         .cluster_id = a->member->cluster_id,
         .node_id = a->member->node_id,
         .epoch = a->held_epoch,
         .version = a->held_version,
-        .held = a->snapshot,
-        .again = a->snapshot == NULL, /* the stored one was damaged: the same is welcome */
         .now_ms = clock_wall_ms(),
+        .set = &a->set,
+        .audit_seq = a->audit_seq,
     };
+    memcpy(ret->fingerprint, a->leaf.fingerprint, sizeof ret->fingerprint);
+    memcpy(ret->history, a->history, sizeof ret->history);
+}
+
+int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
+{
+    struct config *cfg;
+    struct config_expect expect;
+    agent_expect(a, &expect);
+    expect.held = a->snapshot;
+    expect.again = a->snapshot == NULL; /* the stored one was damaged: the same is welcome */
     int rc = config_verify(signed_snapshot, &expect, &cfg, em);
     if (rc != 0) {
         return rc;
     }
-    rc = member_save_snapshot(a->member, signed_snapshot, cfg->body.epoch, cfg->body.config_version,
-                              expect.now_ms, em);
+    rc = member_save_witnessed(a->member, signed_snapshot, cfg->body.epoch,
+                               cfg->body.config_version, cfg->set_statement, expect.now_ms, em);
     if (rc != 0) {
         /* A full disk must not keep a revoked node's sessions alive (S9). */
         ban_revoked(a, cfg);
@@ -92,11 +107,34 @@ int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *
     return 0;
 }
 
+/* The set that was believed when this node stopped: a majority of it is asked for, whatever an
+ * authority says. */
+static int load_set(struct agent *a, struct errmsg *em)
+{
+    struct buf statement;
+    buf_init(&statement, AUTHORITY_SET_MAX);
+    int rc = member_get(a->member, MEMBER_AUTHORITY_SET, &statement);
+    if (rc == 0) {
+        rc = witness_set_read(buf_blob(&statement), &a->set, em);
+        rc = rc == 0 ? 0 : errmsg_wrap(em, -ERR_CORRUPT, "node.db");
+    } else if (rc == -ERR_NOT_FOUND) {
+        rc = 0;
+    } else {
+        rc = errmsg_set(em, rc, "node.db: %s", err_text(rc));
+    }
+    buf_fini(&statement);
+    return rc;
+}
+
 int apply_stored(struct agent *a, struct errmsg *em)
 {
     struct buf bytes;
+    int rc = load_set(a, em);
+    if (rc != 0) {
+        return rc;
+    }
     buf_init(&bytes, CONFIG_SIGNED_MAX);
-    int rc = member_load_snapshot(a->member, &bytes, &a->held_epoch, &a->held_version);
+    rc = member_load_snapshot(a->member, &bytes, &a->held_epoch, &a->held_version);
     if (rc == -ERR_NOT_FOUND) {
         log_info(LOG_AGENT, "no stored configuration", "%s", "");
         buf_fini(&bytes);
@@ -108,16 +146,10 @@ int apply_stored(struct agent *a, struct errmsg *em)
     }
     struct errmsg why = ERRMSG_INIT;
     struct config *cfg;
-    const struct config_expect expect = {
-        .trust = a->cfg.trust,
-        .cluster_id = a->member->cluster_id,
-        .node_id = a->member->node_id,
-        .epoch = a->held_epoch,
-        .version = a->held_version,
-        .again = true,
-        .allow_expired = true,
-        .now_ms = clock_wall_ms(),
-    };
+    struct config_expect expect;
+    agent_expect(a, &expect);
+    expect.again = true;
+    expect.allow_expired = true;
     rc = config_verify(buf_blob(&bytes), &expect, &cfg, &why);
     if (rc == 0) {
         put_in_force(a, cfg);

@@ -1,4 +1,4 @@
-#include "agent/config.h"
+#include "agent/config_witness.h"
 
 #include "pki/statement.h"
 
@@ -360,6 +360,9 @@ int config_verify(struct blob signed_snapshot, const struct config_expect *expec
     rc = decode_body(msg.body, &c->body, em);
     if (rc == 0) {
         rc = check_signatures(&msg, &c->body, expect, &c->signer, em);
+    }
+    if (rc == 0) {
+        rc = config_witness_check(&msg, expect, c, em);
     }
     if (rc == 0) {
         rc = check_body(&c->body, expect, em);

@@ -2,13 +2,18 @@
 #ifndef RAP_AGENT_CONFIG_H
 #define RAP_AGENT_CONFIG_H
 
-#include "pki/pki.h"
+#include "pki/witness.h"
 #include "wire/node_msg.h"
 
 struct config {
     struct buf bytes;          /* the signed message, owned */
     struct snapshot_body body; /* views into bytes; every list in it decodes */
     struct pki_identity signer;
+    /* What it showed of the authority: */
+    struct witness_set set;    /* the newest that is believed now */
+    struct blob set_statement; /* its statement, when it is newer than the one held before */
+    bool witnessed;            /* a majority signed it: */
+    struct witness witness;
 };
 
 struct config_expect {
@@ -22,10 +27,19 @@ struct config_expect {
     bool allow_expired; /* at offline start: kept, but the node is degraded. The signer's chain is
                            then checked at the time of issue, for it ends in time too. */
     int64_t now_ms;
+    /* The authority set believed; NULL or unknown: none yet, and a snapshot without a witness is
+     * accepted still. Whoever has one asks for a majority from then on. */
+    const struct witness_set *set;
+    uint8_t fingerprint[PKI_HASH_BYTES]; /* of our own key */
+    /* The audit when we last looked; 0 never. */
+    uint64_t audit_seq;
+    uint8_t history[PKI_HASH_BYTES];
 };
 
 /* The longest signed_snapshot we look at. */
-#define CONFIG_SIGNED_MAX (SNAPSHOT_MAX_BYTES + AUTHORITIES_MAX * (2 * CERT_DER_MAX + 128) + 64)
+#define CONFIG_SIGNED_MAX                                                      \
+    (SNAPSHOT_MAX_BYTES + AUTHORITIES_MAX * (2 * CERT_DER_MAX + 128) + 64 + \
+     SNAPSHOT_WITNESS_MAX)
 
 /* Verifies and decodes. On success *ret owns everything (config_free). Refusals, each distinct:
  *   -ERR_TOO_LARGE      longer than CONFIG_SIGNED_MAX
@@ -42,8 +56,12 @@ struct config_expect {
  *   -ERR_SCOPE          not for an ordinary "node", or with a part this node has no claim to:
  *                       "authority" is for nodes that the body lists as such, every other scope is
  *                       the name of a role that the body gives to the node
- * One valid authority signature suffices (until the majority rule of DESIGN D16); others in the list
- * are then ignored. With none, the error is that of the first. */
+ *   -ERR_NOT_WITNESSED  a set is believed, and no majority of it signed, or too long ago
+ *   -ERR_BAD_SET        an authority set that does not follow from the one believed
+ *   -ERR_BAD_PROOF      it says something else than what the majority signed
+ *   -ERR_HISTORY        the audit does not continue the one seen before
+ * Of the signatures of the body itself one valid authority's suffices: it vouches for the times only.
+ * Others in the list are then ignored. With none, the error is that of the first. */
 int config_verify(struct blob signed_snapshot, const struct config_expect *expect,
                   struct config **ret, struct errmsg *em);
 void config_free(struct config *c);

@@ -58,12 +58,13 @@ static int verify(const struct member *m, const struct join_token *token,
     if (rc != 0) {
         return rc;
     }
-    const struct config_expect expect = {
+    struct config_expect expect = {
         .trust = trust,
         .cluster_id = token->cluster_id,
         .node_id = st->node_id,
         .now_ms = now_ms,
     };
+    memcpy(expect.fingerprint, id.fingerprint, sizeof expect.fingerprint);
     return config_verify(st->snapshot, &expect, ret, em);
 }
 
@@ -89,6 +90,7 @@ int join_accept(struct member *m, const struct join_token *token, const struct e
         .epoch = cfg->body.epoch,
         .config_version = cfg->body.config_version,
         .now_ms = now_ms,
+        .authority_set = cfg->set_statement,
     };
     rc = member_approve(m, &approval, em);
 out:

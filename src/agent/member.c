@@ -545,6 +545,9 @@ int member_approve(struct member *m, const struct member_approval *ap, struct er
         return rc;
     }
     rc = member_save_snapshot(m, ap->snapshot, ap->epoch, ap->config_version, ap->now_ms, em);
+    if (rc == 0 && ap->authority_set.len > 0) {
+        rc = member_put(m, MEMBER_AUTHORITY_SET, ap->authority_set, em);
+    }
     if (rc == 0) {
         rc = put_ids(m, &ap->node_id, ap->cluster_name, em);
     }

@@ -74,6 +74,7 @@ struct member_approval {
     struct blob snapshot; /* signed */
     uint64_t epoch, config_version;
     int64_t now_ms;
+    struct blob authority_set; /* statement; empty: none was shown */
 };
 int member_approve(struct member *m, const struct member_approval *ap, struct errmsg *em);
 /* Where it listens and what it advertises (NULL = listen) from now on. */
@@ -93,9 +94,15 @@ int member_get(struct member *m, const char *key, struct buf *ret);
 int member_put(struct member *m, const char *key, struct blob value, struct errmsg *em);
 int member_drop(struct member *m, const char *key, struct errmsg *em);
 
-/* The last accepted snapshot, replaced as one. The buffer is appended to. -ERR_NOT_FOUND. */
+/* The last accepted snapshot, replaced as one; within the caller's transaction if there is one. The
+ * buffer is appended to. -ERR_NOT_FOUND. */
 int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t epoch,
                          uint64_t config_version, int64_t now_ms, struct errmsg *em);
+/* The same, and the authority set that was believed with it (empty: as before), in one transaction. */
+int member_save_witnessed(struct member *m, struct blob signed_snapshot, uint64_t epoch,
+                          uint64_t config_version, struct blob set_statement, int64_t now_ms,
+                          struct errmsg *em);
+#define MEMBER_AUTHORITY_SET "authority_set" /* key of the statement in settings */
 int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
                          uint64_t *ret_config_version);
 

@@ -54,6 +54,27 @@ int member_save_snapshot(struct member *m, struct blob signed_snapshot, uint64_t
     return db_error(m, db_run(st), em);
 }
 
+int member_save_witnessed(struct member *m, struct blob signed_snapshot, uint64_t epoch,
+                          uint64_t config_version, struct blob set_statement, int64_t now_ms,
+                          struct errmsg *em)
+{
+    int rc = db_error(m, db_begin(m->db), em);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = member_save_snapshot(m, signed_snapshot, epoch, config_version, now_ms, em);
+    if (rc == 0 && set_statement.len > 0) {
+        rc = member_put(m, MEMBER_AUTHORITY_SET, set_statement, em);
+    }
+    if (rc == 0) {
+        rc = db_error(m, db_commit(m->db), em);
+    }
+    if (rc != 0) {
+        db_rollback(m->db);
+    }
+    return rc;
+}
+
 int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
                          uint64_t *ret_config_version)
 {

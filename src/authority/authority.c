@@ -170,9 +170,12 @@ static void follow_state(struct authority *a)
         op_load_addresses(a);
         raft_net_refresh(a);
     }
+    a->self_changed = a->self_changed || everybody;
+    witness_applied(a);
     push_changed(a);
-    if ((everybody || a->self_changed) && a->cfg.config_changed != NULL) {
+    if (a->self_changed && a->cfg.config_changed != NULL && push_is_ready(a, &a->cfg.node_id)) {
         a->self_changed = false;
+        a->self_told_ms = authority_now_ms(a);
         a->cfg.config_changed(a->cfg.data);
     }
     if (a->joins_dirty) {
@@ -269,6 +272,7 @@ static void on_tick(uv_timer_t *t)
     members_reconcile(a);
     partitions_tick(a);
     backup_tick(a, now);
+    witness_tick(a);
     push_tick(a);
     enroll_tick(a);
     refused_tick(a);
@@ -416,6 +420,7 @@ void authority_free(struct authority *a)
     health_fini(a);
     fence_fini(a);
     buf_fini(&a->backup.file);
+    witness_fini(a);
     free(a->dir);
     free(a);
 }
@@ -435,6 +440,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     a->last_expire_ms = clock_wall_ms();
     STAILQ_INIT(&a->deferred);
     fence_init(a);
+    witness_init(a);
     raft_net_fabric_init(&a->net, a);
     a->io_env = (struct raft_io_env){.data = a,
                                      .mono_ms = env_mono_ms,
@@ -508,6 +514,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     call_serve(a);
     health_serve(a);
     push_serve(a);
+    witness_serve(a);
     enroll_serve(a);
     CHECK(uv_prepare_start(&a->flush, on_prepare) == 0);
     CHECK(uv_timer_start(&a->tick, on_tick, a->cfg.heartbeat_ms, a->cfg.heartbeat_ms) == 0);
@@ -567,6 +574,7 @@ static void close_now(void *arg)
     (void)uv_timer_stop(&a->tick);
     call_cancel_all(a);
     push_close(a);
+    witness_close(a);
     enroll_close(a);
     a->closing = true;
     core_close(a->core, on_core_closed, a);

@@ -61,10 +61,15 @@ struct authority_call {
  * needed, outcome: "none" | "unknown", detail}. */
 void authority_call(struct authority *a, const struct authority_call *call);
 
-/* This node's own signed snapshot, from applied state. -ERR_NOT_FOUND while the state does not know
- * the node yet. */
-int authority_snapshot(struct authority *a, const struct uuid *node_id, struct buf *out,
-                       struct errmsg *em);
+/* What the one who gets a snapshot holds already: 0 when nothing. */
+struct snapshot_held {
+    uint64_t audit_seq; /* of the last statement */
+    uint64_t set_epoch, set_seq; /* of the authority set */
+};
+/* A node's signed snapshot, from applied state. -ERR_NOT_FOUND while the state does not know the node
+ * (yet, or any more); -ERR_BUSY while no majority has signed what is applied. */
+int authority_snapshot(struct authority *a, const struct uuid *node_id,
+                       const struct snapshot_held *held, struct buf *out, struct errmsg *em);
 
 /* The fabric turned a peer away (fabric_config.refused): to the audit, at a bounded rate. */
 void authority_refused(struct authority *a, const struct fabric_refusal *refusal);

@@ -39,10 +39,45 @@ struct subscriber {
     struct uuid node_id;
     uint64_t held_version; /* what it has, as far as we know */
     uint64_t node_config;  /* last change of its own part */
+    struct snapshot_held held;
     int64_t sent_at_ms;
     LIST_ENTRY(subscriber) link;
 };
 LIST_HEAD(subscriber_list, subscriber);
+
+/* --- what a majority signs (witness.c) --- */
+struct collection {
+    bool active;
+    bool of_set;     /* an authority set, not a statement */
+    uint64_t serial; /* answers to earlier ones are not counted */
+    uint64_t began_ms;
+    struct buf bytes;
+    struct fsm_witness what; /* of a statement: what it says, and the tree of that index */
+    struct merkle *tree;
+    size_t needed, count;
+    struct {
+        struct uuid node_id;
+        int64_t at_ms;
+        uint8_t signature[PKI_SIG_BYTES];
+    } got[AUTHORITIES_MAX];
+};
+/* The newest statement that a majority signed. */
+struct witnessed {
+    bool have;
+    struct fsm_witness what;
+    struct merkle *tree;
+    struct buf statement, signatures;
+    uint32_t count;
+    int64_t signed_at_ms; /* the oldest of the signatures */
+};
+TAILQ_HEAD(waiting_list, waiting);
+struct witnessing {
+    struct collection statement, set;
+    struct witnessed done;
+    struct waiting_list waiting; /* others' questions about what is not applied here yet */
+    size_t waiting_count;
+    bool set_busy; /* the command that changes the set is under way */
+};
 
 /* --- enrolling hosts that wait for a decision (enroll.c) --- */
 struct enrolling {
@@ -114,7 +149,8 @@ struct authority {
     bool applied_dirty;   /* entries were applied since the last flush */
     bool joins_dirty;     /* a join request was decided since the last flush */
     bool push_wanted;     /* some subscriber may be due */
-    bool self_changed;    /* our own part of the configuration changed */
+    bool self_changed;    /* our own snapshot says something else since the daemon got it */
+    int64_t self_told_ms; /* when it got it */
     uint64_t config_seen; /* config_index that directory and daemon know of */
     uint64_t node_config_seen;
     uint64_t quorum_seen_ms; /* monotonic: when a majority was last behind us */
@@ -123,6 +159,7 @@ struct authority {
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;
 
+    struct witnessing witness;
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
@@ -221,6 +258,21 @@ void push_serve(struct authority *a);
 void push_changed(struct authority *a);
 void push_tick(struct authority *a);
 void push_close(struct authority *a);
+/* Whether a snapshot for this node can be made that says what is applied: at once without an authority
+ * set, and with one when a majority has signed that far. */
+bool push_is_ready(struct authority *a, const struct uuid *node_id);
+
+/* witness.c */
+void witness_init(struct authority *a);
+void witness_fini(struct authority *a);
+void witness_serve(struct authority *a);
+void witness_applied(struct authority *a);
+void witness_tick(struct authority *a);
+void witness_close(struct authority *a);
+
+/* push_witness.c: an encoded snapshot_witness for a node; push_is_ready must hold. */
+int push_put_witness(struct authority *a, const struct uuid *node_id,
+                     const struct snapshot_held *held, struct buf *out, struct errmsg *em);
 
 /* enroll.c */
 void enroll_serve(struct authority *a);

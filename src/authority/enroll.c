@@ -124,9 +124,11 @@ static void approved(struct enrolling *e, const char *node_text)
     db_done(st);
     int rc = uuid_parse(node_text, &msg.node_id);
     if (rc == 0) {
-        rc = authority_snapshot(a, &msg.node_id, &snapshot, &em);
+        rc = authority_snapshot(a, &msg.node_id, &(struct snapshot_held){0}, &snapshot, &em);
     }
-    if (rc != 0 || leaf.len == 0) {
+    if (rc == -ERR_BUSY) {
+        /* Told when a majority has signed: enroll_applied comes again then. */
+    } else if (rc != 0 || leaf.len == 0) {
         /* Revoked between approval and delivery. */
         refuse(e, -ERR_REVOKED, "this identity is no longer valid: ask for a new join token");
     } else {

@@ -123,6 +123,8 @@ void fsm_witness_reset(struct fsm *f);
 void fsm_witness_load(struct fsm *f);
 /* An audit row was added by the entry being applied. */
 void fsm_witness_audit(struct fsm *f, uint64_t seq, const uint8_t hash[PKI_HASH_BYTES]);
+/* The owner's recovery says who signs from there on; x->v->epoch is the new one already. */
+int fsm_authority_set_recovered(struct fsm_ctx *x, struct blob signed_recovery);
 /* After the commit, while the entry's row changes are still there. */
 void fsm_witness_follow(struct fsm *f, uint64_t index);
 

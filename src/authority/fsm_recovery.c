@@ -294,6 +294,12 @@ int fsm_epoch_start(struct fsm_ctx *x, const struct epoch_start *b)
     x->v->epoch = s.epoch;
     x->config_changed = true;
     rc = audit_epoch(x, &s, node_id, others);
+    if (rc == 0) {
+        rc = fsm_authority_set_recovered(x, b->statement);
+    }
+    if (rc != 0) {
+        return rc;
+    }
     struct mp_doc d;
     mp_doc_begin(&x->doc, &d);
     mp_doc_int(&x->doc, &d, "epoch", (int64_t)s.epoch);

@@ -369,10 +369,8 @@ static int members_are_authorities(struct fsm_ctx *x, const struct witness_set *
     return 0;
 }
 
-static int insert_set(struct fsm_ctx *x, const struct witness_set *set, struct blob signed_set)
+static int insert_set(struct fsm_ctx *x, const struct witness_set *set, struct blob link)
 {
-    struct signed_set msg;
-    CHECK(msg_decode(&signed_set_desc, MSG_LENIENT, signed_set, &msg) == 0);
     struct db_stmt *st = db_prepare(
         x->db, "INSERT INTO authority_sets (seq, cluster_id, epoch, members, statement,"
                " signed, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)");
@@ -380,13 +378,13 @@ static int insert_set(struct fsm_ctx *x, const struct witness_set *set, struct b
     db_bind_text(st, x->cluster_id);
     db_bind_int(st, (int64_t)set->epoch);
     db_bind_int(st, (int64_t)set->count);
-    db_bind_blob(st, msg.statement);
-    db_bind_blob(st, signed_set);
+    db_bind_blob(st, witness_link_statement(link));
+    db_bind_blob(st, link);
     db_bind_int(st, x->now_ms);
     return db_run(st);
 }
 
-int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b)
+static int take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret)
 {
     struct witness_set held;
     uint8_t key[PKI_KEY_BYTES];
@@ -401,7 +399,7 @@ int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b
         return rc;
     }
     struct witness_set next = held;
-    rc = witness_set_advance(&next, &cluster, key, b->signed_set, &em);
+    rc = witness_set_advance(&next, &cluster, key, link, &em);
     if (rc != 0) {
         return fsm_refuse(x, rc, "%s", em.text);
     }
@@ -415,11 +413,12 @@ int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b
     }
     rc = members_are_authorities(x, &next);
     if (rc == 0) {
-        rc = insert_set(x, &next, b->signed_set);
+        rc = insert_set(x, &next, link);
     }
     if (rc != 0) {
         return rc;
     }
+    *ret = next;
     x->config_changed = true;
     struct fsm_json j;
     fsm_json_begin(&j);
@@ -430,12 +429,29 @@ int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b
         .event = "authority_set_changed", .subject_type = "cluster", .subject_id = x->cluster_id};
     rc = fsm_audit_add(x, &a, fsm_json_end(&j));
     fsm_json_fini(&j);
+    return rc;
+}
+
+int fsm_authority_set_recovered(struct fsm_ctx *x, struct blob signed_recovery)
+{
+    struct witness_set next;
+    return witness_link_statement(signed_recovery).len == 0 ? 0
+                                                            : take_link(x, signed_recovery, &next);
+}
+
+int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b)
+{
+    struct witness_set next;
+    int rc = take_link(x, b->signed_set, &next);
+    if (rc != 0) {
+        return rc;
+    }
     struct mp_doc d;
     mp_doc_begin(&x->doc, &d);
     mp_doc_int(&x->doc, &d, "seq", (int64_t)next.seq);
     mp_doc_int(&x->doc, &d, "members", (int64_t)next.count);
     mp_doc_end(&x->doc, &d);
-    return rc;
+    return 0;
 }
 
 int fsm_forgery_reported(struct fsm_ctx *x, const struct forgery_reported *b)

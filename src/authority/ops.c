@@ -440,6 +440,26 @@ static int prepare_authority_status(struct prepare *p)
     return rc;
 }
 
+static int prepare_authority_set_next(struct prepare *p)
+{
+    struct authority_set_next body;
+    int rc = msg_decode(&authority_set_next_desc, MSG_STRICT, p->in->args, &body);
+    if (rc == 0) {
+        put_body(p, CMD_AUTHORITY_SET_NEXT, &body);
+    }
+    return rc;
+}
+
+static int prepare_forgery_reported(struct prepare *p)
+{
+    struct forgery_reported body;
+    int rc = msg_decode(&forgery_reported_desc, MSG_STRICT, p->in->args, &body);
+    if (rc == 0) {
+        put_body(p, CMD_FORGERY_REPORTED, &body);
+    }
+    return rc;
+}
+
 static int prepare_authority_remove(struct prepare *p)
 {
     struct authority_remove body = {.reason = arg_text(p, "reason")};
@@ -530,6 +550,9 @@ static const struct {
      LEVEL_RECOVERY},
     {"partition.seen", false, prepare_partition_seen, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
     {"partition.merge", true, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},
+    {"authority.set_next", false, prepare_authority_set_next, CMD_AUTHORITY_SET_NEXT,
+     LEVEL_WITNESS},
+    {"node.forgery", false, prepare_forgery_reported, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
 };
 
 static int find(const char *method)

@@ -33,7 +33,8 @@ static void cut_recovery(struct authority *a, uint64_t epoch, struct buf *out)
     db_done(st);
 }
 
-static int sign(struct authority *a, const struct snapshot_body *body, struct buf *out)
+static int sign(struct authority *a, const struct snapshot_body *body, struct blob witness,
+                struct buf *out)
 {
     uint8_t sig[PKI_SIG_BYTES];
     struct buf bytes;
@@ -51,6 +52,7 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bu
         struct signed_snapshot all = {
             .body = buf_blob(&bytes),
             .signatures = {.raw = buf_blob(&list), .count = count},
+            .witness = witness,
         };
         msg_encode(&signed_snapshot_desc, &all, out);
     }
@@ -60,39 +62,64 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bu
     return rc;
 }
 
-int authority_snapshot(struct authority *a, const struct uuid *node_id, struct buf *out,
-                       struct errmsg *em)
+/* Where in the log it stands and how long it lives. Without an authority set that is this replica's
+ * own position; with one, what the majority signed. */
+static void set_position(struct authority *a, const struct fsm_position *pos,
+                         struct snapshot_body *b)
+{
+    const struct witnessed *d = &a->witness.done;
+    b->issued_at_ms = authority_now_ms(a);
+    b->expires_at_ms = b->issued_at_ms + SNAPSHOT_LIFE_MS;
+    b->epoch = pos->epoch;
+    if (!fsm_authority_set(a->fsm)->known) {
+        b->config_version = pos->index;
+        b->audit_seq = pos->audit_seq;
+        b->audit_head = blob_of(pos->audit_head, sizeof pos->audit_head);
+        return;
+    }
+    b->epoch = d->what.epoch;
+    b->config_version = d->what.index;
+    b->audit_seq = d->what.audit_seq;
+    b->audit_head = blob_of(d->what.audit_head, sizeof d->what.audit_head);
+    if (b->expires_at_ms > d->signed_at_ms + SNAPSHOT_LIFE_MS) {
+        b->expires_at_ms = d->signed_at_ms + SNAPSHOT_LIFE_MS;
+    }
+}
+
+int authority_snapshot(struct authority *a, const struct uuid *node_id,
+                       const struct snapshot_held *held, struct buf *out, struct errmsg *em)
 {
     char id[UUID_TEXT_MAX];
-    uuid_format(node_id, id);
-    struct fsm_position pos;
-    fsm_position(a->fsm, &pos);
     struct cut c;
+    struct buf witness;
     struct buf recovery;
+    uuid_format(node_id, id);
     buf_init(&recovery, SIGNED_RECOVERY_MAX);
     cut_init(&c);
+    buf_init(&witness, SNAPSHOT_WITNESS_MAX);
     int rc = cut_node(state_db(a), node_id, &c);
     if (rc == 0) {
         rc = cut_cluster(state_db(a), fsm_level(a->fsm), &c);
     }
     if (rc != 0) {
         (void)errmsg_set(em, rc, "node %s is not in the state applied here", id);
-        goto out;
+    } else if (!push_is_ready(a, node_id)) {
+        rc = errmsg_set(em, -ERR_BUSY, "no majority of the authority has signed this yet");
+    } else if (fsm_authority_set(a->fsm)->known) {
+        rc = push_put_witness(a, node_id, held, &witness, em);
     }
-    int64_t now_ms = authority_now_ms(a);
-    c.body.epoch = pos.epoch;
-    cut_recovery(a, pos.epoch, &recovery);
-    c.body.recovery = buf_blob(&recovery);
-    c.body.config_version = pos.index;
-    c.body.issued_at_ms = now_ms;
-    c.body.expires_at_ms = now_ms + SNAPSHOT_LIFE_MS;
-    c.body.audit_seq = pos.audit_seq;
-    c.body.audit_head = blob_of(pos.audit_head, sizeof pos.audit_head);
-    rc = sign(a, &c.body, out);
-    if (rc != 0) {
-        (void)errmsg_set(em, rc, "cannot sign a snapshot for %s: %s", id, err_text(rc));
+    if (rc == 0) {
+        struct fsm_position pos;
+        fsm_position(a->fsm, &pos);
+        set_position(a, &pos, &c.body);
+        cut_recovery(a, c.body.epoch, &recovery);
+        c.body.recovery = buf_blob(&recovery);
+        rc = sign(a, &c.body, buf_blob(&witness), out);
+        if (rc != 0) {
+            (void)errmsg_set(em, rc, "cannot sign a snapshot for %s: %s", id, err_text(rc));
+        }
     }
-out:
+    buf_fini(&witness);
     cut_fini(&c);
     buf_fini(&recovery);
     return rc;
@@ -106,29 +133,52 @@ static void forget(struct subscriber *s)
     free(s);
 }
 
-static bool is_due(const struct authority *a, const struct subscriber *s,
-                   const struct fsm_position *pos)
+/* The version a snapshot made now would have; 0 when none can be made. */
+static uint64_t version_now(const struct authority *a)
 {
-    if (pos->index <= s->held_version) {
-        return false; /* it is ahead of us: another authority told it more */
+    struct fsm_position pos;
+    const struct witness_set *set = fsm_authority_set(a->fsm);
+    const struct witnessed *d = &a->witness.done;
+    fsm_position(a->fsm, &pos);
+    if (!set->known) {
+        return pos.index;
     }
-    return pos->config_index > s->held_version || s->node_config > s->held_version ||
+    return d->have && d->what.set_seq == set->seq && pos.config_index <= d->what.index
+               ? d->what.index
+               : 0;
+}
+
+static bool is_due(const struct authority *a, const struct subscriber *s, uint64_t config_index,
+                   uint64_t version)
+{
+    if (version < s->held_version || version < s->node_config) {
+        return false; /* it is ahead of us, or no majority has signed that far */
+    }
+    bool changed = config_index > s->held_version || s->node_config > s->held_version;
+    return (changed && version > s->held_version) ||
            authority_now_ms(a) - s->sent_at_ms >= REFRESH_MS;
 }
 
-static void push(struct authority *a, struct subscriber *s, uint64_t index)
+static void push(struct authority *a, struct subscriber *s, uint64_t version)
 {
     struct buf bytes;
     struct errmsg em = ERRMSG_INIT;
     buf_init(&bytes, SNAPSHOT_MAX_BYTES);
-    int rc = authority_snapshot(a, &s->node_id, &bytes, &em);
+    int rc = authority_snapshot(a, &s->node_id, &s->held, &bytes, &em);
     if (rc == 0) {
         rc = fabric_stream_send(s->stream, buf_blob(&bytes));
         (void)errmsg_set(&em, rc, "%s", err_text(rc));
     }
     if (rc == 0) {
-        s->held_version = index;
+        s->held_version = version;
         s->sent_at_ms = authority_now_ms(a);
+        if (fsm_authority_set(a->fsm)->known) {
+            s->held = (struct snapshot_held){
+                .audit_seq = a->witness.done.what.audit_seq,
+                .set_epoch = a->witness.done.what.epoch,
+                .set_seq = a->witness.done.what.set_seq,
+            };
+        }
     } else if (rc != -ERR_BUSY) {
         log_warn(LOG_AUTHORITY, "snapshot not sent", "why=\"%s\"", em.text);
     }
@@ -172,9 +222,13 @@ void push_changed(struct authority *a)
     }
     a->push_wanted = false;
     fsm_position(a->fsm, &pos);
+    uint64_t version = version_now(a);
+    if (version == 0) {
+        return; /* the signatures that are missing will want it again */
+    }
     LIST_FOREACH(s, &a->subscribers, link)
     {
-        if (!is_due(a, s, &pos)) {
+        if (!is_due(a, s, pos.config_index, version)) {
             continue;
         }
         if (sent++ == PUSHES_PER_TURN) {
@@ -183,7 +237,7 @@ void push_changed(struct authority *a)
             a->core_env.want_flush(a);
             return;
         }
-        push(a, s, pos.index);
+        push(a, s, version);
     }
 }
 
@@ -216,6 +270,11 @@ static void send_away(struct authority *a)
 void push_tick(struct authority *a)
 {
     send_away(a);
+    if (authority_now_ms(a) - a->self_told_ms >= REFRESH_MS) {
+        a->self_changed = true;
+        a->applied_dirty = true;
+        a->core_env.want_flush(a);
+    }
     a->push_wanted = true;
     push_changed(a);
 }
@@ -250,6 +309,8 @@ static void sub_frame(struct fabric_stream *stream, void *data, struct blob fram
         return;
     }
     s->held_version = held_of(s->a, &msg);
+    s->held = (struct snapshot_held){
+        .audit_seq = msg.audit_seq, .set_epoch = msg.set_epoch, .set_seq = msg.set_seq};
     s->sent_at_ms = authority_now_ms(s->a);
     s->node_config = node_config(s->a, &s->node_id);
     s->a->push_wanted = true;

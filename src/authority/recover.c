@@ -209,15 +209,43 @@ static uint64_t new_epoch(const struct recovery_plan *p, const struct recovery_t
     return t->epoch != 0 ? t->epoch : p->log.epoch + 1;
 }
 
+/* Who signs what is decided from there on (decision 0008): the one voter. Nothing when the state has no
+ * authority set, or does not know the host that goes on. */
+static void put_set(const struct recovery_plan *p, const struct recovery_terms *t, uint64_t epoch,
+                    const struct uuid *cluster_id, struct buf *out)
+{
+    struct witness_member voter = {.node_id = p->node_id};
+    char id[UUID_TEXT_MAX];
+    uuid_format(&p->node_id, id);
+    struct db_stmt *st = db_prepare(p->fsm->db,
+                                    "SELECT public_key FROM node_identities"
+                                    " WHERE node_id = ? AND identity_status = 'active'");
+    db_bind_text(st, id);
+    bool known = db_step(st) == 1 && db_col_blob(st, "public_key").len == PKI_KEY_BYTES;
+    if (known) {
+        memcpy(voter.public_key, db_col_blob(st, "public_key").data, PKI_KEY_BYTES);
+    }
+    db_done(st);
+    if (t->node_key.len == PKI_KEY_BYTES) {
+        memcpy(voter.public_key, t->node_key.data, PKI_KEY_BYTES);
+        known = true;
+    }
+    if (known && p->fsm->set.known) {
+        witness_set_build(&p->fsm->set, cluster_id, epoch, &voter, 1, out);
+    }
+}
+
 static void encode_statement(const struct recovery_plan *p, const struct recovery_terms *t,
                              struct buf *out)
 {
     struct runs runs;
     struct buf trail;
     struct buf voters;
+    struct buf set;
     struct mp_writer w;
     buf_init(&trail, RECOVERY_BODY_MAX);
     buf_init(&voters, 256);
+    buf_init(&set, RECOVERY_SET_MAX);
     find_runs(p, &runs);
     uint32_t count = 0;
     for (uint32_t i = 0; i < runs.count; i++) {
@@ -238,9 +266,12 @@ static void encode_statement(const struct recovery_plan *p, const struct recover
         .reason = t->reason,
     };
     CHECK(uuid_parse(p->fsm->vars.cluster_id, &s.cluster_id) == 0);
+    put_set(p, t, s.epoch, &s.cluster_id, &set);
+    s.authority_set = buf_blob(&set);
     msg_encode(&recovery_statement_desc, &s, out);
     buf_fini(&trail);
     buf_fini(&voters);
+    buf_fini(&set);
 }
 
 static void put_authorities(const struct recovery_plan *p, struct mp_writer *w, struct mp_doc *doc)

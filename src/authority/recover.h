@@ -40,6 +40,7 @@ struct recovery_terms {
     uint64_t epoch;         /* 0: the next */
     const char *address;    /* of a host that is new to the cluster; NULL */
     struct blob issuer_key; /* to be certified with it; or empty */
+    struct blob node_key;   /* public key of the host that goes on; empty: the one in the state */
 };
 int recovery_plan_doc(const struct recovery_plan *p, const struct recovery_terms *t,
                       struct mp_writer *w);

@@ -87,12 +87,14 @@ static void on_state_config_changed(void *data)
         return;
     }
     buf_init(&bytes, SNAPSHOT_MAX_BYTES);
-    int rc = authority_snapshot(n->authority, &n->member->node_id, &bytes, &em);
+    struct snapshot_held held;
+    agent_held(n->agent, &held.audit_seq, &held.set_epoch, &held.set_seq);
+    int rc = authority_snapshot(n->authority, &n->member->node_id, &held, &bytes, &em);
     if (rc == 0) {
         agent_set_local(n->agent, true);
         rc = agent_offer_snapshot(n->agent, buf_blob(&bytes), &em);
     }
-    if (rc != 0 && rc != -ERR_ROLLBACK && rc != -ERR_NOT_FOUND) {
+    if (rc != 0 && rc != -ERR_ROLLBACK && rc != -ERR_NOT_FOUND && rc != -ERR_BUSY) {
         log_warn(LOG_AGENT, "own snapshot refused", "why=\"%s\"", em.text);
     }
     buf_fini(&bytes);

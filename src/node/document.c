@@ -173,15 +173,11 @@ static int config_verify_doc(struct node *n, struct mp_writer *w, struct errmsg 
         (void)errmsg_set(em, rc, "no signed configuration is stored");
         goto out;
     }
-    struct config_expect expect = {
-        .trust = n->trust,
-        .cluster_id = n->member->cluster_id,
-        .node_id = n->member->node_id,
-        .epoch = epoch,
-        .version = version,
-        .again = true,
-        .now_ms = clock_wall_ms(),
-    };
+    struct config_expect expect;
+    agent_expect(n->agent, &expect);
+    expect.epoch = epoch;
+    expect.version = version;
+    expect.again = true;
     rc = config_verify(buf_blob(&bytes), &expect, &cfg, em);
     if (rc == 0) {
         struct mp_doc doc;
@@ -191,6 +187,9 @@ static int config_verify_doc(struct node *n, struct mp_writer *w, struct errmsg 
         mp_doc_int(w, &doc, "config_version", (int64_t)cfg->body.config_version);
         mp_doc_uuid(w, &doc, "signed_by", &cfg->signer.node_id);
         mp_doc_time(w, &doc, "expires_at", cfg->body.expires_at_ms);
+        mp_doc_bool(w, &doc, "witnessed", cfg->witnessed);
+        mp_doc_int(w, &doc, "authority_set", (int64_t)cfg->set.seq);
+        mp_doc_int(w, &doc, "authority_set_members", (int64_t)cfg->set.count);
         mp_doc_end(w, &doc);
     }
     config_free(cfg);

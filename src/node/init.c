@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "pki/pki.h"
+#include "pki/witness.h"
 #include "wire/cmd.h"
 
 #include <unistd.h>
@@ -106,20 +106,31 @@ static int write_issuer(struct birth *b, struct errmsg *em)
     return rc;
 }
 
-/* Log entry 2: the cluster as a command like any other, so that a replica needs nothing but the
- * log. */
-static void first_command(struct birth *b, struct buf *out)
+static void put_command(struct birth *b, uint64_t kind, const char *actor, const void *body,
+                        struct mp_writer *list)
+{
+    struct buf bytes;
+    buf_init(&bytes, CMD_BODY_MAX + 1024);
+    struct cmd cmd = {
+        .kind = kind,
+        .request_id = uuid_new(),
+        .time_ms = b->now_ms,
+        .actor_kind = blob_str(actor),
+        .actor_id = blob_str("init"),
+    };
+    cmd_encode(&cmd, body, &bytes);
+    CHECK(bytes.err == 0);
+    mp_put_bin(list, buf_blob(&bytes));
+    buf_fini(&bytes);
+}
+
+static void put_cluster_init(struct birth *b, struct mp_writer *list)
 {
     struct buf cert;
     struct buf caps;
-    struct buf cmd_bytes;
-    struct buf list;
     uint32_t caps_count = 0;
-    struct mp_writer w;
     buf_init(&cert, CMD_CERT_MAX);
     buf_init(&caps, 4096);
-    buf_init(&cmd_bytes, CMD_BODY_MAX + 1024);
-    buf_init(&list, CMD_BODY_MAX + 2048);
     agent_capabilities(&caps, &caps_count);
     struct cmd_cert leaf = {
         .der = buf_blob(&b->leaf_der),
@@ -142,25 +153,48 @@ static void first_command(struct birth *b, struct buf *out)
         .cert = buf_blob(&cert),
         .capabilities = {.raw = buf_blob(&caps), .count = caps_count},
     };
-    struct cmd cmd = {
-        .kind = CMD_CLUSTER_INIT,
-        .request_id = uuid_new(),
-        .time_ms = b->now_ms,
-        .actor_kind = blob_str(ACTOR_OWNER),
-        .actor_id = blob_str("init"),
-    };
-    cmd_encode(&cmd, &body, &cmd_bytes);
+    put_command(b, CMD_CLUSTER_INIT, ACTOR_OWNER, &body, list);
+    buf_fini(&cert);
+    buf_fini(&caps);
+}
+
+/* The chain of authority sets begins with the root's word (docs/decisions/0008). */
+static void put_authority_set(struct birth *b, struct mp_writer *list)
+{
+    struct witness_set none = {.known = false};
+    struct witness_member self = {.node_id = b->node_id};
+    struct buf statement;
+    struct buf signed_set;
+    memcpy(self.public_key, b->leaf.public_key, PKI_KEY_BYTES);
+    buf_init(&statement, AUTHORITY_SET_MAX);
+    buf_init(&signed_set, SIGNED_SET_MAX);
+    witness_set_build(&none, &b->cluster_id, 1, &self, 1, &statement);
+    witness_set_sign_root(b->root_key, buf_blob(&statement), &signed_set);
+    CHECK(signed_set.err == 0);
+    put_command(b, CMD_AUTHORITY_SET_NEXT, ACTOR_OWNER,
+                &(struct authority_set_next){.signed_set = buf_blob(&signed_set)}, list);
+    buf_fini(&statement);
+    buf_fini(&signed_set);
+}
+
+/* Log entry 2: the cluster as commands like any other, so that a replica needs nothing but the log. */
+static void first_entry(struct birth *b, struct buf *out)
+{
+    struct buf list;
+    struct mp_writer w;
+    buf_init(&list, 4 * CMD_BODY_MAX);
     mp_writer_init(&w, &list);
-    mp_put_bin(&w, buf_blob(&cmd_bytes));
+    put_cluster_init(b, &w);
+    put_command(b, CMD_LEVEL_RAISE, ACTOR_SYSTEM, &(struct level_raise){.level = LEVEL_WITNESS},
+                &w);
+    put_authority_set(b, &w);
+    CHECK(list.err == 0);
     struct cmd_entry entry = {
         .version = CMD_VERSION,
         .term = 1,
-        .commands = {.raw = buf_blob(&list), .count = 1},
+        .commands = {.raw = buf_blob(&list), .count = 3},
     };
     msg_encode(&cmd_entry_desc, &entry, out);
-    buf_fini(&cert);
-    buf_fini(&caps);
-    buf_fini(&cmd_bytes);
     buf_fini(&list);
 }
 
@@ -171,13 +205,13 @@ static int write_log(struct birth *b, struct errmsg *em)
     char *path = member_path(b->member, "raft.db");
     buf_init(&entry, ENTRY_MAX_BYTES);
     uuid_format(&b->node_id, address);
-    first_command(b, &entry);
+    first_entry(b, &entry);
     struct raft_log_bootstrap log = {
         .id = core_raft_id(&b->node_id),
         .address = address,
         .command = buf_blob(&entry),
     };
-    int rc = entry.err != 0 ? errmsg_set(em, entry.err, "the first command does not fit")
+    int rc = entry.err != 0 ? errmsg_set(em, entry.err, "the first entry does not fit")
                             : raft_log_bootstrap(path, &log, em);
     buf_fini(&entry);
     free(path);

@@ -54,9 +54,11 @@ static int open_plan(struct restoration *r, struct errmsg *em)
 static int ask(struct restoration *r, struct errmsg *em)
 {
     uint8_t key[PKI_KEY_BYTES];
+    uint8_t node_key[PKI_KEY_BYTES];
     struct buf doc;
     struct mp_writer w;
     pki_key_public(r->issuer_key, key);
+    pki_key_public(r->node_key, node_key);
     const struct recovery_terms terms = {
         .kind = RECOVERY_RESTORE,
         .now_ms = clock_wall_ms(),
@@ -64,6 +66,7 @@ static int ask(struct restoration *r, struct errmsg *em)
         .epoch = r->o->epoch,
         .address = r->o->advertise != NULL ? r->o->advertise : r->o->listen,
         .issuer_key = blob_of(key, sizeof key),
+        .node_key = blob_of(node_key, sizeof node_key),
     };
     buf_init(&doc, 1u << 20);
     mp_writer_init(&w, &doc);
@@ -157,7 +160,10 @@ static int build(struct restoration *r, struct errmsg *em)
     (void)snprintf(cluster, sizeof cluster, "%.*s", (int)h->cluster_name.len,
                    (const char *)h->cluster_name.data);
     remove_leftovers(r->member);
-    int rc = member_key(r->member, &r->node_key, em);
+    /* The owner has signed this key into the authority set: not the one that came with the member. */
+    char *key_path = member_path(r->member, "node.key");
+    int rc = pki_key_save(r->node_key, key_path, NULL, em);
+    free(key_path);
     rc = rc != 0 ? rc : issue_leaf(r, em);
     rc = rc != 0 ? rc : write_issuer(r, em);
     rc = rc != 0 ? rc : write_log(r, em);
@@ -178,6 +184,7 @@ static int restore(struct restoration *r, struct errmsg *em)
     if (rc != 0) {
         return errmsg_wrap(em, rc, "--listen takes a numeric IP:PORT");
     }
+    r->node_key = pki_key_generate();
     rc = open_plan(r, em);
     rc = rc != 0 ? rc : ask(r, em);
     if (rc != 0) {

@@ -1,6 +1,7 @@
 #include "pki/witness.h"
 
 #include "pki/pki_internal.h"
+#include "pki/statement.h"
 
 /* --- who the authority is --- */
 
@@ -114,30 +115,95 @@ void witness_set_build(const struct witness_set *held, const struct uuid *cluste
     buf_fini(&list);
 }
 
+void witness_set_sign_root(const struct pki_key *root_key, struct blob statement, struct buf *out)
+{
+    uint8_t signature[PKI_SIG_BYTES];
+    struct buf one;
+    struct buf list;
+    struct mp_writer w;
+    buf_init(&one, 256);
+    buf_init(&list, 256);
+    mp_writer_init(&w, &list);
+    pki_sign(root_key, AUTHORITY_SET_SIGN_DOMAIN, statement, signature);
+    msg_encode(&set_signature_desc,
+               &(struct set_signature){.signature = blob_of(signature, sizeof signature)}, &one);
+    mp_put_bin(&w, buf_blob(&one));
+    msg_encode(&signed_set_desc,
+               &(struct signed_set){.statement = statement,
+                                    .signatures = {.raw = buf_blob(&list), .count = 1}},
+               out);
+    buf_fini(&one);
+    buf_fini(&list);
+}
+
+/* A recovery by the owner is a link too: the root signed who goes on. */
+static bool is_recovery(struct blob link, struct recovery_statement *ret)
+{
+    struct signed_recovery msg;
+    return msg_decode(&signed_recovery_desc, MSG_LENIENT, link, &msg) == 0 &&
+           recovery_statement_decode(msg.body, ret) == 0;
+}
+
+struct blob witness_link_statement(struct blob link)
+{
+    struct signed_set msg;
+    struct recovery_statement recovery;
+    if (msg_decode(&signed_set_desc, MSG_LENIENT, link, &msg) == 0) {
+        return msg.statement;
+    }
+    return is_recovery(link, &recovery) ? recovery.authority_set : blob_of(NULL, 0);
+}
+
+bool witness_link_is_of_root(struct blob link)
+{
+    struct signed_set msg;
+    struct recovery_statement recovery;
+    struct mp_reader r;
+    if (msg_decode(&signed_set_desc, MSG_LENIENT, link, &msg) != 0) {
+        return is_recovery(link, &recovery);
+    }
+    mp_reader_init(&r, msg.signatures.raw);
+    for (uint32_t i = 0; i < msg.signatures.count; i++) {
+        struct set_signature s;
+        struct blob item = mp_get_bin(&r, SIGNED_SET_MAX);
+        if (r.err == 0 && msg_decode(&set_signature_desc, MSG_LENIENT, item, &s) == 0 &&
+            uuid_is_nil(&s.node_id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Who signed a link: distinct members of `set`, and whether the root did. */
-static int count_signers(const struct witness_set *set, const uint8_t root_key[PKI_KEY_BYTES],
-                         const struct signed_set *msg, size_t *ret_members, bool *ret_root)
+static int count_signers(const struct witness_set *set, const struct uuid *cluster_id,
+                         const uint8_t root_key[PKI_KEY_BYTES], struct blob link,
+                         size_t *ret_members, bool *ret_root)
 {
     bool counted[AUTHORITIES_MAX] = {false};
+    struct signed_set msg;
     struct mp_reader r;
     *ret_members = 0;
     *ret_root = false;
-    mp_reader_init(&r, msg->signatures.raw);
-    for (uint32_t i = 0; i < msg->signatures.count; i++) {
+    if (msg_decode(&signed_set_desc, MSG_LENIENT, link, &msg) != 0) {
+        struct recovery_statement recovery;
+        *ret_root = statement_verify(link, root_key, cluster_id, &recovery, NULL) == 0;
+        return 0;
+    }
+    mp_reader_init(&r, msg.signatures.raw);
+    for (uint32_t i = 0; i < msg.signatures.count; i++) {
         struct set_signature s;
         struct blob item = mp_get_bin(&r, SIGNED_SET_MAX);
         if (r.err != 0 || msg_decode(&set_signature_desc, MSG_LENIENT, item, &s) != 0) {
             return -ERR_MALFORMED;
         }
         if (uuid_is_nil(&s.node_id)) {
-            *ret_root = *ret_root || pki_verify(root_key, AUTHORITY_SET_SIGN_DOMAIN, msg->statement,
+            *ret_root = *ret_root || pki_verify(root_key, AUTHORITY_SET_SIGN_DOMAIN, msg.statement,
                                                 s.signature) == 0;
             continue;
         }
         const struct witness_member *m = witness_set_find(set, &s.node_id);
         if (m != NULL && !counted[m - set->members] &&
-            pki_verify(m->public_key, AUTHORITY_SET_SIGN_DOMAIN, msg->statement, s.signature) ==
-                0) {
+            pki_verify(m->public_key, AUTHORITY_SET_SIGN_DOMAIN, msg.statement, s.signature) == 0) {
             counted[m - set->members] = true;
             (*ret_members)++;
         }
@@ -147,21 +213,17 @@ static int count_signers(const struct witness_set *set, const uint8_t root_key[P
 
 static bool is_newer(const struct witness_set *next, const struct witness_set *held)
 {
-    return next->seq > held->seq && next->epoch >= held->epoch;
+    return next->epoch > held->epoch || (next->epoch == held->epoch && next->seq > held->seq);
 }
 
 int witness_set_advance(struct witness_set *set, const struct uuid *cluster_id,
-                        const uint8_t root_key[PKI_KEY_BYTES], struct blob signed_set,
-                        struct errmsg *em)
+                        const uint8_t root_key[PKI_KEY_BYTES], struct blob link, struct errmsg *em)
 {
-    struct signed_set msg;
-    struct authority_set link;
+    struct authority_set msg;
     struct witness_set next;
-    if (signed_set.len > SIGNED_SET_MAX ||
-        msg_decode(&signed_set_desc, MSG_LENIENT, signed_set, &msg) != 0) {
-        return errmsg_set(em, -ERR_MALFORMED, "authority set does not decode");
-    }
-    int rc = witness_set_read(msg.statement, &next, em);
+    struct blob statement = link.len > SIGNED_SET_MAX ? blob_of(NULL, 0)
+                                                      : witness_link_statement(link);
+    int rc = witness_set_read(statement, &next, em);
     if (rc != 0) {
         return rc;
     }
@@ -171,13 +233,13 @@ int witness_set_advance(struct witness_set *set, const struct uuid *cluster_id,
     if (set->known && memcmp(next.hash, set->hash, sizeof next.hash) == 0) {
         return 0;
     }
-    if (set->known && next.seq < set->seq) {
+    if (set->known && is_newer(set, &next)) {
         return 0; /* it was believed before, or it never will be */
     }
     size_t members;
     bool root;
-    CHECK(msg_decode(&authority_set_desc, MSG_LENIENT, msg.statement, &link) == 0);
-    if (count_signers(set, root_key, &msg, &members, &root) != 0) {
+    CHECK(msg_decode(&authority_set_desc, MSG_LENIENT, statement, &msg) == 0);
+    if (count_signers(set, cluster_id, root_key, link, &members, &root) != 0) {
         return errmsg_set(em, -ERR_MALFORMED, "authority set has a bad signature");
     }
     if (!is_newer(&next, set)) {
@@ -185,7 +247,7 @@ int witness_set_advance(struct witness_set *set, const struct uuid *cluster_id,
                           (unsigned long long)next.seq);
     }
     bool follows = set->known && next.seq == set->seq + 1 && next.epoch == set->epoch &&
-                   blob_equal(link.previous, blob_of(set->hash, sizeof set->hash));
+                   blob_equal(msg.previous, blob_of(set->hash, sizeof set->hash));
     if (!root && !follows) {
         return errmsg_set(em, -ERR_BAD_SET,
                           "authority set %llu does not follow set %llu and the root did not sign "
@@ -307,7 +369,8 @@ int witness_verify(const struct witness_set *set, const struct uuid *cluster_id,
 
 /* Of snapshot_body's keys below 64; see node_msg.h. */
 static const uint8_t cluster_keys[] = {9, 12, 15, 18}; /* authorities, bans, name, retired CAs */
-static const uint8_t position_keys[] = {4, 5, 6, 7, 13, 14}; /* epoch, version, times, audit */
+/* Epoch, version, times, audit; and the owner's statement, which the root signed. */
+static const uint8_t position_keys[] = {4, 5, 6, 7, 13, 14, 30};
 
 static bool listed(const uint8_t *keys, size_t n, uint64_t key)
 {

@@ -31,12 +31,17 @@ int witness_set_read(struct blob statement, struct witness_set *ret, struct errm
 void witness_set_build(const struct witness_set *held, const struct uuid *cluster_id,
                        uint64_t epoch, const struct witness_member *members, size_t count,
                        struct buf *out);
+/* A signed_set with the root's signature and no other. */
+void witness_set_sign_root(const struct pki_key *root_key, struct blob statement, struct buf *out);
+/* What a link says: its authority_set; empty when it does not decode. A link is a signed_set, or a
+ * signed_recovery (decision 0007) whose statement has an authority set in it. */
+struct blob witness_link_statement(struct blob link);
+bool witness_link_is_of_root(struct blob link);
 /* Moves `set` along one link. The link must come next and be signed by more than half of the members of
  * `set`, or be newer and signed by the root. One that is older changes nothing (0). -ERR_BAD_SET: a
  * gap, another chain, too few signatures; -ERR_WRONG_CLUSTER; -ERR_MALFORMED. */
 int witness_set_advance(struct witness_set *set, const struct uuid *cluster_id,
-                        const uint8_t root_key[PKI_KEY_BYTES], struct blob signed_set,
-                        struct errmsg *em);
+                        const uint8_t root_key[PKI_KEY_BYTES], struct blob link, struct errmsg *em);
 const struct witness_member *witness_set_find(const struct witness_set *set,
                                               const struct uuid *node_id);
 /* How many signatures it takes. */

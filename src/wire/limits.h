@@ -20,6 +20,7 @@
 #define RAFT_FRAME_MAX (512u << 20) /* one Raft message, a packed image included */
 #define RPC_FRAME_MAX (1u << 20)
 #define SNAPSHOT_MAX_BYTES (1u << 20) /* a node's signed configuration */
+#define SNAPSHOT_WITNESS_MAX (96u << 10)  /* signatures, paths, authority sets */
 #define IMAGE_MAX_BYTES (1u << 30)    /* the replicated state, decompressed */
 #define TOKEN_TTL_MAX_MS (30LL * 86400 * 1000)
 #define TOKEN_USES_MAX 100000

@@ -75,9 +75,12 @@ MSG_DECLARE(renew_request, RENEW_REQUEST_FIELDS)
     X(T, 2, BIN, issuer, CERT_DER_MAX, MSG_REQUIRED)
 MSG_DECLARE(renew_answer, RENEW_ANSWER_FIELDS)
 
-#define CONFIG_SUBSCRIBE_FIELDS(X, T) \
-    X(T, 1, U64, epoch, 0, 0)         \
-    X(T, 2, U64, config_version, 0, 0)
+#define CONFIG_SUBSCRIBE_FIELDS(X, T)                                       \
+    X(T, 1, U64, epoch, 0, 0)                                               \
+    X(T, 2, U64, config_version, 0, 0)                                      \
+    X(T, 3, U64, audit_seq, 0, 0) /* of the statement held */               \
+    X(T, 4, U64, set_seq, 0, 0)   /* of the authority set believed */       \
+    X(T, 5, U64, set_epoch, 0, 0)
 MSG_DECLARE(config_subscribe, CONFIG_SUBSCRIBE_FIELDS)
 
 /* --- making an authority: the leader asks the node --- */
@@ -158,10 +161,12 @@ MSG_DECLARE(snapshot_relay, SNAPSHOT_RELAY_FIELDS)
     X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)
 MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
 
-/* A list of signatures from the first release on (DESIGN D16). */
-#define SIGNED_SNAPSHOT_FIELDS(X, T)                            \
+/* Signed by the authority that sends it; and, in a cluster that has an authority set, with what shows
+ * that a majority decided it (DESIGN D16, docs/decisions/0008). */
+#define SIGNED_SNAPSHOT_FIELDS(X, T)                                                          \
     X(T, 1, BIN, body, SNAPSHOT_MAX_BYTES, MSG_REQUIRED)        \
-    X(T, 2, LIST, signatures, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_signature */
+    X(T, 2, LIST, signatures, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_signature */ \
+    X(T, 3, BIN, witness, SNAPSHOT_WITNESS_MAX, 0) /* snapshot_witness (wire/witness_msg.h) */
 MSG_DECLARE(signed_snapshot, SIGNED_SNAPSHOT_FIELDS)
 
 #define SNAPSHOT_SIGNATURE_FIELDS(X, T)                 \

@@ -21,6 +21,7 @@ enum recovery_kind { RECOVERY_RECOVER = 1, RECOVERY_PROMOTE = 2, RECOVERY_RESTOR
  * section 5.3, Log Matching). */
 #define RECOVERY_STATEMENT_VERSION 1
 #define RECOVERY_TRAIL_MAX 32
+#define RECOVERY_SET_MAX 256 /* of one member */
 #define RECOVERY_STATEMENT_FIELDS(X, T)                                                    \
     X(T, 1, U64, version, 0, MSG_REQUIRED)                                                 \
     X(T, 2, ID, cluster_id, 0, MSG_REQUIRED)                                               \
@@ -32,7 +33,9 @@ enum recovery_kind { RECOVERY_RECOVER = 1, RECOVERY_PROMOTE = 2, RECOVERY_RESTOR
     X(T, 8, LIST, voters, AUTHORITIES_MAX, MSG_REQUIRED) /* of id: who goes on */          \
     X(T, 9, I64, time_ms, 0, MSG_REQUIRED)                                                 \
     X(T, 10, LIST, trail, RECOVERY_TRAIL_MAX, 0) /* of bin: recovery_run, newest last */   \
-    X(T, 11, STR, reason, REASON_MAX_BYTES, 0)
+    X(T, 11, STR, reason, REASON_MAX_BYTES, 0)                                             \
+    X(T, 12, BIN, authority_set, RECOVERY_SET_MAX, 0) /* wire/witness_msg.h: who signs from \
+                                                         here on */
 MSG_DECLARE(recovery_statement, RECOVERY_STATEMENT_FIELDS)
 
 /* Entries of one term, from first_index to the next run or to base_index. */

@@ -12,7 +12,7 @@
 #define AUTHORITY_SET_SIGN_DOMAIN "rap-authority-set"
 #define WITNESS_STATEMENT_MAX 256
 #define AUTHORITY_SET_MAX 1024        /* bytes of one statement */
-#define AUTHORITY_SET_LINKS_MAX 128   /* sent at once */
+#define AUTHORITY_SET_LINKS_MAX 64    /* sent at once */
 #define MERKLE_PATH_WIRE_MAX 8192     /* 256 steps */
 #define HISTORY_PROOF_WIRE_MAX 4096
 

@@ -172,6 +172,8 @@ void fake_body(const struct fake_snapshot *s, struct buf *out)
         .cluster_name = blob_str("prod"),
         .node_name = blob_str("n1"),
         .membership_status = blob_str("active"),
+        .audit_seq = s->audit_seq,
+        .audit_head = blob_of(s->audit_head, s->audit_seq == 0 ? 0 : sizeof s->audit_head),
     };
     buf_init(&authorities, SNAPSHOT_MAX_BYTES);
     buf_init(&roles, SNAPSHOT_MAX_BYTES);

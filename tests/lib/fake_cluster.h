@@ -53,6 +53,8 @@ struct fake_snapshot {
     const char *roles[4];
     const uint8_t *revoked[4];
     const uint8_t *retired[4]; /* CAs */
+    uint64_t audit_seq;
+    uint8_t audit_head[PKI_HASH_BYTES]; /* with audit_seq */
 };
 /* Good defaults for this node. */
 void fake_snapshot_init(struct fake_snapshot *s, const struct fake_cluster *c,
