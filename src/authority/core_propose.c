@@ -151,8 +151,9 @@ static void level_raise_done(struct core_proposal *p, int rc, const struct fsm_r
 
 void core_propose_level(struct core *c)
 {
-    if (c->level_raise_active || c->level_refused || !c->term_started) {
-        return;
+    if (c->level_raise_active || c->level_refused || !c->term_started ||
+        core_check_leader(c) != 0) {
+        return; /* while leadership is handed over, say: refused at once, and asked again for ever */
     }
     struct level_raise body = {.level = core_level_of_all(c)};
     if (body.level > fsm_level(c->fsm)) {
