@@ -69,7 +69,8 @@ void refusals_note(struct refusals *t, const struct refusal *r, int64_t now_ms)
         return;
     }
     if (is_free(s)) {
-        bool again = s->noted_number != 0 && same_kind(&s->r, r);
+        bool again = s->noted_number != 0 && same_kind(&s->r, r) &&
+                     now_ms - s->written_ms < 2 * s->quiet_ms;
         s->r = *r;
         s->r.count = 0;
         s->written_ms = again ? s->written_ms : 0;
@@ -98,8 +99,8 @@ static bool take_budget(struct refusals *t, int64_t now_ms)
 
 static bool is_due(const struct refusal_slot *s, int64_t now_ms)
 {
-    return s->r.count > 0 && (s->written_ms == 0 || now_ms < s->written_ms ||
-                              now_ms - s->written_ms >= REFUSALS_QUIET_MS);
+    return s->r.count > 0 &&
+           (s->written_ms == 0 || now_ms < s->written_ms || now_ms - s->written_ms >= s->quiet_ms);
 }
 
 bool refusals_due(struct refusals *t, int64_t now_ms, struct refusal *ret)
@@ -126,6 +127,10 @@ bool refusals_due(struct refusals *t, int64_t now_ms, struct refusal *ret)
     }
     *ret = oldest->r;
     oldest->r.count = 0;
+    oldest->quiet_ms = oldest->written_ms == 0 ? REFUSALS_QUIET_MS : 2 * oldest->quiet_ms;
+    if (oldest->quiet_ms > REFUSALS_QUIET_MAX_MS) {
+        oldest->quiet_ms = REFUSALS_QUIET_MAX_MS;
+    }
     oldest->written_ms = now_ms;
     return true;
 }

@@ -4,8 +4,9 @@
  *
  *     note() -> a slot per party and reason -> due() -> one row "error, who, count, since"
  *
- * The first of its kind leaves at once, later ones of the same kind once a REFUSALS_QUIET_MS. At most
- * REFUSALS_BURST rows at a time and REFUSALS_PER_MINUTE in the long run. When all slots are taken,
+ * The first of its kind leaves at once, later ones of the same kind together after REFUSALS_QUIET_MS, then
+ * after twice that, and so on up to REFUSALS_QUIET_MAX_MS, for as long as they keep coming: a revoked node
+ * that knocks for weeks is a row an hour. At most REFUSALS_BURST rows at a time and REFUSALS_PER_MINUTE in the long run. When all slots are taken,
  * what comes is only counted, and the count leaves as one row too: nothing is lost without a trace. */
 #ifndef RAP_AUTHORITY_REFUSALS_H
 #define RAP_AUTHORITY_REFUSALS_H
@@ -16,6 +17,7 @@
 
 #define REFUSALS_SLOTS 128
 #define REFUSALS_QUIET_MS 60000
+#define REFUSALS_QUIET_MAX_MS 3600000
 #define REFUSALS_BURST 60
 #define REFUSALS_PER_MINUTE 60
 
@@ -41,6 +43,7 @@ struct refusal {
 struct refusal_slot {
     struct refusal r;      /* count 0: nothing is waiting */
     int64_t written_ms;    /* 0: never */
+    int64_t quiet_ms;      /* until the next row may leave */
     uint64_t noted_number; /* order of the last note */
 };
 

@@ -60,7 +60,8 @@ static void enroll_frame(struct fabric_stream *s, void *data, struct blob frame)
     if (what == FAKE_ENROLL_REFUSE) {
         const struct enroll_status st = {.state = ENROLL_REFUSED,
                                          .error = (uint64_t)-a->refuse_rc,
-                                         .detail = blob_str(a->refuse_detail)};
+                                         .detail = blob_str(a->refuse_detail),
+                                         .retry_after_ms = a->refuse_retry_ms};
         send_status(s, &st);
         return;
     }

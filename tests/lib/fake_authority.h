@@ -31,6 +31,7 @@ struct fake_authority {
     enum fake_enroll script[FAKE_MAX]; /* one an enrolment; the last repeats */
     size_t script_len;
     int refuse_rc;
+    uint32_t refuse_retry_ms;
     const char *refuse_detail;
     size_t enrolled; /* enrolments seen */
     struct uuid request_ids[FAKE_MAX];

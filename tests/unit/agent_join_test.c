@@ -366,6 +366,26 @@ static void test_retryable_refusal_is_asked_again(void **state)
     assert_true(uuid_equal(&f->authority.request_ids[0], &f->authority.request_ids[2]));
 }
 
+/* It comes back when it was told to, not with its own back-off of some 200 ms. */
+static void test_rate_limited_host_waits_as_long_as_it_is_told(void **state)
+{
+    struct fixture *f = *state;
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_REFUSE, FAKE_ENROLL_APPROVE}, 2);
+    f->authority.refuse_rc = -ERR_RATE_LIMITED;
+    f->authority.refuse_retry_ms = 1200;
+    start(f);
+    uint64_t began = clock_mono_ns();
+    assert_int_equal(join(f), 0);
+    stop(f);
+    assert_int_equal(f->authority.enrolled, 2);
+    assert_true(clock_mono_ns() - began >= 1200 * 1000000ULL);
+    bool told = false;
+    for (size_t i = 0; i < f->events_count; i++) {
+        told = told || f->events[i] == JOIN_WAITING;
+    }
+    assert_true(told);
+}
+
 static void test_lost_connection_resumes_the_same_request(void **state)
 {
     struct fixture *f = *state;
@@ -539,6 +559,7 @@ int main(void)
         T(test_rejected_join_leaves_nothing_and_says_why),
         T(test_each_final_refusal_comes_through_as_itself),
         T(test_retryable_refusal_is_asked_again),
+        T(test_rate_limited_host_waits_as_long_as_it_is_told),
         T(test_lost_connection_resumes_the_same_request),
         T(test_timeout_leaves_it_pending_and_a_second_run_resumes),
         T(test_without_wait_it_ends_once_pending),

@@ -93,6 +93,32 @@ static void test_rows_leave_at_a_bounded_rate(void **state)
     assert_in_range(written, 600, REFUSALS_BURST + 600);
 }
 
+static void test_who_keeps_knocking_is_told_ever_less_often(void **state)
+{
+    (void)state;
+    struct refusals t = {.notes = 0};
+    struct refusal r = {.what = REFUSAL_HANDSHAKE, .rc = -ERR_REVOKED};
+    struct refusal got;
+    uint64_t told = 0;
+    unsigned written = 0;
+    const int64_t day = 86400000;
+    for (int64_t ms = 0; ms < day; ms += 5000) {
+        refusals_note(&t, &r, NOW + ms);
+        while (refusals_due(&t, NOW + ms, &got)) {
+            told += got.count;
+            written++;
+        }
+    }
+    assert_in_range(written, 24, 32);
+    assert_true(told > day / 5000 - 3600 / 5 - 1);
+    /* It was gone for long, and comes again: told at once. */
+    assert_true(refusals_due(&t, NOW + day + REFUSALS_QUIET_MAX_MS, &got));
+    int64_t later = NOW + day + 4LL * REFUSALS_QUIET_MAX_MS;
+    refusals_note(&t, &r, later);
+    assert_true(refusals_due(&t, later, &got));
+    assert_int_equal(got.count, 1);
+}
+
 static void test_nothing_is_lost_without_a_trace(void **state)
 {
     (void)state;
@@ -140,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_the_first_is_told_at_once_and_the_rest_together),
         cmocka_unit_test(test_parties_and_reasons_are_told_apart),
         cmocka_unit_test(test_rows_leave_at_a_bounded_rate),
+        cmocka_unit_test(test_who_keeps_knocking_is_told_ever_less_often),
         cmocka_unit_test(test_nothing_is_lost_without_a_trace),
         cmocka_unit_test(test_what_could_not_be_written_comes_back),
     };
