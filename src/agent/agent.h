@@ -31,6 +31,9 @@ struct agent_config {
     /* This node was made an authority: issuer.key, issuer.crt and a leaf with the authority name are
      * stored and in use. Runs on a later turn than the request that brought them. May be NULL. */
     void (*authority_installed)(void *data);
+    /* Appends link_samples to a heartbeat that is about to go, at most LINKS_MAX; how many. May be
+     * NULL. */
+    uint32_t (*links)(void *data, struct buf *raw);
 };
 
 /* Loads the stored snapshot (used even when no authority can be reached or it has expired), sets the

@@ -63,13 +63,20 @@ int heartbeat_send(struct agent *a, const struct uuid *to)
         hb.audit_head = a->snapshot->body.audit_head;
     }
     struct buf body;
+    struct buf links;
     buf_init(&body, RPC_FRAME_MAX);
+    buf_init(&links, 8192);
+    if (a->cfg.links != NULL) {
+        hb.links.count = a->cfg.links(a->cfg.data, &links);
+        hb.links.raw = buf_blob(&links);
+    }
     msg_encode(&heartbeat_desc, &hb, &body);
-    int rc = body.err;
+    int rc = body.err != 0 ? body.err : links.err;
     if (rc == 0) {
         rc = agent_rpc_start(a, &a->heartbeat, to, "heartbeat", buf_blob(&body),
                              HEARTBEAT_DEADLINE_MS, on_answer);
     }
     buf_fini(&body);
+    buf_fini(&links);
     return rc;
 }

@@ -105,6 +105,8 @@ struct live_node {
     char next_health[16];
     uint8_t next_report[PKI_HASH_BYTES];
     bool next_report_known;
+    struct buf links; /* link_samples of its last heartbeat, checked */
+    uint32_t links_count;
     UT_hash_handle hh;
 };
 
@@ -299,6 +301,9 @@ void health_became_leader(struct authority *a);
 void health_fini(struct authority *a);
 /* What the leader knows now; 0 when it has not heard of the node. */
 int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
+/* The links it reported last, as a list of documents under "links". */
+void health_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
+                  struct mp_doc *doc);
 void health_seen(struct authority *a, const struct heartbeat *hb);
 
 /* Keeps the authority from being closed under work of another thread. */

@@ -40,8 +40,9 @@ bool call_is_read(const char *method)
     return find_read(method) >= 0;
 }
 
-/* What only the running node knows, laid over a row of state. */
-static void overlay(struct authority *a, const char *kind, struct blob row, struct mp_writer *w)
+/* What only the running node knows, laid over a row of state. alone: not one of a list. */
+static void overlay(struct authority *a, const char *kind, struct blob row, bool alone,
+                    struct mp_writer *w)
 {
     struct uuid id;
     char text[UUID_TEXT_MAX];
@@ -63,6 +64,9 @@ static void overlay(struct authority *a, const char *kind, struct blob row, stru
         }
     } else if (strcmp(kind, "nodes") == 0) {
         mp_doc_time(w, &d, "last_heartbeat_at", health_last_seen(a, &id));
+        if (alone) {
+            health_links(a, &id, w, &d);
+        }
     }
     mp_doc_end(w, &d);
 }
@@ -73,7 +77,7 @@ static void overlay_page(struct authority *a, const char *kind, struct blob page
     struct mp_doc d;
     struct blob items = mp_find(page, "items");
     if (items.len == 0) {
-        overlay(a, kind, page, w);
+        overlay(a, kind, page, true, w);
         return;
     }
     struct mp_reader r;
@@ -83,7 +87,7 @@ static void overlay_page(struct authority *a, const char *kind, struct blob page
     mp_doc_key(w, &d, "items");
     mp_put_array(w, n);
     for (uint32_t i = 0; i < n; i++) {
-        overlay(a, kind, mp_skip(&r), w);
+        overlay(a, kind, mp_skip(&r), false, w);
     }
     mp_doc_key(w, &d, "next_cursor");
     mp_put_raw(w, mp_find(page, "next_cursor"));

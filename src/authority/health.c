@@ -27,6 +27,59 @@ int64_t health_last_seen(const struct authority *a, const struct uuid *node_id)
     return n == NULL ? 0 : n->seen_ms;
 }
 
+/* --- links (SPEC RTE-09): samples of the overlay, kept as long as this authority leads --- */
+
+static void put_link(const struct link_sample *l, struct mp_writer *w)
+{
+    char state[17];
+    struct mp_doc d;
+    (void)snprintf(state, sizeof state, "%.*s", (int)l->state.len, (const char *)l->state.data);
+    mp_doc_begin(w, &d);
+    mp_doc_uuid(w, &d, "peer_id", &l->peer_id);
+    mp_doc_str(w, &d, "state", state);
+    mp_doc_bool(w, &d, "relay", l->relay);
+    mp_doc_int(w, &d, "rtt_us", (int64_t)l->rtt_us);
+    mp_doc_int(w, &d, "jitter_us", (int64_t)l->jitter_us);
+    mp_doc_int(w, &d, "loss_permille", (int64_t)l->loss_permille);
+    mp_doc_int(w, &d, "cost_us", (int64_t)l->cost_us);
+    mp_doc_end(w, &d);
+}
+
+void health_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
+                  struct mp_doc *doc)
+{
+    const struct live_node *n = find(a, node_id);
+    struct mp_reader r;
+    mp_doc_key(w, doc, "links");
+    mp_put_array(w, n == NULL ? 0 : n->links_count);
+    mp_reader_init(&r, n == NULL ? blob_of(NULL, 0) : buf_blob(&n->links));
+    for (uint32_t i = 0; n != NULL && i < n->links_count; i++) {
+        struct link_sample l;
+        CHECK(msg_decode(&link_sample_desc, MSG_LENIENT, mp_get_bin(&r, LINK_SAMPLE_BYTES_MAX),
+                         &l) == 0); /* keep_links let nothing else in */
+        put_link(&l, w);
+    }
+}
+
+/* Keeps the samples that decode; a node that sends others is shown with fewer. */
+static void keep_links(struct live_node *n, const struct heartbeat *hb)
+{
+    struct mp_reader r;
+    buf_clear(&n->links);
+    n->links_count = 0;
+    mp_reader_init(&r, hb->links.raw);
+    for (uint32_t i = 0; i < hb->links.count; i++) {
+        struct link_sample l;
+        struct blob one = mp_get_bin(&r, LINK_SAMPLE_BYTES_MAX);
+        if (r.err != 0) {
+            return;
+        }
+        if (msg_decode(&link_sample_desc, MSG_LENIENT, one, &l) == 0) {
+            msg_list_add(&link_sample_desc, &l, &n->links, &n->links_count);
+        }
+    }
+}
+
 /* --- proposing what changed --- */
 
 struct change {
@@ -107,6 +160,7 @@ static struct live_node *add(struct authority *a, const struct uuid *id)
 {
     struct live_node *n = xcalloc(1, sizeof *n);
     n->node_id = *id;
+    buf_init(&n->links, LINKS_MAX * LINK_SAMPLE_BYTES_MAX);
     HASH_ADD(hh, a->live, node_id, sizeof n->node_id, n);
     return n;
 }
@@ -134,6 +188,7 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
         return; /* what an authority passes on grows this table for members only */
     }
     n->seen_ms = authority_now_ms(a);
+    keep_links(n, hb);
     if (n->proposing) {
         return;
     }
@@ -257,6 +312,7 @@ void health_fini(struct authority *a)
     HASH_ITER(hh, a->live, n, tmp)
     {
         HASH_DEL(a->live, n);
+        buf_fini(&n->links);
         free(n);
     }
 }

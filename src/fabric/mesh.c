@@ -3,17 +3,19 @@
 #include <uthash.h>
 
 #define LEAVES_DEFAULT 256
+#define LEFT_US (2 * MESH_DEAD_US) /* a link that neither end keeps is dead by then */
 #define NEIGHBOURS_MAX (ROUTE_NEIGHBOURS_MAX + 64) /* some are only looked at */
 
 struct mesh_neighbour {
     UT_hash_handle hh;
     struct uuid id;
     struct mesh_link link;
-    bool routed;  /* the route table knows it */
-    bool refused; /* a leaf too many: the link is there, routes are not */
-    bool wanted;  /* by mesh_peers */
-    bool looking; /* ... only to measure it */
-    bool leaving; /* not any more: the link lives on for a second, at a price */
+    bool routed;      /* the route table knows it */
+    bool refused;     /* a leaf too many: the link is there, routes are not */
+    bool wanted;      /* by mesh_peers */
+    bool looking;     /* ... only to measure it */
+    bool leaving;     /* not any more: the link lives on for a second, at a price */
+    uint64_t left_us; /* ... since */
     struct mesh_neighbour *news_next;
     bool in_news, news_change, news_sample; /* what mesh_peers has yet to hear */
 };
@@ -199,6 +201,7 @@ static void set_leaving(struct mesh *m, struct mesh_neighbour *n, bool leaving,
 {
     if (n->routed && n->leaving != leaving) {
         n->leaving = leaving;
+        n->left_us = m->now_us;
         if (leaving) {
             tell_routes(m, n, ROUTE_RENEW, todo);
         }
@@ -408,6 +411,9 @@ static void tick(struct mesh *m, struct mesh_todo *todo)
             struct mesh_link_event le = {.kind = MESH_LINK_TICK};
             step_link(m, n, &le, todo);
         }
+        if (n->leaving && m->now_us - n->left_us >= LEFT_US) {
+            set_leaving(m, n, false, todo); /* the other end holds on to it: so it is not going */
+        }
     }
     if (m->now_us / 1000 >= m->routes_next_ms) {
         struct route_event re = {.kind = ROUTE_TICK};
@@ -429,6 +435,7 @@ static uint64_t next_us(const struct mesh *m)
     {
         uint64_t at = mesh_link_next_us(&n->link);
         next = at < next ? at : next;
+        next = n->leaving && n->left_us + LEFT_US < next ? n->left_us + LEFT_US : next;
     }
     return next;
 }

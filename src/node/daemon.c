@@ -179,6 +179,12 @@ static void on_directory_changed(void *data, const struct config *cfg)
     }
 }
 
+static uint32_t on_links_wanted(void *data, struct buf *raw)
+{
+    struct node *n = data;
+    return n->overlay == NULL ? 0 : overlay_links(n->overlay, raw);
+}
+
 /* The owner has made this node an authority. */
 static void on_authority_installed(void *data)
 {
@@ -325,6 +331,7 @@ static int open_all(struct node *n, struct errmsg *em)
         .config_changed = on_directory_changed,
         .identity_renewed = on_identity_renewed,
         .authority_installed = on_authority_installed,
+        .links = on_links_wanted,
     };
     rc = agent_open(&agent, &n->agent, em);
     if (rc != 0) {

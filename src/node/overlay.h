@@ -25,6 +25,10 @@ void overlay_close(struct overlay *o);
 /* After the loop has ended. NULL-safe. */
 void overlay_free(struct overlay *o);
 
+/* The links of this node, for its heartbeat: appends link_samples, at most LINKS_MAX; how many. Those to
+ * relays first. */
+uint32_t overlay_links(struct overlay *o, struct buf *raw);
+
 /* route.list and route.explain; args of the latter: dst. */
 void overlay_list_doc(struct overlay *o, struct mp_writer *w);
 int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w,

@@ -215,3 +215,36 @@ int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w
     }
     return 0;
 }
+
+/* --- the heartbeat's --- */
+
+struct samples {
+    struct buf *raw;
+    uint32_t count;
+    bool relays;
+};
+
+static void add_sample(void *data, const struct mesh_link_info *info)
+{
+    struct samples *s = data;
+    if (s->count == LINKS_MAX || info->relay != s->relays) {
+        return;
+    }
+    struct link_sample one = {.peer_id = info->id,
+                              .state = blob_str(mesh_link_state_text(info->link->state)),
+                              .rtt_us = info->link->srtt_us,
+                              .jitter_us = info->link->jitter_us,
+                              .loss_permille = info->loss_permille,
+                              .cost_us = info->cost_us,
+                              .relay = info->relay};
+    msg_list_add(&link_sample_desc, &one, s->raw, &s->count);
+}
+
+uint32_t overlay_links(struct overlay *o, struct buf *raw)
+{
+    struct samples s = {.raw = raw, .relays = true};
+    mesh_links(o->mesh, overlay_now_us(), add_sample, &s);
+    s.relays = false;
+    mesh_links(o->mesh, overlay_now_us(), add_sample, &s);
+    return s.count;
+}

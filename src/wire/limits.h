@@ -28,6 +28,8 @@
 #define JOIN_PENDING_MAX 20000  /* requests waiting at once */
 #define ENROLL_RATE_MAX 1000000 /* attempts to join a second from one address, as configured */
 #define AUTHORITIES_MAX 9
+#define LINKS_MAX 32              /* that one node reports */
+#define LINK_SAMPLE_BYTES_MAX 128 /* one of them, encoded */
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32

@@ -89,6 +89,33 @@ def test_a_revoked_relay_is_left_within_5s(env):
     wait_until(lambda: leads(c.n1, c.n2, [other]) is other, "another relay", FAILOVER_SECONDS)
 
 
+def test_links_are_shown_by_the_authority(env):
+    """RTE-09, SYN-04: samples come with the heartbeat and are no decisions: the state stays as it is."""
+    c = overlay_cluster(env, 3, ["n3"])
+    c.a1.stop()
+    c.a1.start(args=("--agent-heartbeat", "300ms"))
+    leads(c.n1, c.n2, [c.n3])
+
+    def link():
+        shown = {s["peer_id"]: s for s in c.a1.ok("node", "show", "n1")["links"]}
+        seen = shown.get(c.n3.id)
+        expect(seen and seen["state"] == "up" and seen["relay"] and seen["rtt_us"] > 0,
+               "n1's link to its relay", shown)
+        return seen
+    wait_until(link, "the link", 60)
+    index = c.a1.status()["index"]
+    c.n3.kill9()
+
+    def gone():
+        shown = {s["peer_id"]: s["state"] for s in c.a1.ok("node", "show", "n1")["links"]}
+        expect(shown.get(c.n3.id) != "up", "the link is not up", shown)
+        return True
+    wait_until(gone, "the link to be down")
+    rows = c.a1.ok("audit", "list")["items"]
+    expect(all("link" not in r["event_type"] for r in rows), "samples are no events", rows)
+    expect(c.a1.status()["index"] - index < 20, "samples are not committed", index, c.a1.status())
+
+
 def test_overlay_is_off_until_asked_for(env):
     """RTE-04: the flag off is a refusal that says what to do."""
     c = env.cluster(authorities=1, nodes=1)

@@ -15,7 +15,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
-    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(
+    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(link_sample) LENIENT(
         heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer) LENIENT(config_subscribe)
         LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request) LENIENT(snapshot_body)
             LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer) LENIENT(snapshot_relay)
