@@ -536,10 +536,51 @@ static void test_a_forgotten_destination_was_withdrawn_everywhere(void **state)
     assert_null(route_destination_find(w->t[1], &w->t[2]->cfg.self));
 }
 
+struct shown {
+    int count, selected, next[NODES];
+    enum route_refusal refusal[NODES];
+};
+
+static void note_path(void *data, const struct route_path *p)
+{
+    struct shown *s = data;
+    s->selected = p->selected ? index_of(&p->next) : s->selected;
+    s->refusal[s->count] = p->refusal;
+    s->next[s->count++] = p->metric == MESH_METRIC_INFINITE ? -1 : index_of(&p->next);
+}
+
 static void test_paths_are_explained(void **state)
 {
     struct net *w = *state;
-    (void)w;
+    struct uuid dst = id_of(3);
+    struct shown s = {.selected = -1};
+    start(w, 4);
+    link_nodes(w, 0, 1, 1000);
+    link_nodes(w, 0, 2, 50000);
+    link_nodes(w, 1, 3, 1000);
+    link_nodes(w, 2, 3, 50000);
+    run(w, 1000);
+    route_paths(w->t[0], &dst, note_path, &s);
+    assert_int_equal(s.count, 2);
+    assert_int_equal(s.selected, 1);
+    assert_int_equal(s.next[0], 1); /* the one in use comes first */
+    assert_int_equal(s.refusal[0], ROUTE_NONE);
+    /* Worse than what we have advertised: it could lead back to us. */
+    assert_int_equal(s.next[1], 2);
+    assert_int_equal(s.refusal[1], ROUTE_NO_ROUTE);
+    s = (struct shown){.selected = -1};
+    route_list(w->t[0], note_path, &s);
+    assert_int_equal(s.count, 3);
+    cut(w, 1, 3);
+    cut(w, 2, 3);
+    run(w, 2000);
+    s = (struct shown){.selected = -1};
+    route_list(w->t[0], note_path, &s);
+    int none = 0;
+    for (int i = 0; i < s.count; i++) {
+        none += s.next[i] == -1 && s.refusal[i] == ROUTE_NO_ROUTE;
+    }
+    assert_int_equal(none, 1);
     for (int r = ROUTE_NONE; r <= ROUTE_UDP_BLOCKED; r++) {
         assert_string_not_equal(route_refusal_text((enum route_refusal)r), "unknown");
     }
