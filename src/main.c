@@ -1,5 +1,6 @@
 #include "admin/cli.h"
 #include "agent/join.h"
+#include "authority/mirror.h"
 #include "node/node.h"
 
 static void progress(void *data, enum join_event ev, const char *fingerprint_hex,
@@ -9,6 +10,17 @@ static void progress(void *data, enum join_event ev, const char *fingerprint_hex
     if (o->progress != NULL) {
         o->progress(o->data, (int)ev, fingerprint_hex, join_id, detail);
     }
+}
+
+static int migrate(const struct cli_migrate *o, struct cli_migrated *ret, struct errmsg *em)
+{
+    struct mirror_migrated done;
+    int rc = mirror_migrate(
+        &(struct mirror_migrate){
+            .dsn = o->dsn, .role = o->role, .cluster_id = o->cluster_id, .dry_run = o->dry_run},
+        &done, em);
+    *ret = (struct cli_migrated){.from = done.from, .to = done.to, .role_made = done.role_made};
+    return rc;
 }
 
 static int join(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,
@@ -33,8 +45,13 @@ static int join(const struct cli_join *o, bool *ret_pending, struct uuid *ret_no
 int main(int argc, char **argv)
 {
     static const struct cli_ops ops = {
-        .init = node_init, .run = node_run, .join = join, .recover = node_recover,
-                                       .restore = node_restore,
-                                       .check_backup = node_check_backup};
+        .init = node_init,
+        .migrate = migrate,
+        .run = node_run,
+        .join = join,
+        .recover = node_recover,
+        .restore = node_restore,
+        .check_backup = node_check_backup,
+    };
     return cli_main(argc, argv, &ops);
 }

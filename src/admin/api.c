@@ -194,9 +194,11 @@ static int put_text(struct parse *p, const struct api_param *param, const char *
             mp_doc_int(&p->w, &p->doc, param->key, ms);
             return 0;
         case API_STRS:
+            return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a list", param->name);
+        case API_BOOL:
             break;
     }
-    return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: not a list", param->name);
+    return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: true or false", param->name);
 }
 
 /* Copies a text of the body; false when it is too long or has control characters. */
@@ -243,6 +245,10 @@ static int put_body_value(struct parse *p, const struct api_param *param, const 
             return fault_set(p->fault, -ERR_INVALID, 400, pointer, "%s: too large", param->name);
         }
         mp_doc_int(&p->w, &p->doc, param->key, (int64_t)number);
+        return 0;
+    }
+    if (type == MP_BOOL && param->type == API_BOOL) {
+        mp_doc_int(&p->w, &p->doc, param->key, mp_get_bool(r));
         return 0;
     }
     if (type == MP_ARRAY && param->type == API_STRS) {

@@ -16,7 +16,7 @@
 #define API_PARAMS_MAX 8
 
 enum api_in { API_PATH, API_QUERY, API_BODY };
-enum api_type { API_STR, API_UINT, API_DURATION, API_STRS };
+enum api_type { API_STR, API_UINT, API_DURATION, API_STRS, API_BOOL /* body only; 0 or 1 */ };
 
 struct api_param {
     const char *name; /* in the path, the query or the body */

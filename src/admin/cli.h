@@ -16,6 +16,14 @@ struct cli_init_result {
     char root_fingerprint[65];
     char owner_dir[4096];
 };
+struct cli_migrate {
+    const char *dsn, *role, *cluster_id; /* cluster_id may be NULL */
+    bool dry_run;
+};
+struct cli_migrated {
+    int from, to; /* schema versions */
+    bool role_made;
+};
 struct cli_run {
     const char *data_dir;
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = default */
@@ -64,6 +72,7 @@ struct cli_restore {
 };
 struct cli_ops {
     int (*init)(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
+    int (*migrate)(const struct cli_migrate *o, struct cli_migrated *ret, struct errmsg *em);
     /* Returns when the daemon has stopped cleanly (0) or could not start. */
     int (*run)(const struct cli_run *o, struct errmsg *em);
     int (*join)(const struct cli_join *o, bool *ret_pending, struct uuid *ret_node_id,

@@ -62,6 +62,7 @@ int cli_exit_of(int rc)
         case ERR_OUTCOME_UNKNOWN:
         case ERR_NO_SERVICE:
         case ERR_RATE_LIMITED:
+        case ERR_MIRROR_UNAVAILABLE:
             return CLI_UNREACHABLE;
         case ERR_TIMEOUT:
             return CLI_TIMED_OUT;
@@ -96,6 +97,9 @@ static const char *advice(int rc)
             return "look whether it happened after all (list or show), or try again with a longer "
                    "--timeout";
         case CLI_UNREACHABLE:
+            if (rc == -ERR_MIRROR_UNAVAILABLE) {
+                return "`rap mirror status` tells what PostgreSQL lacks; nothing is queued for later";
+            }
             return rc == -ERR_NO_QUORUM ? "bring back a majority of the authority (`rap authority "
                                           "list --stale` shows it); "
                                           "nothing is queued for later"

@@ -72,6 +72,7 @@ int api_status(int rc)
         case ERR_NOT_LEADER:
         case ERR_OUTCOME_UNKNOWN:
         case ERR_NO_SERVICE:
+        case ERR_MIRROR_UNAVAILABLE:
             return 503;
         case ERR_TIMEOUT:
             return 504;

@@ -73,6 +73,17 @@ const struct api_route api_routes[] = {
     {"POST", "/v1/roles/unassign", "role.unassign", API_MUTATION, 200,
      {BODY("node", "id"), BODY("role", "role"), BODY_OPT("organization_id", "organization_id")}},
 
+    {"GET", "/v1/mirror", "mirror.status", API_READ, 200, {{0}}},
+    {"PUT", "/v1/mirror", "mirror.enable", API_MUTATION, 200,
+     {BODY("dsn", "dsn"), BODY_OPT("mode", "mode"),
+      {"max_lag", "max_lag_ms", API_BODY, API_DURATION, false},
+      {"allow_insecure", "allow_insecure", API_BODY, API_BOOL, false}}},
+    {"DELETE", "/v1/mirror", "mirror.disable", API_MUTATION, 200, {{0}}},
+    {"POST", "/v1/mirror/verify", "mirror.verify", API_ACTION, 200,
+     {{"preview", "preview", API_BODY, API_BOOL, false}}},
+    {"POST", "/v1/mirror/rebuild", "mirror.rebuild", API_MUTATION, 200,
+     {BODY_OPT("reason", "reason")}},
+
     {"GET", "/v1/audit", "audit.list", API_READ, 200,
      {PAGE, QUERY("event_type"), QUERY("subject_id")}},
     {"GET", "/v1/audit/verify", "audit.verify", API_READ, 200, {{0}}},

@@ -6,6 +6,7 @@
  * waiting hosts, the directory) -> the fabric writes what all this queued -> poll. */
 #include "authority/authority_impl.h"
 
+#include "authority/mirror.h"
 #include "authority/raft_log.h"
 #include "authority/recover.h"
 #include "base/clock.h"
@@ -219,6 +220,7 @@ static void on_prepare(uv_prepare_t *h)
         if (a->applied_dirty) {
             a->applied_dirty = false;
             follow_state(a);
+            mirror_applied(a->mirror);
         }
     }
     if (!a->flush_wanted && !uv_is_closing((uv_handle_t *)&a->spin)) {
@@ -226,7 +228,7 @@ static void on_prepare(uv_prepare_t *h)
     }
 }
 
-static void expired(void *data, int rc, struct blob doc)
+static void ignore_answer(void *data, int rc, struct blob doc)
 {
     (void)data;
     (void)rc;
@@ -248,17 +250,32 @@ static void expire_joins(struct authority *a)
     db_done(st);
     if (due || now_ms - a->last_expire_ms >= 60 * (int64_t)EXPIRE_EVERY_MS) {
         a->last_expire_ms = now_ms;
-        call_internal(a, "join.expire", blob_of(NULL, 0), NULL, ACTOR_SYSTEM, "", expired, NULL);
+        call_internal(a, "join.expire", blob_of(NULL, 0), NULL, ACTOR_SYSTEM, "", ignore_answer,
+                      NULL);
     }
 }
 
 static void close_now(void *arg);
+
+/* It is told who leads here and not when the role changes, for a recovery changes the epoch alone. */
+static void tick_mirror(struct authority *a)
+{
+    struct core_status s;
+    core_status_brief(a->core, &s);
+    if (s.role == CORE_LEADER && !a->fence.fenced) {
+        mirror_lead(a->mirror, authority_epoch(a), s.term);
+    } else {
+        mirror_unlead(a->mirror);
+    }
+    mirror_tick(a->mirror);
+}
 
 static void on_tick(uv_timer_t *t)
 {
     struct authority *a = t->data;
     core_tick(a->core);
     call_tick(a);
+    tick_mirror(a);
     uint64_t now = authority_mono_ms();
     if (a->leaving && now >= a->leave_by_ms) {
         close_now(a);
@@ -410,6 +427,7 @@ void authority_free(struct authority *a)
     }
     raft_io_fini(&a->io);
     core_free(a->core);
+    mirror_free(a->mirror);
     fsm_free(a->fsm);
     pki_key_free(a->issuer_key);
     buf_fini(&a->issuer_der);
@@ -423,6 +441,19 @@ void authority_free(struct authority *a)
     witness_fini(a);
     free(a->dir);
     free(a);
+}
+
+/* An alarm is repeated until the state has it (mirror_core.c), so a lost proposal is no loss. */
+static void on_mirror_report(void *data, const char *event, const char *kind, const char *detail)
+{
+    struct authority *a = data;
+    struct buf args;
+    struct mirror_event body = {
+        .event = blob_str(event), .kind = blob_str(kind), .detail = blob_str(detail)};
+    buf_init(&args, CMD_BODY_MAX);
+    msg_encode(&mirror_event_desc, &body, &args);
+    call_internal(a, "mirror.event", buf_blob(&args), NULL, ACTOR_SYSTEM, "", ignore_answer, NULL);
+    buf_fini(&args);
 }
 
 int authority_open(const struct authority_config *config, struct authority **ret, struct errmsg *em)
@@ -471,6 +502,11 @@ int authority_open(const struct authority_config *config, struct authority **ret
     }
     if (rc == 0) {
         fsm_on_touch(a->fsm, on_touch, a);
+        a->mirror = mirror_new(a->fsm, &config->node_id,
+                               &(struct mirror_env){.loop = config->loop,
+                                                    .data = a,
+                                                    .mono_ms = env_mono_ms,
+                                                    .report = on_mirror_report});
         rc = raft_log_open(config->loop, log_path, &a->store, em);
     }
     free(log_path);
@@ -565,6 +601,12 @@ static void on_core_closed(void *data)
     a->store->ops->close(a->store, on_store_closed, a);
 }
 
+static void on_mirror_closed(void *data)
+{
+    struct authority *a = data;
+    core_close(a->core, on_core_closed, a);
+}
+
 static void close_now(void *arg)
 {
     struct authority *a = arg;
@@ -577,7 +619,7 @@ static void close_now(void *arg)
     witness_close(a);
     enroll_close(a);
     a->closing = true;
-    core_close(a->core, on_core_closed, a);
+    mirror_close(a->mirror, on_mirror_closed, a);
 }
 
 static void on_handed_over(void *data, int rc)

@@ -118,6 +118,7 @@ struct deferred {
 };
 STAILQ_HEAD(deferred_list, deferred);
 
+struct mirror;
 struct authority {
     struct authority_config cfg;
     char *dir;
@@ -129,6 +130,7 @@ struct authority {
     uint8_t root_fingerprint[PKI_HASH_BYTES];
     struct buf voter_addresses; /* text, comma-separated */
 
+    struct mirror *mirror;
     struct raft_store *store;
     struct raft_net_fabric net;
     struct raft_io_env io_env;

@@ -173,10 +173,10 @@ int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service
 {
     uint64_t now = authority_mono_ms();
     uint64_t left = pc->deadline_ms > now ? pc->deadline_ms - now : 1;
+    uint64_t most = call_is_mirror(pc->method) ? UINT32_MAX : FORWARD_TIMEOUT_MS;
     pc->rpc = (struct fabric_call){.data = pc};
     int rc = fabric_call_start(pc->a->cfg.fabric, &pc->rpc, to, service, body,
-                               (uint32_t)(left < FORWARD_TIMEOUT_MS ? left : FORWARD_TIMEOUT_MS),
-                               cb);
+                               (uint32_t)(left < most ? left : most), cb);
     pc->outstanding = rc == 0;
     return rc;
 }
@@ -427,7 +427,12 @@ static void begin(struct pending_call *pc)
                           strcmp(pc->method, "authority.add") == 0 ||
                           strcmp(pc->method, "authority.remove") == 0 ||
                           strcmp(pc->method, "authority.transfer") == 0;
-    if (!authority_call && !op_is_mutation(pc->method)) {
+    bool mirror_call = call_is_mirror(pc->method);
+    if (mirror_call && (leader || pc->stale)) {
+        call_answer_mirror(pc);
+        return;
+    }
+    if (!authority_call && !mirror_call && !op_is_mutation(pc->method)) {
         (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);
         return;

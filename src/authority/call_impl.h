@@ -65,6 +65,9 @@ void call_answer_read(struct pending_call *pc);
 /* promote.c: what this authority does itself, whoever leads. */
 bool call_is_local(const char *method);
 void call_local(struct pending_call *pc);
+/* Answered by the leader alone, or by whoever is asked with `stale` (call_mirror.c). */
+bool call_is_mirror(const char *method);
+void call_answer_mirror(struct pending_call *pc);
 
 /* backup.c: create is a read that answers later; read is local. */
 void backup_create(struct pending_call *pc);

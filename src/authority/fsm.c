@@ -587,6 +587,11 @@ int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, f
     if (rc == 0) {
         rc = finish(f, &before, index, em);
     }
+    if (rc == 0 && f->entry_cb != NULL) {
+        struct fsm_position at;
+        fsm_position(f, &at);
+        f->entry_cb(f->entry_data, &at, buf_blob(&f->changes));
+    }
     if (rc == 0 && cb != NULL) {
         for (size_t i = 0; i < run.n; i++) {
             run.results[i].doc = blob_of(run.docs.data + run.list[i].doc_at, run.list[i].doc_len);

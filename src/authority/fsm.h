@@ -108,8 +108,26 @@ const struct history *fsm_history(const struct fsm *f);
 /* The root as made from the rows alone, for checks: that of fsm_tree. */
 void fsm_witness_rebuilt(struct fsm *f, uint8_t ret_root[32]);
 
-/* Row changes of the last applied entry, for the mirror and the watch feed: called for each change,
- * in order, before fsm_apply's transaction commits. op 'I','U','D'. May be NULL. */
+/* The row changes of each applied entry, for the mirror: after its transaction committed, so cb may
+ * read, but not apply. `changes` is valid during the call and may be kept as a copy. May be NULL. */
+typedef void (*fsm_entry_cb)(void *data, const struct fsm_position *at, struct blob changes);
+void fsm_on_entry(struct fsm *f, fsm_entry_cb cb, void *data);
+/* op 'I', 'U' (the new row) or 'D' (the old one). row: a msgpack array in the order of the table's
+ * columns. */
+struct fsm_change {
+    char op;
+    struct blob table, row;
+};
+/* Takes the next change off `changes`; false at the end. No command changes a primary key. */
+bool fsm_change_next(struct blob *changes, struct fsm_change *ret);
+/* Another number when changes of before no longer lead to the state of now, or have other columns: a
+ * restore, another level. */
+uint64_t fsm_generation(const struct fsm *f);
+/* The state as it is now in a database of its own, for a reader who takes more than one turn. */
+int fsm_copy(struct fsm *f, struct db **ret, struct errmsg *em);
+
+/* The same changes one by one for the watch feed: in order, before fsm_apply's transaction commits,
+ * rows as maps with the columns' names. May be NULL. */
 typedef void (*fsm_change_cb)(void *data, char op, const char *table, struct blob row_msgpack);
 void fsm_on_change(struct fsm *f, fsm_change_cb cb, void *data);
 /* The same for who only wants to know which table: no row is put together for it. */

@@ -112,6 +112,22 @@ static int copy_pages(struct db *from, struct db *to, struct errmsg *em)
     return 0;
 }
 
+int fsm_copy(struct fsm *f, struct db **ret, struct errmsg *em)
+{
+    struct db *db;
+    int rc = fsm_db_open(&db, em);
+    if (rc == 0) {
+        rc = copy_pages(f->db, db, em);
+        if (rc != 0) {
+            db_close(db);
+        }
+    }
+    if (rc == 0) {
+        *ret = db;
+    }
+    return rc;
+}
+
 /* Every table, index and nothing else, word for word: no trigger, no view, no table of another
  * shape comes in with an image. */
 static int schema_text(struct db *db, struct buf *out, struct errmsg *em)

@@ -75,6 +75,9 @@ struct fsm {
     void *change_data;
     fsm_touch_cb touch_cb;
     void *touch_data;
+    fsm_entry_cb entry_cb;
+    void *entry_data;
+    uint64_t generation;
 };
 
 /* One command on its way. */
@@ -108,10 +111,6 @@ void fsm_track_tables(struct fsm *f);
 void fsm_track_free(struct fsm *f);
 void fsm_track_digest(struct fsm *f, uint64_t index, uint8_t ret[32]);
 void fsm_track_emit(struct fsm *f);
-/* Row changes of the entry, in order; row is a msgpack array in column order. */
-void fsm_track_each(const struct fsm *f,
-                    void (*fn)(void *data, char op, struct blob table, struct blob row),
-                    void *data);
 bool fsm_track_has(const struct fsm *f, const char *table);
 /* There must be one. */
 const struct fsm_table *fsm_track_table(const struct fsm *f, struct blob name);

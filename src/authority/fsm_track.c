@@ -76,6 +76,7 @@ static void on_preupdate(void *data, sqlite3 *db, int op, const char *db_name, c
 
 static void load_tables(struct fsm *f)
 {
+    f->generation++;
     struct db_stmt *st = db_prepare(f->db, "SELECT m.name AS tbl, p.name AS col"
                                            " FROM sqlite_schema m"
                                            " JOIN pragma_table_info(m.name) p"
@@ -183,39 +184,24 @@ static void name_columns(const struct fsm_table *t, struct blob record, struct b
     CHECK(mp_reader_finish(&r) == 0 && row->err == 0);
 }
 
-void fsm_track_each(const struct fsm *f,
-                    void (*fn)(void *data, char op, struct blob table, struct blob row), void *data)
+bool fsm_change_next(struct blob *changes, struct fsm_change *ret)
 {
-    const uint8_t *p = f->changes.data;
-    const uint8_t *end = p == NULL ? NULL : p + f->changes.len;
-    while (p < end) {
-        char op = (char)p[0];
-        struct blob name = blob_of(p + RECORD_HEAD, p[1]);
-        p += RECORD_HEAD + name.len;
-        size_t len = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-        p += 4;
-        fn(data, op, name, blob_of(p, len));
-        p += len;
+    const uint8_t *p = changes->data;
+    if (changes->len == 0) {
+        return false;
     }
-}
-
-struct emit {
-    struct fsm *f;
-    struct buf row;
-};
-
-static void emit_row(void *data, char op, struct blob table, struct blob record)
-{
-    struct emit *e = data;
-    struct fsm *f = e->f;
-    const struct fsm_table *t = fsm_track_table(f, table);
-    if (f->touch_cb != NULL) {
-        f->touch_cb(f->touch_data, op, t->name);
-    }
-    if (f->change_cb != NULL) {
-        name_columns(t, record, &e->row);
-        f->change_cb(f->change_data, op, t->name, buf_blob(&e->row));
-    }
+    size_t name_len = p[1];
+    const uint8_t *row = p + RECORD_HEAD + name_len + 4;
+    size_t len = (size_t)row[-4] << 24 | (size_t)row[-3] << 16 | (size_t)row[-2] << 8 | row[-1];
+    *ret = (struct fsm_change){
+        .op = (char)p[0],
+        .table = blob_of(p + RECORD_HEAD, name_len),
+        .row = blob_of(row, len),
+    };
+    size_t used = (size_t)(row - p) + len;
+    CHECK(used <= changes->len);
+    *changes = blob_of(p + used, changes->len - used);
+    return true;
 }
 
 void fsm_track_emit(struct fsm *f)
@@ -223,10 +209,32 @@ void fsm_track_emit(struct fsm *f)
     if (f->change_cb == NULL && f->touch_cb == NULL) {
         return;
     }
-    struct emit e = {.f = f};
-    buf_init(&e.row, FSM_CHANGES_MAX);
-    fsm_track_each(f, emit_row, &e);
-    buf_fini(&e.row);
+    struct buf row;
+    buf_init(&row, FSM_CHANGES_MAX);
+    struct blob changes = buf_blob(&f->changes);
+    struct fsm_change c;
+    while (fsm_change_next(&changes, &c)) {
+        const struct fsm_table *t = fsm_track_table(f, c.table);
+        if (f->touch_cb != NULL) {
+            f->touch_cb(f->touch_data, c.op, t->name);
+        }
+        if (f->change_cb != NULL) {
+            name_columns(t, c.row, &row);
+            f->change_cb(f->change_data, c.op, t->name, buf_blob(&row));
+        }
+    }
+    buf_fini(&row);
+}
+
+void fsm_on_entry(struct fsm *f, fsm_entry_cb cb, void *data)
+{
+    f->entry_cb = cb;
+    f->entry_data = data;
+}
+
+uint64_t fsm_generation(const struct fsm *f)
+{
+    return f->generation;
 }
 
 void fsm_ring_push(struct fsm *f, uint64_t index, const uint8_t digest[32])

@@ -221,10 +221,8 @@ struct follow {
     bool new_set;
 };
 
-static void follow_row(void *data, char op, struct blob table, struct blob row)
+static void follow_row(struct follow *w, struct blob table, struct blob row)
 {
-    struct follow *w = data;
-    (void)op;
     if (blob_equal(table, blob_str("authority_sets"))) {
         w->new_set = true;
         return;
@@ -258,7 +256,11 @@ void fsm_witness_follow(struct fsm *f, uint64_t index)
         return;
     }
     struct follow w = {.f = f, .index = index};
-    fsm_track_each(f, follow_row, &w);
+    struct blob changes = buf_blob(&f->changes);
+    struct fsm_change c;
+    while (fsm_change_next(&changes, &c)) {
+        follow_row(&w, c.table, c.row);
+    }
     if (w.new_set && !f->set.known) {
         fsm_witness_load(f);
         return;

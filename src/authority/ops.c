@@ -1,7 +1,7 @@
 /* What each mutation becomes. Everything here runs on the leader, reads only applied state and the
  * call's arguments, and decides what the command must carry: times, ids, certificates. Apply checks
  * all of it again. */
-#include "authority/authority_impl.h"
+#include "authority/ops_impl.h"
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -9,14 +9,6 @@
 #include "wire/token.h"
 
 #define DEFAULT_TTL_MS (3600LL * 1000)
-
-struct prepare {
-    struct authority *a;
-    const struct op_input *in;
-    int64_t now_ms;
-    struct op_prepared *out;
-    struct errmsg *em;
-};
 
 static struct uuid fresh_id(const struct prepare *p)
 {
@@ -537,6 +529,10 @@ static const struct {
     {"role.assign", true, prepare_role_assign, CMD_ROLE_ASSIGN, 0},
     {"role.unassign", true, prepare_role_unassign, CMD_ROLE_UNASSIGN, 0},
     {"authority.remove", true, prepare_authority_remove, CMD_AUTHORITY_REMOVE, 0},
+    {"mirror.enable", true, prepare_mirror_enable, CMD_MIRROR_SET, LEVEL_MIRROR},
+    {"mirror.disable", true, prepare_mirror_disable, CMD_MIRROR_SET, LEVEL_MIRROR},
+    {"mirror.rebuild", true, prepare_mirror_rebuild, CMD_MIRROR_REBUILD, LEVEL_MIRROR},
+    {"mirror.event", false, prepare_mirror_event, CMD_MIRROR_EVENT, LEVEL_MIRROR},
     {"join.submit", false, prepare_join_submit, CMD_JOIN_SUBMIT, 0},
     {"refusal.noted", false, prepare_refusal, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
     {"join.expire", false, prepare_join_expire, CMD_JOIN_EXPIRE, 0},
@@ -606,5 +602,5 @@ int op_prepare(struct authority *a, const struct op_input *in, struct op_prepare
         .em = em,
     };
     int rc = ops[i].prepare(&p);
-    return rc != 0 ? rc : ret->body.err;
+    return rc != 0 ? rc : ret->body.err != 0 ? ret->body.err : mirror_allows(&p);
 }

@@ -64,7 +64,8 @@
     X(NOT_WITNESSED, 60, "not_witnessed", "no majority of the authority signed this", 0)           \
     X(BAD_PROOF, 61, "bad_proof", "not what the majority signed", 0)                               \
     X(BAD_SET, 62, "bad_authority_set", "does not follow from the authority set held", 0)          \
-    X(HISTORY, 63, "history_rewritten", "does not continue the history seen before", 0)
+    X(HISTORY, 63, "history_rewritten", "does not continue the history seen before", 0)          \
+    X(MIRROR_UNAVAILABLE, 70, "mirror_unavailable", "PostgreSQL is required and too far behind", 1)
 
 enum err {
 #define ERR_ENUM_(name, num, slug, text, retry) ERR_##name = num,

@@ -90,43 +90,63 @@ int b64url_decode(const char *text, size_t len, struct buf *out)
     return out->err;
 }
 
+/* The next code point of UTF-8 (RFC 3629), which *i is moved behind; UINT32_MAX when it is none. */
+static uint32_t next_code_point(const char *s, size_t len, size_t *i)
+{
+    uint8_t c = (uint8_t)s[*i];
+    size_t extra;
+    uint32_t cp;
+    if (c < 0x80) {
+        extra = 0;
+        cp = c;
+    } else if (c >= 0xc2 && c <= 0xdf) {
+        extra = 1;
+        cp = c & 0x1fu;
+    } else if (c >= 0xe0 && c <= 0xef) {
+        extra = 2;
+        cp = c & 0x0fu;
+    } else if (c >= 0xf0 && c <= 0xf4) {
+        extra = 3;
+        cp = c & 0x07u;
+    } else {
+        return UINT32_MAX;
+    }
+    if (extra >= len - *i) {
+        return UINT32_MAX;
+    }
+    for (size_t k = 1; k <= extra; k++) {
+        uint8_t d = (uint8_t)s[*i + k];
+        if ((d & 0xc0) != 0x80) {
+            return UINT32_MAX;
+        }
+        cp = cp << 6 | (d & 0x3fu);
+    }
+    bool overlong = (extra == 2 && cp < 0x800) || (extra == 3 && cp < 0x10000);
+    if (overlong || (cp >= 0xd800 && cp <= 0xdfff) || cp > 0x10ffff) {
+        return UINT32_MAX;
+    }
+    *i += extra + 1;
+    return cp;
+}
+
+bool text_is_utf8(const char *s, size_t len)
+{
+    for (size_t i = 0; i < len;) {
+        uint32_t cp = next_code_point(s, len, &i);
+        if (cp == UINT32_MAX || cp == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool text_is_clean(const char *s, size_t len)
 {
     for (size_t i = 0; i < len;) {
-        uint8_t c = (uint8_t)s[i];
-        size_t extra;
-        uint32_t cp;
-        if (c < 0x80) {
-            extra = 0;
-            cp = c;
-        } else if (c >= 0xc2 && c <= 0xdf) {
-            extra = 1;
-            cp = c & 0x1fu;
-        } else if (c >= 0xe0 && c <= 0xef) {
-            extra = 2;
-            cp = c & 0x0fu;
-        } else if (c >= 0xf0 && c <= 0xf4) {
-            extra = 3;
-            cp = c & 0x07u;
-        } else {
+        uint32_t cp = next_code_point(s, len, &i);
+        if (cp == UINT32_MAX || cp < 0x20 || (cp >= 0x7f && cp < 0xa0)) {
             return false;
         }
-        if (extra >= len - i) {
-            return false;
-        }
-        for (size_t k = 1; k <= extra; k++) {
-            uint8_t d = (uint8_t)s[i + k];
-            if ((d & 0xc0) != 0x80) {
-                return false;
-            }
-            cp = cp << 6 | (d & 0x3fu);
-        }
-        bool overlong = (extra == 2 && cp < 0x800) || (extra == 3 && cp < 0x10000);
-        if (overlong || (cp >= 0xd800 && cp <= 0xdfff) || cp > 0x10ffff || cp < 0x20 ||
-            (cp >= 0x7f && cp < 0xa0)) {
-            return false;
-        }
-        i += extra + 1;
     }
     return true;
 }

@@ -13,7 +13,9 @@ int hex_decode(const char *text, uint8_t *out, size_t len);
 void b64url_encode(struct blob in, struct buf *out);
 int b64url_decode(const char *text, size_t len, struct buf *out);
 
-/* Valid UTF-8 (RFC 3629) without control characters. */
+/* Valid UTF-8 (RFC 3629) without NUL. */
+bool text_is_utf8(const char *s, size_t len);
+/* Valid UTF-8 without control characters. */
 bool text_is_clean(const char *s, size_t len);
 /* 1-63 of [a-z0-9-], no dash at either end (RFC 1123 label): names of clusters and nodes. One
  * case only, so no two names look alike. */

@@ -25,6 +25,7 @@
 #define LEVEL_WITNESS 2
 #define LEVEL_RECOVERY 3
 #define LEVEL_RELAYS 4
+#define LEVEL_MIRROR 5
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -53,6 +54,9 @@
     X(JOIN_DENIED, 19, join_denied, 0, 1, CMD_BY_ANY)                    \
     X(REFUSAL_NOTED, 20, refusal_noted, 0, LEVEL_WITNESS, CMD_BY_SYSTEM) \
     X(LEVEL_RAISE, 23, level_raise, 0, 1, CMD_BY_SYSTEM)                 \
+    X(MIRROR_SET, 25, mirror_set, 1, LEVEL_MIRROR, CMD_BY_PEOPLE)        \
+    X(MIRROR_REBUILD, 26, mirror_rebuild, 1, LEVEL_MIRROR, CMD_BY_PEOPLE) \
+    X(MIRROR_EVENT, 27, mirror_event, 0, LEVEL_MIRROR, CMD_BY_SYSTEM) \
     X(EPOCH_START, 30, epoch_start, 1, LEVEL_RECOVERY, CMD_BY_OWNER)     \
     X(PARTITION_SEEN, 31, partition_seen, 0, LEVEL_RECOVERY, CMD_BY_SYSTEM) \
     X(DIVERGENCE_REPORTED, 32, divergence_reported, 1, LEVEL_RECOVERY, CMD_BY_NODE) \
@@ -207,6 +211,26 @@ enum refusal_what {
     X(T, 12, STR, actor_id, 128, 0)
 MSG_DECLARE(refusal_noted, REFUSAL_NOTED_FIELDS)
 
+/* Where PostgreSQL is (DESIGN D2). mode: disabled, async, required. The connection string has no
+ * secret in it: what is in the log stays there. */
+#define MIRROR_SET_FIELDS(X, T)                                    \
+    X(T, 1, STR, mode, 16, MSG_REQUIRED)                           \
+    X(T, 2, STR, dsn, MIRROR_DSN_MAX, 0)                           \
+    X(T, 3, U64, max_lag_ms, 0, 0)
+MSG_DECLARE(mirror_set, MIRROR_SET_FIELDS)
+
+/* The mirror is written anew from the state; an alarm is over. why: kept in the audit. */
+#define MIRROR_REBUILD_FIELDS(X, T) X(T, 1, STR, reason, REASON_MAX_BYTES, 0)
+MSG_DECLARE(mirror_rebuild, MIRROR_REBUILD_FIELDS)
+
+/* The leader found that PostgreSQL is not to be believed (mirror_alarm, with its kind), or that it went
+ * back to an earlier state and was caught up (mirror_rewound). */
+#define MIRROR_EVENT_FIELDS(X, T)                                  \
+    X(T, 1, STR, event, 32, MSG_REQUIRED)                          \
+    X(T, 2, STR, kind, 32, 0)                                      \
+    X(T, 3, STR, detail, MIRROR_DETAIL_MAX, 0)
+MSG_DECLARE(mirror_event, MIRROR_EVENT_FIELDS)
+
 #define ROLE_ASSIGN_FIELDS(X, T)                                   \
     X(T, 1, ID, assignment_id, 0, MSG_REQUIRED)                    \
     X(T, 2, ID, node_id, 0, MSG_REQUIRED)                          \
@@ -338,7 +362,6 @@ MSG_DECLARE(authority_set_next, AUTHORITY_SET_NEXT_FIELDS)
     X(T, 7, FIX, evidence, 32, 0)                                  \
     X(T, 8, I64, seen_at_ms, 0, 0)
 MSG_DECLARE(forgery_reported, FORGERY_REPORTED_FIELDS)
-
 /* Builds the bytes of one command: encodes body with the kind's description, then the envelope. */
 void cmd_encode(struct cmd *c, const void *body, struct buf *out);
 

@@ -22,6 +22,15 @@
 #define SNAPSHOT_MAX_BYTES (1u << 20) /* a node's signed configuration */
 #define SNAPSHOT_WITNESS_MAX (96u << 10)  /* signatures, paths, authority sets */
 #define IMAGE_MAX_BYTES (1u << 30)    /* the replicated state, decompressed */
+#define MIRROR_DSN_MAX 1024          /* connection string of PostgreSQL, without secrets */
+#define MIRROR_RING_ENTRIES 65536    /* entries every authority keeps for PostgreSQL, and */
+#define MIRROR_RING_BYTES (64u << 20) /* how large they may be together */
+#define MIRROR_LAG_ENTRIES_MAX 16384 /* with the mirror required: farther behind, or */
+#define MIRROR_LAG_MS_DEFAULT 10000  /* for longer, and high-risk requests are refused */
+#define MIRROR_LAG_MS_MIN 1000
+#define MIRROR_LAG_MS_MAX (3600 * 1000)
+#define MIRROR_DIFFERENCES_MAX 50    /* rows that a verification names */
+#define MIRROR_DETAIL_MAX 256        /* what an alarm says */
 #define TOKEN_TTL_MAX_MS (30LL * 86400 * 1000)
 #define TOKEN_USES_MAX 100000
 #define JOIN_PENDING_MAX_MS (24LL * 3600 * 1000) /* a request nobody decided */

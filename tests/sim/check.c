@@ -84,6 +84,9 @@ static struct committed *log_at(struct world *w, uint64_t index)
 static uint64_t audit_rows(uint64_t kind, int rc)
 {
     switch ((enum cmd_kind)kind) {
+        case CMD_MIRROR_SET:
+        case CMD_MIRROR_REBUILD:
+            return 1;
         case CMD_CLUSTER_INIT:
             return rc == 0 ? 3 : 0;
         case CMD_JOIN_APPROVE:
@@ -97,6 +100,7 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_AUTHORITY_FENCED:
         case CMD_TERM_START:
         case CMD_LEVEL_RAISE:
+        case CMD_MIRROR_EVENT:
         case CMD_TOKEN_CREATE:
         case CMD_TOKEN_REVOKE:
         case CMD_JOIN_REJECT:

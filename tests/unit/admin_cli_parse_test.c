@@ -55,7 +55,15 @@ static int fake_join(const struct cli_join *in, bool *ret_pending, struct uuid *
     return op_rc == 0 ? 0 : errmsg_set(em, op_rc, "told why");
 }
 
-static const struct cli_ops ops = {.init = fake_init, .run = fake_run, .join = fake_join};
+static int fake_migrate(const struct cli_migrate *in, struct cli_migrated *ret, struct errmsg *em)
+{
+    (void)snprintf(seen, sizeof seen, "%s %s %d", in->dsn, in->role, in->dry_run);
+    *ret = (struct cli_migrated){.from = 0, .to = 1, .role_made = true};
+    return op_rc == 0 ? 0 : errmsg_set(em, op_rc, "told why");
+}
+
+static const struct cli_ops ops = {
+    .init = fake_init, .run = fake_run, .join = fake_join, .migrate = fake_migrate};
 
 static int setup(void **state)
 {

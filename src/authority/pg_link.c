@@ -1,0 +1,539 @@
+#include "authority/pg_link.h"
+
+#include "base/log.h"
+
+#include <libpq-fe.h>
+#include <netdb.h>
+#include <sys/queue.h>
+
+#define PARAMS_MAX 64
+#define HOSTS_MAX 8
+#define LOOKUPS_TEXT_MAX 1024
+
+struct sent {
+    unsigned tag;
+    bool sync;
+    bool answered; /* its result came; libpq's end of it has not */
+    STAILQ_ENTRY(sent) link;
+};
+
+struct pg_link {
+    struct pg_link_config config;
+    char *dsn, *name;
+    PGconn *conn;
+    uv_poll_t poll;
+    uv_timer_t later; /* lost, on a later turn */
+    bool poll_live;   /* initialised and not closed */
+    bool poll_closing;
+    bool connecting, up, down, closing;
+    int want; /* uv events while connecting */
+    char why[256];
+
+    uv_getaddrinfo_t lookup;
+    bool looking;
+    struct buf addresses; /* one for each host, comma-separated */
+    char *hosts;          /* what is still to be looked up; into hosts_text */
+    char *hosts_text;
+
+    STAILQ_HEAD(, sent) sent;
+    size_t sent_count;
+    int open_handles;
+    void (*close_cb)(void *data);
+    void *close_data;
+};
+
+static void on_poll(uv_poll_t *h, int status, int events);
+static void watch(struct pg_link *l);
+
+/* --- ending --- */
+
+static void one_line(const char *from, char *to, size_t size)
+{
+    size_t n = 0;
+    for (; *from != '\0' && n + 1 < size; from++) {
+        bool space = (unsigned char)*from < 0x20 || *from == ' ' || *from == '"';
+        if (!space) {
+            to[n++] = *from;
+        } else if (n > 0 && to[n - 1] != ' ') {
+            to[n++] = ' ';
+        }
+    }
+    while (n > 0 && to[n - 1] == ' ') {
+        n--;
+    }
+    to[n] = '\0';
+}
+
+static void on_later(uv_timer_t *t)
+{
+    struct pg_link *l = t->data;
+    if (!l->closing) {
+        l->config.lost(l->config.data, l->why);
+    }
+}
+
+static void lose(struct pg_link *l, const char *why)
+{
+    if (l->down || l->closing) {
+        return;
+    }
+    l->down = true;
+    l->up = false;
+    one_line(why == NULL || why[0] == '\0' ? "connection lost" : why, l->why, sizeof l->why);
+    if (l->poll_live) {
+        (void)uv_poll_stop(&l->poll);
+    }
+    (void)uv_timer_start(&l->later, on_later, 0, 0);
+}
+
+static void finish_close(struct pg_link *l)
+{
+    if (l->open_handles > 0 || l->looking) {
+        return;
+    }
+    PQfinish(l->conn);
+    struct sent *s;
+    while ((s = STAILQ_FIRST(&l->sent)) != NULL) {
+        STAILQ_REMOVE_HEAD(&l->sent, link);
+        free(s);
+    }
+    buf_fini(&l->addresses);
+    free(l->hosts_text);
+    free(l->dsn);
+    free(l->name);
+    if (l->close_cb != NULL) {
+        l->close_cb(l->close_data);
+    }
+    free(l);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    struct pg_link *l = h->data;
+    l->open_handles--;
+    if (h == (uv_handle_t *)&l->poll) {
+        l->poll_closing = false;
+        if (!l->closing) {
+            watch(l); /* libpq has moved on to another socket */
+            return;
+        }
+    }
+    if (l->closing) {
+        finish_close(l);
+    }
+}
+
+static void close_poll(struct pg_link *l)
+{
+    if (l->poll_live) {
+        l->poll_live = false;
+        l->poll_closing = true;
+        uv_close((uv_handle_t *)&l->poll, on_closed);
+    }
+}
+
+void pg_link_close(struct pg_link *l, void (*cb)(void *data), void *data)
+{
+    if (l == NULL) {
+        return;
+    }
+    CHECK(!l->closing);
+    l->closing = true;
+    l->close_cb = cb;
+    l->close_data = data;
+    if (l->looking) {
+        (void)uv_cancel((uv_req_t *)&l->lookup);
+    }
+    close_poll(l);
+    uv_close((uv_handle_t *)&l->later, on_closed);
+}
+
+/* --- connecting --- */
+
+/* While it connects, libpq changes its socket from one address to the next. The old descriptor is
+ * closed by then, and the number may be the same one again, so the handle is made anew each time. */
+static void watch(struct pg_link *l)
+{
+    if (l->closing || l->down || l->poll_closing) {
+        return;
+    }
+    int fd = PQsocket(l->conn);
+    if (fd < 0) {
+        lose(l, PQerrorMessage(l->conn));
+        return;
+    }
+    if (!l->poll_live) {
+        if (uv_poll_init(l->config.loop, &l->poll, fd) != 0) {
+            lose(l, "the socket cannot be watched");
+            return;
+        }
+        l->poll.data = l;
+        l->poll_live = true;
+        l->open_handles++;
+    }
+    (void)uv_poll_start(&l->poll, l->want, on_poll);
+}
+
+static void became_up(struct pg_link *l)
+{
+    if (PQsetnonblocking(l->conn, 1) != 0 || PQenterPipelineMode(l->conn) != 1) {
+        lose(l, PQerrorMessage(l->conn));
+        return;
+    }
+    l->connecting = false;
+    l->up = true;
+    l->want = UV_READABLE;
+    watch(l);
+    l->config.up(l->config.data);
+}
+
+static void keep_connecting(struct pg_link *l)
+{
+    switch (PQconnectPoll(l->conn)) {
+        case PGRES_POLLING_OK:
+            became_up(l);
+            return;
+        case PGRES_POLLING_READING:
+            l->want = UV_READABLE;
+            break;
+        case PGRES_POLLING_WRITING:
+            l->want = UV_WRITABLE;
+            break;
+        case PGRES_POLLING_FAILED:
+        case PGRES_POLLING_ACTIVE:
+            lose(l, PQerrorMessage(l->conn));
+            return;
+    }
+    close_poll(l);
+}
+
+static void ignore_notice(void *arg, const char *message)
+{
+    (void)arg;
+    (void)message; /* libpq would print it on stderr */
+}
+
+static void start_connect(struct pg_link *l)
+{
+    /* Sockets need no address: a list of nothing but commas is none. */
+    bool resolved = strspn(buf_cstr(&l->addresses), ",") < l->addresses.len;
+    const char *keys[] = {"dbname",           "hostaddr",        "application_name",
+                          "client_encoding",  "gssencmode",      "connect_timeout",
+                          "tcp_user_timeout", "keepalives_idle", NULL};
+    const char *values[] = {l->dsn,    resolved ? buf_cstr(&l->addresses) : NULL,
+                            l->name,   "UTF8",
+                            "disable", "5",
+                            "10000",   "5",
+                            NULL};
+    /* What stands later wins: our defaults first, the string with all it says after them. */
+    const char *k[ARRAY_SIZE(keys)];
+    const char *v[ARRAY_SIZE(values)];
+    size_t n = 0;
+    for (size_t i = 5; keys[i] != NULL; i++) {
+        k[n] = keys[i];
+        v[n++] = values[i];
+    }
+    for (size_t i = 0; i < 5; i++) {
+        k[n] = keys[i];
+        v[n++] = values[i];
+    }
+    k[n] = NULL;
+    v[n] = NULL;
+    l->conn = PQconnectStartParams(k, v, 1);
+    if (l->conn == NULL || PQstatus(l->conn) == CONNECTION_BAD) {
+        lose(l, l->conn == NULL ? "out of memory" : PQerrorMessage(l->conn));
+        return;
+    }
+    (void)PQsetNoticeProcessor(l->conn, ignore_notice, NULL);
+    l->connecting = true;
+    l->want = UV_WRITABLE;
+    watch(l);
+}
+
+/* --- names to addresses, in the pool: libpq would block the loop --- */
+
+static bool needs_no_lookup(const char *host)
+{
+    struct in6_addr a;
+    return host[0] == '/' || host[0] == '@' || host[0] == '\0' ||
+           uv_inet_pton(AF_INET, host, &a) == 0 || uv_inet_pton(AF_INET6, host, &a) == 0;
+}
+
+static void look_up_next(struct pg_link *l);
+
+static void found(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
+{
+    struct pg_link *l = req->data;
+    l->looking = false;
+    if (l->closing) {
+        uv_freeaddrinfo(res);
+        finish_close(l);
+        return;
+    }
+    char text[64] = "";
+    if (status == 0 && res != NULL) {
+        if (res->ai_family == AF_INET) {
+            (void)uv_ip4_name((struct sockaddr_in *)(void *)res->ai_addr, text, sizeof text);
+        } else {
+            (void)uv_ip6_name((struct sockaddr_in6 *)(void *)res->ai_addr, text, sizeof text);
+        }
+    }
+    uv_freeaddrinfo(res);
+    if (text[0] == '\0') {
+        lose(l, "the host name of PostgreSQL does not resolve");
+        return;
+    }
+    buf_addf(&l->addresses, "%s", text);
+    look_up_next(l);
+}
+
+/* hosts is a comma-separated list; addresses gets one entry for each, empty for sockets. */
+static void look_up_next(struct pg_link *l)
+{
+    while (l->hosts != NULL) {
+        char *host = l->hosts;
+        char *comma = strchr(host, ',');
+        l->hosts = comma == NULL ? NULL : comma + 1;
+        if (comma != NULL) {
+            *comma = '\0';
+        }
+        if (host != l->hosts_text) {
+            buf_add(&l->addresses, ",", 1);
+        }
+        if (needs_no_lookup(host)) {
+            if (host[0] != '/' && host[0] != '@') {
+                buf_add_str(&l->addresses, host);
+            }
+            continue;
+        }
+        struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+        l->lookup.data = l;
+        if (uv_getaddrinfo(l->config.loop, &l->lookup, found, host, NULL, &hints) != 0) {
+            lose(l, "the host name of PostgreSQL cannot be looked up");
+            return;
+        }
+        l->looking = true;
+        return;
+    }
+    start_connect(l);
+}
+
+static void look_up_hosts(struct pg_link *l)
+{
+    PQconninfoOption *list = PQconninfoParse(l->dsn, NULL);
+    const char *host = NULL;
+    const char *hostaddr = NULL;
+    for (PQconninfoOption *o = list; o != NULL && o->keyword != NULL; o++) {
+        host = strcmp(o->keyword, "host") == 0 ? o->val : host;
+        hostaddr = strcmp(o->keyword, "hostaddr") == 0 ? o->val : hostaddr;
+    }
+    /* With hostaddr there is nothing to look up, and with sockets alone hostaddr must stay unset. */
+    bool names = host != NULL && hostaddr == NULL && strspn(host, ",") != strlen(host);
+    if (names) {
+        l->hosts_text = xstrdup(host);
+        l->hosts = l->hosts_text;
+    }
+    PQconninfoFree(list);
+    look_up_next(l);
+}
+
+static void on_start(uv_timer_t *t)
+{
+    struct pg_link *l = t->data;
+    if (!l->closing) {
+        look_up_hosts(l);
+    }
+}
+
+struct pg_link *pg_link_open(const struct pg_link_config *config)
+{
+    struct pg_link *l = xcalloc(1, sizeof *l);
+    l->config = *config;
+    l->dsn = xstrdup(config->dsn);
+    l->name = xstrdup(config->application_name);
+    STAILQ_INIT(&l->sent);
+    buf_init(&l->addresses, LOOKUPS_TEXT_MAX);
+    CHECK(uv_timer_init(config->loop, &l->later) == 0);
+    l->later.data = l;
+    l->open_handles = 1;
+    CHECK(uv_timer_start(&l->later, on_start, 0, 0) == 0);
+    return l;
+}
+
+/* --- sending --- */
+
+static void flush(struct pg_link *l)
+{
+    if (!l->up) {
+        return;
+    }
+    int left = PQflush(l->conn);
+    if (left < 0) {
+        lose(l, PQerrorMessage(l->conn));
+        return;
+    }
+    int want = UV_READABLE | (left > 0 ? UV_WRITABLE : 0);
+    if (want != l->want) {
+        l->want = want;
+        watch(l);
+    }
+}
+
+static void note(struct pg_link *l, unsigned tag, bool sync, int ok)
+{
+    if (ok != 1) {
+        lose(l, PQerrorMessage(l->conn));
+        return;
+    }
+    struct sent *s = xcalloc(1, sizeof *s);
+    s->tag = tag;
+    s->sync = sync;
+    STAILQ_INSERT_TAIL(&l->sent, s, link);
+    l->sent_count++;
+}
+
+void pg_prepare(struct pg_link *l, unsigned tag, const char *name, const char *sql)
+{
+    if (l->up) {
+        note(l, tag, false, PQsendPrepare(l->conn, name, sql, 0, NULL));
+    }
+}
+
+void pg_query(struct pg_link *l, unsigned tag, const char *sql, int count,
+              const char *const *params)
+{
+    if (l->up) {
+        note(l, tag, false, PQsendQueryParams(l->conn, sql, count, NULL, params, NULL, NULL, 0));
+    }
+}
+
+void pg_run(struct pg_link *l, unsigned tag, const char *name, int count, const char *const *params)
+{
+    if (l->up) {
+        note(l, tag, false, PQsendQueryPrepared(l->conn, name, count, params, NULL, NULL, 0));
+    }
+}
+
+void pg_sync(struct pg_link *l, unsigned tag)
+{
+    if (l->up) {
+        note(l, tag, true, PQpipelineSync(l->conn));
+        flush(l);
+    }
+}
+
+size_t pg_pending(const struct pg_link *l)
+{
+    return l->sent_count;
+}
+
+int pg_server_version(const struct pg_link *l)
+{
+    return l->up ? PQserverVersion(l->conn) : 0;
+}
+
+/* --- receiving --- */
+
+const char *pg_value(const struct pg_answer *a, int row, int column, size_t *ret_len)
+{
+    const PGresult *r = a->impl;
+    if (column >= PQnfields(r) || PQgetisnull(r, row, column)) {
+        return NULL;
+    }
+    if (ret_len != NULL) {
+        *ret_len = (size_t)PQgetlength(r, row, column);
+    }
+    return PQgetvalue(r, row, column);
+}
+
+int64_t pg_int(const struct pg_answer *a, int row, int column)
+{
+    const char *text = pg_value(a, row, column, NULL);
+    return text == NULL ? 0 : strtoll(text, NULL, 10);
+}
+
+static void deliver(struct pg_link *l, unsigned tag, PGresult *r)
+{
+    char message[256] = "";
+    struct pg_answer a = {.tag = tag, .message = message, .impl = r};
+    switch (PQresultStatus(r)) {
+        case PGRES_TUPLES_OK:
+            a.status = PG_ROWS;
+            a.rows = PQntuples(r);
+            break;
+        case PGRES_COMMAND_OK:
+        case PGRES_EMPTY_QUERY:
+            a.status = PG_DONE;
+            break;
+        case PGRES_PIPELINE_ABORTED:
+            a.status = PG_SKIPPED;
+            break;
+        case PGRES_PIPELINE_SYNC:
+            a.status = PG_SYNCED;
+            break;
+        default: { /* libpq's list is open-ended */
+            const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
+            const char *text = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
+            a.status = PG_FAILED;
+            (void)snprintf(a.sqlstate, sizeof a.sqlstate, "%s", state == NULL ? "" : state);
+            one_line(text == NULL ? PQresultErrorMessage(r) : text, message, sizeof message);
+        }
+    }
+    l->config.answer(l->config.data, &a);
+}
+
+/* A statement answers with a result and then libpq's NULL, a sync with one result. */
+static void drain(struct pg_link *l)
+{
+    while (l->up && !l->closing && !STAILQ_EMPTY(&l->sent) && PQisBusy(l->conn) == 0) {
+        struct sent *s = STAILQ_FIRST(&l->sent);
+        PGresult *r = PQgetResult(l->conn);
+        if (r == NULL && !s->answered) {
+            break; /* nothing yet */
+        }
+        bool over = r == NULL || s->sync;
+        unsigned tag = s->tag;
+        s->answered = true;
+        if (over) {
+            STAILQ_REMOVE_HEAD(&l->sent, link);
+            l->sent_count--;
+            free(s);
+        }
+        if (r != NULL) {
+            deliver(l, tag, r);
+            PQclear(r);
+        }
+    }
+}
+
+static void on_poll(uv_poll_t *h, int status, int events)
+{
+    struct pg_link *l = h->data;
+    if (l->closing || l->down) {
+        return;
+    }
+    if (l->connecting) {
+        keep_connecting(l);
+        return;
+    }
+    if (status < 0) {
+        lose(l, uv_strerror(status));
+        return;
+    }
+    if ((events & UV_READABLE) != 0) {
+        if (PQconsumeInput(l->conn) != 1) {
+            drain(l); /* what came before the end, such as the reason for it */
+            if (!l->closing) {
+                lose(l, PQerrorMessage(l->conn));
+            }
+            return;
+        }
+        drain(l);
+    }
+    if (!l->closing && !l->down) {
+        flush(l);
+    }
+    if (!l->closing && !l->down && PQstatus(l->conn) == CONNECTION_BAD) {
+        lose(l, PQerrorMessage(l->conn));
+    }
+}
