@@ -35,6 +35,7 @@ struct mirror {
     struct mirror_tables tables;
     bool tables_loaded;
     struct mirror_group group;
+    bool group_was_full; /* the last one sent left entries behind */
 
     struct pg_link *link; /* of now; closed ones go by themselves */
     int links_closing;

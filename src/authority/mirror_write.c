@@ -16,6 +16,13 @@ static uint64_t oldest_ms(struct mirror *m, uint64_t index)
     return e == NULL ? 0 : e->applied_ms;
 }
 
+/* With a group on its way the next one grows: a commit of PostgreSQL costs the same for one row and for
+ * a thousand. Only what did not fit goes out behind it at once, several groups in flight. */
+static bool worth_sending(const struct mirror *m)
+{
+    return m->core.inflight == 0 || m->group_was_full;
+}
+
 /* One group from the entries after what was sent; false when there is none. */
 static bool send_group(struct mirror *m, uint64_t limit)
 {
@@ -38,6 +45,7 @@ static bool send_group(struct mirror *m, uint64_t limit)
         to = e->at;
         e = mirror_ring_after(&m->ring, to.index);
     }
+    m->group_was_full = e != NULL && e->at.index <= limit;
     uint64_t rows = m->group.count;
     mirror_sql_fence(m, &to, fsm_level(m->fsm), m->core.sent, m->core.settings.rebuilds);
     mirror_group_send(&m->group, m->link, MIRROR_TAG_ROWS, m->cluster_id);
@@ -59,7 +67,8 @@ static bool send_group(struct mirror *m, uint64_t limit)
 void mirror_write_groups(struct mirror *m)
 {
     uint64_t limit;
-    while (m->link != NULL && mirror_core_room(&m->core, &limit) && send_group(m, limit)) {
+    while (m->link != NULL && mirror_core_room(&m->core, &limit) && worth_sending(m) &&
+           send_group(m, limit)) {
     }
 }
 
