@@ -1,9 +1,7 @@
 #include "admin/cli_owner.h"
-#include "admin/cli_util.h"
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "pki/pki.h"
 
 #include <time.h>
 
@@ -84,12 +82,12 @@ static void show_effect(struct cli *c, struct blob doc, int64_t voters_before, i
 
 static int certify(struct cli *c, struct addition *a)
 {
-    struct cli_owner owner;
-    int rc = cli_owner_open(c, &a->spec.cluster_id, &owner);
+    struct owner_root root;
+    int rc = owner_open(c, &a->spec.cluster_id, NULL, &root);
     if (rc == CLI_OK) {
-        rc = cli_owner_certify(c, &owner, &a->spec, &a->issuer);
-        cli_owner_close(&owner);
+        rc = owner_certify(c, &root, &a->spec, &a->issuer);
     }
+    owner_close(&root);
     return rc;
 }
 
@@ -104,6 +102,55 @@ static int submit(struct cli *c, const struct addition *a, struct buf *answer)
     int rc = client_send(c, "POST", &path, util_body_end(&body), answer);
     util_body_fini(&body);
     buf_fini(&path);
+    return rc;
+}
+
+/* --- renewing its issuing CA --- */
+
+int cli_run_authority_renew(struct cli *c)
+{
+    struct uuid cluster_id;
+    char active[2 * PKI_HASH_BYTES + 1] = "";
+    char node_id[UUID_TEXT_MAX];
+    struct buf trust, path, issuer;
+    struct owner_root root = {.key = NULL};
+    struct util_body body;
+    struct pki_cert spec;
+    buf_init(&issuer, CERT_DER_MAX);
+    util_body_begin(&body);
+    int rc = util_fetch(c, "/v1/trust", NULL, &trust);
+    util_path(&path, "/v1/authorities/", NULL, "");
+    if (rc == CLI_OK) {
+        rc = owner_read_trust(c, buf_blob(&trust), &cluster_id, active);
+    }
+    if (rc == CLI_OK) {
+        rc = owner_find_issuer(c, buf_blob(&trust), c->operands[0], &spec);
+    }
+    if (rc == CLI_OK) {
+        uuid_format(&spec.node_id, node_id);
+        cli_note(c,
+                 "effect: the issuing CA of %s is certified anew, with the key it has; what it "
+                 "signed before stays valid",
+                 c->operands[0]);
+        rc = cli_confirm(c, "Renew it?");
+    }
+    if (rc == CLI_OK) {
+        rc = owner_open(c, &cluster_id, active, &root);
+    }
+    if (rc == CLI_OK) {
+        rc = owner_certify(c, &root, &spec, &issuer);
+    }
+    if (rc == CLI_OK) {
+        buf_fini(&path);
+        util_path(&path, "/v1/authorities/", node_id, "/renew");
+        mp_doc_hex(&body.w, &body.d, "issuer", buf_blob(&issuer));
+        rc = util_mutate(c, "POST", &path, util_body_end(&body), "renewed");
+    }
+    owner_close(&root);
+    buf_fini(&trust);
+    buf_fini(&path);
+    buf_fini(&issuer);
+    util_body_fini(&body);
     return rc;
 }
 

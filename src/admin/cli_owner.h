@@ -1,24 +1,47 @@
-/* The owner directory: root.key and root.crt, which only commands that a person gives read (DESIGN
- * D7). */
+/* The owner directory: the one place where root keys are, and only commands of the owner read it.
+ *
+ *   root.key root.crt            the active root
+ *   root-<16 hex digits>/        each root of a rotation under its fingerprint, the active one too:
+ *       root.key root.crt        nothing is moved, so a rotation may be cut off anywhere */
 #ifndef RAP_ADMIN_CLI_OWNER_H
 #define RAP_ADMIN_CLI_OWNER_H
 
-#include "admin/cli_priv.h"
+#include "admin/cli_util.h"
 #include "pki/pki.h"
 
-struct cli_owner {
+struct owner_root {
+    char *dir; /* of this root */
     struct pki_key *key;
-    struct buf root_der;
+    struct pki_cert cert;
+    struct buf der;
 };
 
-/* --owner-dir, or DATA-DIR/owner/CLUSTER-ID; asks for the passphrase when there is one. Exit code,
- * with what is wrong said; on CLI_OK the caller closes it. */
-int cli_owner_open(struct cli *c, const struct uuid *cluster_id, struct cli_owner *ret);
-void cli_owner_close(struct cli_owner *o);
+/* The owner directory of this cluster: --owner-dir, or where `rap init` put it. Caller frees. */
+char *owner_dir(struct cli *c, const struct uuid *cluster_id);
+/* The root with this fingerprint (hex); NULL: that of root.key. Asks for its passphrase if it must.
+ * Exit code; on an error ret is
+ * closed already, and closing it again is harmless. */
+int owner_open(struct cli *c, const struct uuid *cluster_id, const char *fingerprint,
+               struct owner_root *ret);
+/* A new root key and certificate in a directory of its own, under the passphrase given; the active
+ * root is copied into one too. */
+int owner_create(struct cli *c, const struct uuid *cluster_id, struct owner_root *ret);
+/* root.key and root.crt become those of this root, which has a directory of its own. */
+int owner_set_active(struct cli *c, const struct owner_root *root);
+void owner_close(struct owner_root *root);
+/* Issues the CA certificate that spec describes (node, cluster, key), valid from now for
+ * --ca-lifetime. */
+int owner_certify(struct cli *c, const struct owner_root *root, struct pki_cert *spec,
+                  struct buf *out);
 
-/* Signs the issuing CA that spec describes (kind, serial and times are set here). Exit code. */
-int cli_owner_certify(struct cli *c, const struct cli_owner *o, struct pki_cert *spec,
-                      struct buf *ret_der);
+/* Of a trust document (GET /v1/trust). */
+int owner_read_trust(struct cli *c, struct blob trust, struct uuid *ret_cluster_id,
+                     char ret_active[2 * PKI_HASH_BYTES + 1]);
+/* What the CA certificate of this authority (name, id, prefix of an id) says now. */
+int owner_find_issuer(struct cli *c, struct blob trust, const char *authority,
+                      struct pki_cert *ret);
+/* A certificate in hex, as documents have them. -ERR_BAD_CERT. */
+int owner_parse_hex(struct blob hex, struct pki_cert *ret);
 
 /* cli_recover.c: shows what a recovery would do, asks, signs. Exit code. */
 int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret);

@@ -73,7 +73,7 @@ static void show_plan(struct cli *c, struct blob doc)
 /* --- the signature --- */
 
 /* The CA of a host that is new to the cluster, when the plan has one. */
-static int sign_issuer(struct cli *c, const struct cli_owner *owner, struct blob doc,
+static int sign_issuer(struct cli *c, const struct owner_root *owner, struct blob doc,
                        struct buf *ret)
 {
     char hex[2 * PKI_KEY_BYTES + 1];
@@ -90,7 +90,7 @@ static int sign_issuer(struct cli *c, const struct cli_owner *owner, struct blob
     if (bad != 0 || hex_decode(hex, spec.public_key, sizeof spec.public_key) != 0) {
         return cli_fail(c, -ERR_MALFORMED, NULL, "the key to certify does not read");
     }
-    return cli_owner_certify(c, owner, &spec, ret);
+    return owner_certify(c, owner, &spec, ret);
 }
 
 static int sign_plan(struct cli *c, struct blob doc, struct cli_consent *ret)
@@ -98,7 +98,7 @@ static int sign_plan(struct cli *c, struct blob doc, struct cli_consent *ret)
     char hex[2 * RECOVERY_BODY_MAX + 1];
     uint8_t body[RECOVERY_BODY_MAX];
     struct recovery_statement s;
-    struct cli_owner owner;
+    struct owner_root owner;
     mp_find_str(doc, "statement", hex, sizeof hex);
     size_t n = strlen(hex) / 2;
     if (hex_decode(hex, body, n) != 0 || recovery_statement_decode(blob_of(body, n), &s) != 0 ||
@@ -106,14 +106,14 @@ static int sign_plan(struct cli *c, struct blob doc, struct cli_consent *ret)
         s.base_index != (uint64_t)mp_find_int(doc, "base_index")) {
         return cli_fail(c, -ERR_MALFORMED, NULL, "the statement to sign is not what was shown");
     }
-    int rc = cli_owner_open(c, &s.cluster_id, &owner);
+    int rc = owner_open(c, &s.cluster_id, NULL, &owner);
     if (rc != CLI_OK) {
         return rc;
     }
     int err = statement_sign(owner.key, &s, &ret->statement);
     rc = err == 0 ? sign_issuer(c, &owner, doc, &ret->issuer)
                   : cli_fail(c, err, NULL, "the statement cannot be signed");
-    cli_owner_close(&owner);
+    owner_close(&owner);
     return rc;
 }
 
@@ -335,7 +335,7 @@ static struct blob find_report(struct blob list, const char *wanted)
 
 static int sign_consent(struct cli *c, struct blob report, uint8_t sig[PKI_SIG_BYTES])
 {
-    struct cli_owner owner;
+    struct owner_root owner;
     struct buf status;
     char text[64];
     struct merge_consent consent = {.epoch = (uint64_t)mp_find_int(report, "epoch"),
@@ -345,11 +345,11 @@ static int sign_consent(struct cli *c, struct blob report, uint8_t sig[PKI_SIG_B
     if (rc == CLI_OK && uuid_parse(text, &consent.cluster_id) == 0) {
         mp_find_str(report, "node_id", text, sizeof text);
         rc = uuid_parse(text, &consent.node_id) == 0
-                 ? cli_owner_open(c, &consent.cluster_id, &owner)
+                 ? owner_open(c, &consent.cluster_id, NULL, &owner)
                  : cli_fail(c, -ERR_MALFORMED, NULL, "the report has no node");
         if (rc == CLI_OK) {
             consent_sign(owner.key, &consent, sig);
-            cli_owner_close(&owner);
+            owner_close(&owner);
         }
     }
     buf_fini(&status);

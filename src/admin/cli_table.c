@@ -9,6 +9,8 @@
      false, false}
 #define PASSPHRASE {"passphrase-file", "F", \
                     "passphrase of the root key (or RAP_OWNER_PASSPHRASE)", false, false}
+#define CA_LIFETIME {"ca-lifetime", "T", "how long the CA certificate is valid (default 365d)", \
+                     false, false}
 #define REASON {"reason", "TEXT", "why; kept in the audit", true, false}
 #define NAME {"name", "N", "name of this node (default: host name)", false, false}
 
@@ -115,7 +117,10 @@ const struct cli_cmd cli_commands[] = {
     {"authority", "add", "N", "make a node an authority; needs the owner's root key",
      "Asks the node for a key of its own, certifies it with the root key here, and waits until the "
      "node votes.",
-     CLI_MUTATES | CLI_NO_WAIT, cli_run_authority_add, {OWNER_DIR, PASSPHRASE}},
+     CLI_MUTATES | CLI_NO_WAIT, cli_run_authority_add, {OWNER_DIR, PASSPHRASE, CA_LIFETIME}},
+    {"authority", "renew", "N", "certify an authority's CA anew; needs the owner's root key",
+     "A CA lives a year. Renew it before: its key stays, so what it signed stays valid.",
+     CLI_MUTATES, cli_run_authority_renew, {OWNER_DIR, PASSPHRASE, CA_LIFETIME}},
     {"authority", "remove", "N", "take an authority out; it can neither vote nor read afterwards",
      "Refused when the group could then survive less than now: add another one first. --force does it "
      "nevertheless, but never a step that loses the majority.",
@@ -166,6 +171,19 @@ const struct cli_cmd cli_commands[] = {
     {"partition", "merge", "N", "let fenced authority N give that up and come back",
      "Needs the owner's root key, for what N decided apart is discarded.",
      CLI_MUTATES, cli_run_partition_merge, {OWNER_DIR, PASSPHRASE}},
+    {"trust", "show", "", "roots, issuing CAs, what runs out, where a rotation stands", NULL,
+     CLI_READS, cli_run_trust_show, {{0}}},
+    {"trust", "policy", "", "how long node certificates live", NULL, CLI_MUTATES,
+     cli_run_trust_policy,
+     {{"leaf-lifetime", "T", "from now on, 1m to 90d (first 30d)", true, false}}},
+    {"trust", "rotate", "PHASE", "replace the root certificate; needs the owner's root key",
+     "prepare makes a new root key in the owner directory and has every node trust both; activate "
+     "moves all certificates under the new root; retire ends the trust in the old one. rollback "
+     "goes one step back, until retire.",
+     CLI_MUTATES, cli_run_trust_rotate,
+     {OWNER_DIR, PASSPHRASE, CA_LIFETIME,
+      {"force", NULL, "leave behind nodes that are not ready: they must join again", false,
+       false}}},
 
     {"role", "assign", "N ROLE", "let a node do something", NULL, CLI_MUTATES | CLI_ROLES,
      cli_run_role_assign,

@@ -70,19 +70,16 @@ void agent_rpc_drop(struct agent_rpc **slot)
 
 /* --- identity --- */
 
-static int read_leaf(struct agent *a, struct buf chain[3], struct pki_cert *ret_leaf,
-                     struct pki_cert *ret_issuer, struct errmsg *em)
+static int read_chain(struct agent *a, struct buf chain[3], struct pki_cert ret[3],
+                      struct errmsg *em)
 {
     uint8_t public_key[PKI_KEY_BYTES];
     int rc = member_load_chain(a->member, chain, em);
-    if (rc == 0) {
-        rc = pki_cert_parse(buf_blob(&chain[0]), ret_leaf, em);
-    }
-    if (rc == 0) {
-        rc = pki_cert_parse(buf_blob(&chain[1]), ret_issuer, em);
+    for (size_t i = 0; rc == 0 && i < 3; i++) {
+        rc = pki_cert_parse(buf_blob(&chain[i]), &ret[i], em);
     }
     pki_key_public(a->key, public_key);
-    if (rc == 0 && memcmp(ret_leaf->public_key, public_key, PKI_KEY_BYTES) != 0) {
+    if (rc == 0 && memcmp(ret[0].public_key, public_key, PKI_KEY_BYTES) != 0) {
         rc = errmsg_set(em, -ERR_CORRUPT, "node.crt is for another key than node.key");
     }
     return rc;
@@ -91,12 +88,11 @@ static int read_leaf(struct agent *a, struct buf chain[3], struct pki_cert *ret_
 int agent_load_identity(struct agent *a, struct errmsg *em)
 {
     struct buf chain[3];
-    struct pki_cert leaf;
-    struct pki_cert issuer;
+    struct pki_cert certs[3];
     for (size_t i = 0; i < 3; i++) {
         buf_init(&chain[i], CERT_DER_MAX);
     }
-    int rc = read_leaf(a, chain, &leaf, &issuer, em);
+    int rc = read_chain(a, chain, certs, em);
     const struct blob views[3] = {buf_blob(&chain[0]), buf_blob(&chain[1]), buf_blob(&chain[2])};
     if (rc == 0) {
         rc = fabric_set_identity(a->fabric, views, 3, a->key, em);
@@ -110,8 +106,9 @@ int agent_load_identity(struct agent *a, struct errmsg *em)
         }
     }
     if (rc == 0) {
-        a->leaf = leaf;
-        memcpy(a->issuer_fingerprint, issuer.fingerprint, PKI_HASH_BYTES);
+        a->leaf = certs[0];
+        a->issuer = certs[1];
+        a->root = certs[2];
         renew_schedule(a);
     }
     return rc;
@@ -422,6 +419,8 @@ void agent_status(const struct agent *a, struct agent_status *ret)
         .last_contact_ms = a->last_contact_ms,
         .degraded = expired || uplink_is_cut_off(&a->uplink, agent_mono_ms()),
         .certificate_expires_ms = a->leaf.not_after_ms,
+        .issuer_expires_ms = a->issuer.not_after_ms,
+        .root_expires_ms = a->root.not_after_ms,
     };
     ret->health = a->revoked ? "revoked" : (ret->degraded ? "degraded" : "healthy");
 }

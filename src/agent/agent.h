@@ -56,6 +56,18 @@ void agent_held(const struct agent *a, uint64_t *ret_audit_seq, uint64_t *ret_se
  * config_verify's, or -ERR_IO when it could not be stored: then only its revocations count. */
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em);
 
+/* The owner's record of roots, without a snapshot around it: believed and kept if it is newer. 0 also
+ * when it is not. Errors as pki_trust_adopt's. */
+int agent_adopt_roots(struct agent *a, struct blob signed_trust, struct errmsg *em);
+
+/* The owner certified our issuing CA anew: stores it and a leaf of our own under it, and shows it to
+ * the fabric. Errors as issuer_install's; then nothing changed. */
+int agent_install_issuer(struct agent *a, struct blob issuer_der, struct errmsg *em);
+
+/* At start, before anything is verified: trust has the root of node.crt; adds what the owner's last
+ * record of roots says. */
+void agent_restore_trust(struct member *m, struct pki_trust *trust);
+
 /* This node is an authority: no subscription and no heartbeats over the network, snapshots are
  * offered. Undone when it stops being one. */
 void agent_set_local(struct agent *a, bool local_authority);
@@ -68,6 +80,7 @@ struct agent_status {
     const char *health;      /* "healthy", "degraded", or "revoked": our key is banned, or an
                                 authority refused it; it asks again about once a minute */
     int64_t certificate_expires_ms;
+    int64_t issuer_expires_ms, root_expires_ms; /* above it */
 };
 void agent_status(const struct agent *a, struct agent_status *ret);
 

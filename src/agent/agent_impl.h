@@ -3,6 +3,7 @@
  *   agent.c      open, close, the one timer, the subscription, the uplink's todo
  *   apply.c      snapshots: verified, stored, in force
  *   heartbeat.c  the heartbeat's content and answer
+ *   trust.c      the owner's record of which roots count
  *   renew.c      renewal of our certificate
  *   directory.c  addresses from the snapshot into the fabric, look-ups of names
  *   service.c    the rpc "issuer" */
@@ -29,7 +30,7 @@ struct agent {
     struct pki_key *key;
     struct buf chain[3]; /* leaf, issuing CA, root: what the fabric shows */
     struct pki_cert leaf;
-    uint8_t issuer_fingerprint[PKI_HASH_BYTES]; /* of the CA above it */
+    struct pki_cert issuer, root; /* above it */
 
     struct config *snapshot;
     uint64_t held_epoch, held_version; /* nothing older is accepted, even without a snapshot */
@@ -95,8 +96,9 @@ int apply_stored(struct agent *a, struct errmsg *em);
 
 int heartbeat_send(struct agent *a, const struct uuid *to);
 void renew_schedule(struct agent *a);
-/* The CA above our leaf belongs to a removed authority: renew under another one, soon. */
-void renew_if_issuer_retired(struct agent *a);
+/* The CA above our leaf belongs to a removed authority, or its root is on the way out: renew under
+ * another one, soon. */
+void renew_if_outdated(struct agent *a);
 void renew_tick(struct agent *a, int64_t now_ms);
 
 /* Makes the fabric's directory that of the snapshot; old is what it was made from, or NULL. */
@@ -106,5 +108,10 @@ void directory_refresh(struct agent *a, const struct uuid *id);
 void directory_cancel(struct agent *a);
 
 void service_open(struct agent *a);
+/* What the cluster's policy says of an authority's own certificate; 0: the default. */
+int64_t agent_leaf_life_ms(const struct agent *a);
+
+/* Believes and keeps the record of roots that came with a snapshot, if it is newer. */
+int trust_adopt(struct agent *a, struct blob signed_snapshot, struct errmsg *em);
 
 #endif

@@ -54,7 +54,7 @@ static void put_in_force(struct agent *a, struct config *cfg)
     directory_apply(a, old);
     set_authorities(a);
     config_free(old);
-    renew_if_issuer_retired(a);
+    renew_if_outdated(a);
     if (config_revokes(cfg, a->leaf.fingerprint)) {
         agent_bar(a, "the signed configuration revokes our key");
         agent_uplink_event(a, UPLINK_EV_BARRED, 0, 0);
@@ -85,7 +85,10 @@ int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *
     agent_expect(a, &expect);
     expect.held = a->snapshot;
     expect.again = a->snapshot == NULL; /* the stored one was damaged: the same is welcome */
-    int rc = config_verify(signed_snapshot, &expect, &cfg, em);
+    int rc = trust_adopt(a, signed_snapshot, em);
+    if (rc == 0) {
+        rc = config_verify(signed_snapshot, &expect, &cfg, em);
+    }
     if (rc != 0) {
         return rc;
     }
@@ -150,7 +153,10 @@ int apply_stored(struct agent *a, struct errmsg *em)
     agent_expect(a, &expect);
     expect.again = true;
     expect.allow_expired = true;
-    rc = config_verify(buf_blob(&bytes), &expect, &cfg, &why);
+    rc = trust_adopt(a, buf_blob(&bytes), &why);
+    if (rc == 0) {
+        rc = config_verify(buf_blob(&bytes), &expect, &cfg, &why);
+    }
     if (rc == 0) {
         put_in_force(a, cfg);
     } else {

@@ -286,7 +286,7 @@ static int check_epoch(const struct snapshot_body *body, const struct config_exp
 {
     uint8_t root[PKI_KEY_BYTES];
     struct recovery_statement s;
-    if (body->epoch <= EPOCH_FIRST) {
+    if (body->epoch <= EPOCH_FIRST || body->epoch <= pki_trust_epoch(e->trust)) {
         return 0;
     }
     if (body->recovery.len == 0 || !pki_trust_root_key(e->trust, root)) {
@@ -374,6 +374,16 @@ int config_verify(struct blob signed_snapshot, const struct config_expect *expec
 out:
     config_free(c);
     return rc;
+}
+
+struct blob config_trust(struct blob signed_snapshot)
+{
+    struct signed_snapshot msg;
+    if (signed_snapshot.len > CONFIG_SIGNED_MAX ||
+        msg_decode(&signed_snapshot_desc, MSG_LENIENT, signed_snapshot, &msg) != 0) {
+        return blob_of(NULL, 0);
+    }
+    return msg.trust;
 }
 
 void config_free(struct config *c)

@@ -38,7 +38,7 @@ struct config_expect {
 
 /* The longest signed_snapshot we look at. */
 #define CONFIG_SIGNED_MAX                                                      \
-    (SNAPSHOT_MAX_BYTES + AUTHORITIES_MAX * (2 * CERT_DER_MAX + 128) + 64 + \
+    (SNAPSHOT_MAX_BYTES + AUTHORITIES_MAX * (2 * CERT_DER_MAX + 128) + 64 + TRUST_SIGNED_MAX + \
      SNAPSHOT_WITNESS_MAX)
 
 /* Verifies and decodes. On success *ret owns everything (config_free). Refusals, each distinct:
@@ -65,6 +65,9 @@ struct config_expect {
 int config_verify(struct blob signed_snapshot, const struct config_expect *expect,
                   struct config **ret, struct errmsg *em);
 void config_free(struct config *c);
+/* The record of roots beside a snapshot: a view, empty when there is none. The caller has trust adopt
+ * it before config_verify, for the snapshot may be signed under a root that it brings in. */
+struct blob config_trust(struct blob signed_snapshot);
 bool config_has_role(const struct config *c, const char *role);
 bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_BYTES]);
 /* Whether this is the CA of a removed authority. */

@@ -43,7 +43,7 @@ static void chain_fini(struct buf chain[3])
 
 /* Our own leaf under our own CA; the issuer must name us, or issuing refuses. */
 static int make_leaf(struct member *m, const struct pki_key *issuer_key, struct blob issuer_der,
-                     const struct pki_cert *issuer, int64_t now_ms, struct buf *ret,
+                     const struct pki_cert *issuer, const struct issuer_time *time, struct buf *ret,
                      struct errmsg *em)
 {
     struct pki_key *key = NULL;
@@ -51,13 +51,14 @@ static int make_leaf(struct member *m, const struct pki_key *issuer_key, struct 
     if (rc != 0) {
         return rc;
     }
+    int64_t life_ms = time->leaf_life_ms == 0 ? PKI_LEAF_LIFE_MS : time->leaf_life_ms;
     struct pki_cert spec = {
         .kind = PKI_LEAF,
         .cluster_id = m->cluster_id,
         .node_id = m->node_id,
         .authority = true,
-        .not_before_ms = now_ms - PKI_BACKDATE_MS,
-        .not_after_ms = now_ms + PKI_LEAF_LIFE_MS,
+        .not_before_ms = time->now_ms - pki_leaf_backdate_ms(life_ms),
+        .not_after_ms = time->now_ms + life_ms,
     };
     if (spec.not_before_ms < issuer->not_before_ms) {
         spec.not_before_ms = issuer->not_before_ms;
@@ -123,19 +124,23 @@ static int save_issuer(struct member *m, struct blob der, struct errmsg *em)
 
 /* issuer.crt goes first: a node.crt with an authority name always has its CA beside it. */
 static int install(struct member *m, const struct pki_trust *t, const struct pki_key *issuer_key,
-                   struct blob issuer_der, struct blob root_der, int64_t now_ms,
-                   struct buf *ret_leaf, struct errmsg *em)
+                   struct blob issuer_der, const struct issuer_time *time, struct buf *ret_leaf,
+                   struct errmsg *em)
 {
     struct pki_cert issuer;
     int rc = check_issuer(m, issuer_der, issuer_key, &issuer, em);
     if (rc == 0) {
-        rc = make_leaf(m, issuer_key, issuer_der, &issuer, now_ms, ret_leaf, em);
+        rc = make_leaf(m, issuer_key, issuer_der, &issuer, time, ret_leaf, em);
     }
     if (rc != 0) {
         return rc;
     }
-    const struct blob chain[3] = {buf_blob(ret_leaf), issuer_der, root_der};
-    rc = verify_own(m, t, chain, now_ms, em);
+    const struct blob chain[3] = {buf_blob(ret_leaf), issuer_der,
+                                  pki_trust_root_above(t, issuer_der)};
+    if (chain[2].len == 0) {
+        return errmsg_set(em, -ERR_BAD_CERT, "CA certificate is under a root that is not trusted");
+    }
+    rc = verify_own(m, t, chain, time->now_ms, em);
     if (rc == 0) {
         rc = save_issuer(m, issuer_der, em);
     }
@@ -146,7 +151,8 @@ static int install(struct member *m, const struct pki_trust *t, const struct pki
 }
 
 int issuer_install(struct member *m, const struct pki_trust *t, struct blob issuer_der,
-                   int64_t now_ms, bool *ret_changed, struct buf *ret_leaf, struct errmsg *em)
+                   const struct issuer_time *time, bool *ret_changed, struct buf *ret_leaf,
+                   struct errmsg *em)
 {
     struct pki_key *key = NULL;
     struct buf held[3];
@@ -165,10 +171,10 @@ int issuer_install(struct member *m, const struct pki_trust *t, struct blob issu
         goto out;
     }
     const struct blob chain[3] = {buf_blob(&held[0]), buf_blob(&held[1]), buf_blob(&held[2])};
-    if (blob_equal(chain[1], issuer_der) && verify_own(m, t, chain, now_ms, NULL) == 0) {
+    if (blob_equal(chain[1], issuer_der) && verify_own(m, t, chain, time->now_ms, NULL) == 0) {
         buf_add(&leaf, chain[0].data, chain[0].len);
     } else {
-        rc = install(m, t, key, issuer_der, chain[2], now_ms, &leaf, em);
+        rc = install(m, t, key, issuer_der, time, &leaf, em);
         changed = rc == 0;
     }
     if (rc == 0) {
@@ -182,7 +188,7 @@ out:
     return rc;
 }
 
-int issuer_renew_leaf(struct member *m, const struct pki_trust *t, int64_t now_ms,
+int issuer_renew_leaf(struct member *m, const struct pki_trust *t, const struct issuer_time *time,
                       struct errmsg *em)
 {
     struct pki_key *key = NULL;
@@ -195,7 +201,7 @@ int issuer_renew_leaf(struct member *m, const struct pki_trust *t, int64_t now_m
         rc = member_load_chain(m, held, em);
     }
     if (rc == 0) {
-        rc = install(m, t, key, buf_blob(&held[1]), buf_blob(&held[2]), now_ms, &leaf, em);
+        rc = install(m, t, key, buf_blob(&held[1]), time, &leaf, em);
     }
     buf_fini(&leaf);
     chain_fini(held);

@@ -11,7 +11,10 @@ static int check_root(const struct join_token *token, struct blob der, struct er
     if (rc == 0 && (root.kind != PKI_ROOT ||
                     !pki_equal(blob_of(root.fingerprint, sizeof root.fingerprint),
                                blob_of(token->root_fingerprint, sizeof token->root_fingerprint)))) {
-        rc = errmsg_set(em, -ERR_BAD_CERT, "the root is not the one the token names");
+        rc = errmsg_set(
+            em, -ERR_BAD_CERT,
+            "the root is not the one the token names: the owner may have rotated it since; "
+            "ask for a new token");
     }
     return rc;
 }
@@ -44,10 +47,14 @@ static int verify(const struct member *m, const struct join_token *token,
                   struct config **ret, struct errmsg *em)
 {
     const struct blob chain[3] = {st->leaf, st->issuer, st->root};
+    struct blob record = config_trust(st->snapshot);
     struct pki_identity id;
     int rc = check_root(token, st->root, em);
     if (rc == 0) {
         rc = pki_trust_set_root(trust, st->root, em);
+    }
+    if (rc == 0 && record.len > 0) {
+        rc = pki_trust_adopt(trust, record, em);
     }
     if (rc == 0) {
         rc = pki_chain_verify(trust, chain, 3, now_ms, &id, em);

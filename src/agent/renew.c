@@ -19,13 +19,25 @@ void renew_schedule(struct agent *a)
     a->renew_at_ms = renewal_due_ms(a->leaf.not_before_ms, a->leaf.not_after_ms, rng_u64());
 }
 
-/* Spread over four heartbeats: all nodes that this CA enrolled learn it at once. */
-void renew_if_issuer_retired(struct agent *a)
+/* Spread: all nodes learn it at once. */
+static void renew_within(struct agent *a, uint64_t ms)
 {
-    int64_t soon = clock_wall_ms() + (int64_t)(rng_u64() % (4ULL * a->uplink.interval_ms));
-    if (!a->leaf.authority && config_retires(a->snapshot, a->issuer_fingerprint) &&
-        a->renew_at_ms > soon) {
+    int64_t soon = clock_wall_ms() + (int64_t)(rng_u64() % ms);
+    if (a->renew_at_ms > soon) {
         a->renew_at_ms = soon;
+    }
+}
+
+void renew_if_outdated(struct agent *a)
+{
+    if (a->leaf.authority) {
+        return; /* its own CA comes first (agent_install_issuer) */
+    }
+    if (config_retires(a->snapshot, a->issuer.fingerprint)) {
+        renew_within(a, 4ULL * a->uplink.interval_ms);
+    }
+    if (!pki_trust_root_is_active(a->cfg.trust, a->root.fingerprint)) {
+        renew_within(a, a->uplink.interval_ms);
     }
 }
 
@@ -49,6 +61,9 @@ static void renewed(struct agent *a)
     char at[CLOCK_TEXT_MAX];
     (void)member_drop(a->member, RENEW_ID_KEY, NULL);
     renew_schedule(a);
+    if (a->snapshot != NULL) {
+        renew_if_outdated(a);
+    }
     clock_format(a->leaf.not_after_ms, at);
     log_info(LOG_AGENT, "certificate renewed", "expires=%s", at);
     if (a->cfg.identity_renewed != NULL) {
@@ -60,7 +75,11 @@ static void renewed(struct agent *a)
 static int check(struct agent *a, const struct blob chain[3], struct errmsg *em)
 {
     struct pki_identity id;
+    struct pki_cert leaf;
     int rc = pki_chain_verify(a->cfg.trust, chain, 3, clock_wall_ms(), &id, em);
+    if (rc == 0) {
+        rc = pki_cert_parse(chain[0], &leaf, em);
+    }
     if (rc != 0) {
         return rc;
     }
@@ -70,8 +89,9 @@ static int check(struct agent *a, const struct blob chain[3], struct errmsg *em)
     if (memcmp(id.public_key, a->leaf.public_key, PKI_KEY_BYTES) != 0) {
         return errmsg_set(em, -ERR_BAD_CERT, "certificate is for another key");
     }
-    if (id.not_after_ms < a->leaf.not_after_ms) {
-        return errmsg_set(em, -ERR_BAD_CERT, "certificate ends before the one held");
+    /* It may end before the one held: the cluster's policy may have changed. */
+    if (leaf.not_before_ms < a->leaf.not_before_ms) {
+        return errmsg_set(em, -ERR_BAD_CERT, "certificate is older than the one held");
     }
     return 0;
 }
@@ -92,7 +112,9 @@ static void on_answer(struct agent *a, int rc, struct blob body)
         failed(a, rc, err_text(rc));
         return;
     }
-    const struct blob chain[3] = {answer.leaf, answer.issuer, buf_blob(&a->chain[2])};
+    struct blob root = pki_trust_root_above(a->cfg.trust, answer.issuer);
+    const struct blob chain[3] = {answer.leaf, answer.issuer,
+                                  root.len > 0 ? root : buf_blob(&a->chain[2])};
     rc = check(a, chain, &em);
     if (rc != 0) {
         /* The same id would bring the same answer. */
@@ -156,7 +178,8 @@ void renew_tick(struct agent *a, int64_t now_ms)
         return;
     }
     if (a->leaf.authority) {
-        rc = issuer_renew_leaf(a->member, a->cfg.trust, now_ms, &em);
+        const struct issuer_time time = {.now_ms = now_ms, .leaf_life_ms = agent_leaf_life_ms(a)};
+        rc = issuer_renew_leaf(a->member, a->cfg.trust, &time, &em);
         if (rc == 0) {
             rc = agent_load_identity(a, &em);
         }

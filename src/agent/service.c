@@ -3,12 +3,34 @@
 #include "agent/issuer.h"
 #include "base/clock.h"
 
+int64_t agent_leaf_life_ms(const struct agent *a)
+{
+    return a->snapshot == NULL ? 0 : a->snapshot->body.leaf_life_ms;
+}
+
+static int install(struct agent *a, struct blob issuer_der, struct buf *ret_leaf, struct errmsg *em)
+{
+    bool changed = false;
+    const struct issuer_time time = {.now_ms = clock_wall_ms(),
+                                     .leaf_life_ms = agent_leaf_life_ms(a)};
+    int rc = issuer_install(a->member, a->cfg.trust, issuer_der, &time, &changed, ret_leaf, em);
+    return rc == 0 && changed ? agent_load_identity(a, em) : rc;
+}
+
+int agent_install_issuer(struct agent *a, struct blob issuer_der, struct errmsg *em)
+{
+    struct buf leaf;
+    buf_init(&leaf, CERT_DER_MAX);
+    int rc = a->closing ? -ERR_CANCELED : install(a, issuer_der, &leaf, em);
+    buf_fini(&leaf);
+    return rc;
+}
+
 static int handle(struct agent *a, struct blob body, struct buf *out, struct errmsg *em)
 {
     struct issuer_request rq;
     struct issuer_answer answer = {.csr = blob_of(NULL, 0)};
     struct buf made;
-    bool changed = false;
     int rc = msg_decode(&issuer_request_desc, MSG_LENIENT, body, &rq);
     if (rc != 0) {
         return errmsg_set(em, rc, "issuer request does not decode");
@@ -18,19 +40,16 @@ static int handle(struct agent *a, struct blob body, struct buf *out, struct err
         rc = issuer_prepare(a->member, &made, em);
         answer.csr = buf_blob(&made);
     } else if (rq.step == ISSUER_INSTALL) {
-        rc = issuer_install(a->member, a->cfg.trust, rq.issuer, clock_wall_ms(), &changed, &made,
-                            em);
+        struct pki_cert before = a->leaf;
+        rc = install(a, rq.issuer, &made, em);
         answer.leaf = buf_blob(&made);
+        if (rc == 0 && memcmp(before.serial, a->leaf.serial, sizeof before.serial) != 0) {
+            a->authority_news = true;
+            agent_wake(a);
+        }
     } else {
         rc = errmsg_set(em, -ERR_UNSUPPORTED, "unknown issuer step %llu",
                         (unsigned long long)rq.step);
-    }
-    if (rc == 0 && changed) {
-        rc = agent_load_identity(a, em);
-    }
-    if (rc == 0 && changed) {
-        a->authority_news = true;
-        agent_wake(a);
     }
     if (rc == 0) {
         msg_encode(&issuer_answer_desc, &answer, out);

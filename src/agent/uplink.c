@@ -221,3 +221,10 @@ bool uplink_is_cut_off(const struct uplink *u, uint64_t now_ms)
 {
     return !u->local && now_ms - u->contact_ms > (uint64_t)UPLINK_MISSES_DEGRADED * u->interval_ms;
 }
+
+void uplink_report_by(struct uplink *u, uint64_t at_ms)
+{
+    if (u->heartbeat_ms > at_ms) {
+        u->heartbeat_ms = at_ms;
+    }
+}

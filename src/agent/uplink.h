@@ -76,6 +76,8 @@ void uplink_init(struct uplink *u, uint32_t interval_ms, const struct uuid *last
 void uplink_set_authorities(struct uplink *u, const struct uuid *ids, size_t count, uint64_t now_ms,
                             uint64_t random, struct uplink_todo *todo);
 void uplink_step(struct uplink *u, const struct uplink_event *ev, struct uplink_todo *todo);
+/* The next heartbeat goes out at this time if it was due later: there is something to tell. */
+void uplink_report_by(struct uplink *u, uint64_t at_ms);
 /* No authority acknowledged anything for UPLINK_MISSES_DEGRADED heartbeats. */
 bool uplink_is_cut_off(const struct uplink *u, uint64_t now_ms);
 

@@ -173,6 +173,9 @@ static void follow_state(struct authority *a)
     }
     a->self_changed = a->self_changed || everybody;
     witness_applied(a);
+    if (everybody) {
+        trust_follow(a);
+    }
     push_changed(a);
     if (a->self_changed && a->cfg.config_changed != NULL && push_is_ready(a, &a->cfg.node_id)) {
         a->self_changed = false;
@@ -296,6 +299,7 @@ static void on_tick(uv_timer_t *t)
     health_tick(a);
     if (a->leader_since_ms != 0) {
         expire_joins(a);
+        expiry_tick(a);
     }
     fence_tick(a, now); /* last: it may end this authority */
 }
@@ -320,6 +324,7 @@ void authority_state(const struct authority *a, struct authority_state *ret)
         .needed = s.needed,
         .leader_contact_ms = s.leader_contact_ms,
     };
+    ret->alarms = expiry_alarms(a);
     ret->level = fsm_level(a->fsm);
     ret->level_known = fsm_level_known(a->fsm);
     memcpy(ret->digest, pos.digest, sizeof ret->digest);
@@ -400,24 +405,44 @@ void authority_leaf_renewed(struct authority *a, struct blob leaf, struct blob i
 
 /* --- opening and closing --- */
 
-static int load_issuer(struct authority *a, struct errmsg *em)
+static int load_issuer(struct authority *a, struct pki_key **ret_key, struct buf *ret_der,
+                       struct errmsg *em)
 {
     char *key_path = path_join(a->dir, "issuer.key");
     char *crt_path = path_join(a->dir, "issuer.crt");
     struct buf pem;
     size_t count = 0;
     buf_init(&pem, 4 * CERT_DER_MAX);
-    int rc = pki_key_load(key_path, NULL, &a->issuer_key, em);
+    int rc = pki_key_load(key_path, NULL, ret_key, em);
     if (rc == 0) {
         rc = file_read(crt_path, &pem, em);
     }
     if (rc == 0) {
-        rc = pki_pem_read(buf_blob(&pem), &a->issuer_der, 1, &count, em);
+        rc = pki_pem_read(buf_blob(&pem), ret_der, 1, &count, em);
     }
     buf_fini(&pem);
     free(key_path);
     free(crt_path);
     return rc;
+}
+
+int authority_issuer_installed(struct authority *a, struct blob leaf, struct blob issuer,
+                               struct errmsg *em)
+{
+    struct pki_key *key = NULL;
+    struct buf der;
+    buf_init(&der, CERT_DER_MAX);
+    int rc = load_issuer(a, &key, &der, em);
+    if (rc != 0) {
+        buf_fini(&der);
+        return rc;
+    }
+    pki_key_free(a->issuer_key);
+    buf_fini(&a->issuer_der);
+    a->issuer_key = key;
+    a->issuer_der = der;
+    authority_leaf_renewed(a, leaf, issuer);
+    return 0;
 }
 
 void authority_free(struct authority *a)
@@ -489,7 +514,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
                                     .applied = env_applied,
                                     .fatal = env_fatal};
     char *log_path = path_join(a->dir, "raft.db");
-    int rc = load_issuer(a, em);
+    int rc = load_issuer(a, &a->issuer_key, &a->issuer_der, em);
     if (rc == 0) {
         rc = recovery_finish_pending(a->dir, &a->cfg.node_id, em);
     }

@@ -27,6 +27,13 @@ struct authority_config {
     /* How this node's own signed configuration proves its epoch; empty: it does not. Valid during
      * authority_open. */
     struct blob statement;
+    /* The owner's record of roots, when there is one: its own signatures say whether to believe it, so
+     * it need not wait for a snapshot. May be NULL. */
+    void (*roots_changed)(void *data, struct blob signed_trust);
+    /* The owner certified our issuing CA anew: the daemon has the agent store it (issuer.crt, and a
+     * leaf under it), then calls authority_issuer_installed. 0, or it is tried again with the next
+     * change. */
+    int (*issuer_changed)(void *data, struct blob issuer_der, struct errmsg *em);
 };
 
 int authority_open(const struct authority_config *config, struct authority **ret,
@@ -43,6 +50,11 @@ void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issue
 /* As authority_set_leaf, for a leaf this authority has just renewed itself: the state is to record
  * it. */
 void authority_leaf_renewed(struct authority *a, struct blob leaf, struct blob issuer);
+
+/* issuer.key and issuer.crt were replaced, the leaf with them: reads them again, and has the state
+ * record the leaf. */
+int authority_issuer_installed(struct authority *a, struct blob leaf, struct blob issuer,
+                               struct errmsg *em);
 
 /* --- calls (admin/admin.h lists methods and arguments) --- */
 typedef void (*authority_call_cb)(void *data, int rc, struct blob doc);
@@ -63,7 +75,7 @@ void authority_call(struct authority *a, const struct authority_call *call);
 
 /* What the one who gets a snapshot holds already: 0 when nothing. */
 struct snapshot_held {
-    uint64_t audit_seq; /* of the last statement */
+    uint64_t audit_seq;          /* of the last statement */
     uint64_t set_epoch, set_seq; /* of the authority set */
 };
 /* A node's signed snapshot, from applied state. -ERR_NOT_FOUND while the state does not know the node
@@ -89,6 +101,7 @@ struct authority_state {
     const char *recovery_kind;
     uint64_t base_index, base_term;
     int64_t recovered_at_ms;
+    unsigned alarms;             /* certificates about to run out, or run out */
     unsigned level, level_known; /* of the state's schema, and the highest of this binary */
     uint8_t digest[32];
 };

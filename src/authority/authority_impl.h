@@ -98,6 +98,7 @@ LIST_HEAD(enrolling_list, enrolling);
 struct live_node {
     struct uuid node_id;
     int64_t seen_ms;                /* wall clock */
+    uint64_t config_version;        /* of the snapshot it said it holds */
     char committed[16];             /* health the state has */
     uint8_t report[PKI_HASH_BYTES]; /* of what it says of itself, as committed */
     bool report_known;
@@ -140,8 +141,8 @@ struct authority {
     struct fsm *fsm;
     struct fence fence;
     struct {
-        bool busy;        /* one is being packed */
-        struct buf file;  /* the last one made; empty: none */
+        bool busy;       /* one is being packed */
+        struct buf file; /* the last one made; empty: none */
         struct uuid id;
         uint64_t used_ms; /* monotonic */
     } backup;
@@ -162,6 +163,7 @@ struct authority {
     uint64_t last_reconcile_ms;
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;
+    uint64_t last_expiry_look_ms; /* monotonic */
 
     struct witnessing witness;
     struct subscriber_list subscribers;
@@ -257,8 +259,26 @@ int issue_leaf(struct authority *a, const struct uuid *node_id,
                const uint8_t public_key[PKI_KEY_BYTES], struct buf *ret_cmd_cert,
                struct errmsg *em);
 
+/* authority_trust.c: the owner's changes of roots and CAs, and following them. */
+int trust_op_prepare(struct authority *a, struct pending_call *pc, struct errmsg *em);
+/* The command it becomes; 0: no call of these. */
+uint64_t trust_op_kind(const char *method);
+/* The policy's; 0: the default. */
+int64_t authority_leaf_life_ms(struct authority *a);
+/* The owner's record of roots in force; a copy is appended, nothing when there was no rotation. */
+void trust_record_now(struct authority *a, struct buf *out);
+/* Installs our own CA certificate when the state has a newer one. */
+void trust_follow(struct authority *a);
+
+/* expiry.c: on the leader, tells the state what runs out. */
+void expiry_tick(struct authority *a);
+/* How many alarms stand. */
+unsigned expiry_alarms(const struct authority *a);
+
 /* push.c */
 void push_serve(struct authority *a);
+/* Looks at the state for nodes whose own part changed: this one, subscribers. */
+void push_note(struct authority *a);
 void push_changed(struct authority *a);
 void push_tick(struct authority *a);
 void push_close(struct authority *a);
@@ -306,6 +326,7 @@ int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
 /* The links it reported last, as a list of documents under "links". */
 void health_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
                   struct mp_doc *doc);
+uint64_t health_config_version(const struct authority *a, const struct uuid *node_id);
 void health_seen(struct authority *a, const struct heartbeat *hb);
 
 /* Keeps the authority from being closed under work of another thread. */

@@ -281,8 +281,7 @@ static void confirmed(struct core_read *r, int rc, uint64_t index)
     }
 }
 
-/* A refusal is an answer about the state, so it must come from a leader that still is one. */
-static void refuse(struct pending_call *pc, int rc, const struct errmsg *em)
+void call_refuse(struct pending_call *pc, int rc, const struct errmsg *em)
 {
     if (!pc->confirmed) {
         pc->read = (struct core_read){.data = pc};
@@ -314,25 +313,46 @@ static void answer_dry_run(struct pending_call *pc, const char *method)
     buf_fini(&doc);
 }
 
+bool call_answer_again(struct pending_call *pc)
+{
+    struct buf first;
+    buf_init(&first, CALL_DOC_MAX);
+    int rc;
+    bool found = !pc->dry_run &&
+                 fsm_find_result(pc->a->fsm, &pc->request_id,
+                                 blob_of(pc->request_hash, sizeof pc->request_hash), &rc, &first);
+    if (found && rc == -ERR_REUSED_ID) {
+        note_refused(pc, rc, "the request id was used for another request");
+    }
+    if (found) {
+        call_answer(pc, rc, buf_blob(&first));
+    }
+    buf_fini(&first);
+    return found;
+}
+
+static void propose_prepared(struct pending_call *pc, const char *method);
+
+void call_propose(struct pending_call *pc, uint64_t kind, const void *body)
+{
+    buf_init(&pc->prep.body, CMD_BODY_MAX);
+    buf_init(&pc->prep.extra, 16384);
+    pc->prep.kind = kind;
+    msg_encode(cmd_body_desc(kind), body, &pc->prep.body);
+    if (pc->prep.body.err != 0) {
+        call_answer(pc, pc->prep.body.err, blob_of(NULL, 0));
+        return;
+    }
+    propose_prepared(pc, pc->method);
+}
+
 void call_execute(struct pending_call *pc, const char *method, const struct blob *args)
 {
     struct authority *a = pc->a;
     struct errmsg em = ERRMSG_INIT;
-    struct buf first;
-    buf_init(&first, CALL_DOC_MAX);
-    int first_rc;
-    if (!pc->dry_run &&
-        fsm_find_result(a->fsm, &pc->request_id, blob_of(pc->request_hash, sizeof pc->request_hash),
-                        &first_rc, &first)) {
-        if (first_rc == -ERR_REUSED_ID) {
-            note_refused(pc, first_rc, "the request id was used for another request");
-        }
-        call_answer(pc, first_rc, buf_blob(&first));
-        buf_fini(&first);
+    if (call_answer_again(pc)) {
         return;
     }
-    buf_fini(&first);
-
     struct op_input in = {
         .args = args != NULL ? *args : buf_blob(&pc->args),
         .method = method,
@@ -345,9 +365,16 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
     if (rc != 0) {
         buf_fini(&pc->prep.body);
         buf_wipe(&pc->prep.extra);
-        refuse(pc, rc, &em);
+        call_refuse(pc, rc, &em);
         return;
     }
+    propose_prepared(pc, method);
+}
+
+static void propose_prepared(struct pending_call *pc, const char *method)
+{
+    struct authority *a = pc->a;
+    int rc;
     if (pc->dry_run) {
         answer_dry_run(pc, method);
         return;
@@ -432,7 +459,8 @@ static void begin(struct pending_call *pc)
         call_answer_mirror(pc);
         return;
     }
-    if (!authority_call && !mirror_call && !op_is_mutation(pc->method)) {
+    if (!authority_call && !mirror_call && trust_op_kind(pc->method) == 0 &&
+        !op_is_mutation(pc->method)) {
         (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);
         return;
@@ -440,6 +468,13 @@ static void begin(struct pending_call *pc)
     if (!leader) {
         if (forward(pc, pc->method, buf_blob(&pc->args), forwarded) != 0) {
             wait_leader(pc);
+        }
+        return;
+    }
+    if (trust_op_kind(pc->method) != 0) {
+        int rc = trust_op_prepare(a, pc, &em);
+        if (rc != 0) {
+            call_refuse(pc, rc, &em);
         }
         return;
     }

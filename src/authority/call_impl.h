@@ -78,11 +78,18 @@ void call_answer(struct pending_call *pc, int rc, struct blob doc);
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);
 /* Prepares the method with these arguments (NULL: the call's own) and proposes. */
 void call_execute(struct pending_call *pc, const char *method, const struct blob *args);
+/* Proposes a command that was prepared and checked elsewhere. */
+void call_propose(struct pending_call *pc, uint64_t kind, const void *body);
+/* The first answer to this request id, if there is one. */
+bool call_answer_again(struct pending_call *pc);
 /* Sends an rpc whose answer goes to cb; pc is rpc->data. */
 int call_rpc(struct pending_call *pc, const struct uuid *to, const char *service, struct blob body,
              fabric_call_cb cb);
 /* True, and pc may be gone, when the call was answered meanwhile (deadline, close). Every callback
  * of an operation begins with it. */
 bool call_returned(struct pending_call *pc);
+/* Answers with a refusal. It is an answer about the state, so it comes from a leader that still is one:
+ * that is confirmed first, and the call begins anew. */
+void call_refuse(struct pending_call *pc, int rc, const struct errmsg *em);
 
 #endif

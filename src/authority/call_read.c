@@ -21,6 +21,7 @@ static const struct {
     {"partition.show", "partitions"},
     {"divergence.list", "reports"},
     {"divergence.show", "divergence"},
+    {"trust.show", "trust"},
     {"audit.verify", NULL},
     {"backup.create", NULL},
 };
@@ -120,6 +121,7 @@ static int run_query(struct authority *a, const char *kind, struct blob args, st
         .subject_id = text_arg(args, "subject_id", t.subject_id, sizeof t.subject_id),
         .cursor = text_arg(args, "cursor", t.cursor, sizeof t.cursor),
         .limit = (uint32_t)limit,
+        .now_ms = authority_now_ms(a),
     };
     struct buf page;
     struct mp_writer w;

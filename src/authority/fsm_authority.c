@@ -28,6 +28,15 @@ int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a)
     if (rc != 0) {
         return rc;
     }
+    if (x->v->level >= LEVEL_MODEL) {
+        st = db_prepare(x->db, "UPDATE cluster_authorities SET root_id = (SELECT root_id FROM"
+                               " cluster_trust_roots WHERE status = 'active') WHERE node_id = ?");
+        db_bind_text(st, a->node_id);
+        rc = db_run(st);
+    }
+    if (rc != 0) {
+        return rc;
+    }
     /* The command names no id for the role that goes with it: one of its stamp and key. */
     struct uuid u = uuid_make(x->now_ms, a->issuer_fingerprint.data);
     return fsm_role_insert(x, fsm_id(&u, assignment), a->node_id, blob_str("authority"),
@@ -112,8 +121,7 @@ static int voters(struct fsm_ctx *x, int64_t *ret)
     return count_present(x, "SELECT count(*) FROM cluster_authorities WHERE status = 'voter'", ret);
 }
 
-/* Refused with -ERR_NOT_FOUND unless the node is a present authority. */
-static int get_authority(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret)
+int fsm_authority_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret)
 {
     struct fsm_node n;
     int rc = fsm_node_get(x, id, &n);
@@ -159,7 +167,7 @@ int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b)
     struct fsm_node n;
     char to[17];
     (void)snprintf(to, sizeof to, "%.*s", (int)b->status.len, (const char *)b->status.data);
-    int rc = get_authority(x, &b->node_id, &n);
+    int rc = fsm_authority_get(x, &b->node_id, &n);
     if (rc != 0) {
         return rc;
     }
@@ -189,7 +197,7 @@ int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b)
 {
     struct fsm_node n;
     char issuer[HEX32] = "";
-    int rc = get_authority(x, &b->node_id, &n);
+    int rc = fsm_authority_get(x, &b->node_id, &n);
     if (rc == 0) {
         rc = keep_a_voter(x, &n);
     }

@@ -186,6 +186,15 @@ static void cut_relays(struct db *state, struct cut *c)
     c->body.relays = (struct mp_list){.raw = buf_blob(&c->relays), .count = count};
 }
 
+static int cut_policy(struct db *state, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(state, "SELECT leaf_life_ms FROM clusters");
+    int rc = db_step(st);
+    c->body.leaf_life_ms = rc == 1 ? db_col_int(st, "leaf_life_ms") : 0;
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
 int cut_cluster(struct db *state, unsigned level, struct cut *c)
 {
     /* updated_at moves with config_version: the time by which old bans are left out must not move
@@ -200,6 +209,10 @@ int cut_cluster(struct db *state, unsigned level, struct cut *c)
     db_done(st);
     if (rc != 1) {
         return rc == 0 ? -ERR_NOT_FOUND : rc;
+    }
+    rc = level >= LEVEL_MODEL ? cut_policy(state, c) : 0;
+    if (rc != 0) {
+        return rc;
     }
     cut_authorities(state, c);
     cut_revocations(state, at_ms, c);

@@ -10,6 +10,7 @@
  *   fsm_cut.c     what a snapshot says, from the rows alone
  *   fsm_witness.c what a majority signs: tree, history, authority sets
  *   fsm_recovery.c fsm_divergence.c fsm_partition.c   epochs, fenced authorities, partitions
+ *   fsm_trust.c   roots in rotation, issuing CAs, certificates that run out
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H
@@ -317,6 +318,10 @@ int fsm_role_insert(struct fsm_ctx *x, const char *id, const char *node_id, stru
 /* The key of the active root, which signs what only the owner may decide. Refused when there is none.
  */
 int fsm_root_key(struct fsm_ctx *x, uint8_t ret[PKI_KEY_BYTES]);
+/* The authority set moves along a link, as witness_set_advance checks it by the active root. */
+int fsm_take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret);
+/* Refused with -ERR_NOT_FOUND unless the node is a present authority. */
+int fsm_authority_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
 /* The last not_after of any certificate of a node; 0 none. */
 int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
 /* Membership, identities and roles of a node end; its key is banned for ever. */

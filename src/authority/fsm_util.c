@@ -241,8 +241,12 @@ int fsm_cert_decode(struct fsm_ctx *x, struct blob in, struct cmd_cert *ret)
 
 int fsm_cert_issuer_known(struct fsm_ctx *x, const struct cmd_cert *c)
 {
-    struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM cluster_authorities"
-                                           " WHERE issuer_certificate = ? AND status <> 'removed'");
+    struct db_stmt *st = db_prepare(
+        x->db, x->v->level >= LEVEL_MODEL
+                   ? "SELECT 1 FROM cluster_authorities WHERE status <> 'removed'"
+                     " AND (issuer_certificate = ?1 OR previous_issuer = ?1)"
+                   : "SELECT 1 FROM cluster_authorities"
+                     " WHERE issuer_certificate = ? AND status <> 'removed'");
     db_bind_blob(st, c->issuer_der);
     int rc = fsm_exists(st);
     if (rc == 0) {
@@ -252,16 +256,42 @@ int fsm_cert_issuer_known(struct fsm_ctx *x, const struct cmd_cert *c)
     return rc < 0 ? rc : 0;
 }
 
+/* The root above the CA that issued it; a CA that is not there yet is being added, under the active
+ * root. */
+static int issuer_root(struct fsm_ctx *x, const struct cmd_cert *c, char ret[HEX32])
+{
+    struct db_stmt *st = db_prepare(
+        x->db, x->v->level >= LEVEL_MODEL
+                   ? "SELECT coalesce("
+                     "(SELECT root_id FROM cluster_authorities WHERE issuer_certificate = ?1),"
+                     " (SELECT previous_root_id FROM cluster_authorities"
+                     "   WHERE previous_issuer = ?1),"
+                     " (SELECT root_id FROM cluster_trust_roots WHERE status = 'active'))"
+                     " AS root_id"
+                   : "SELECT root_id FROM cluster_trust_roots WHERE status = 'active'");
+    if (x->v->level >= LEVEL_MODEL) {
+        db_bind_blob(st, c->issuer_der);
+    }
+    int rc = db_step(st);
+    (void)snprintf(ret, HEX32, "%s", rc == 1 ? db_col_text(st, "root_id") : "");
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
 int fsm_identity_insert(struct fsm_ctx *x, const char *node_id, const struct cmd_cert *c)
 {
     char serial[HEX16];
     char fingerprint[HEX32];
+    char root_id[HEX32];
+    int rc = issuer_root(x, c, root_id);
+    if (rc != 0) {
+        return rc;
+    }
     struct db_stmt *st = db_prepare(
         x->db, "INSERT INTO node_identities (cluster_id, node_id, public_key, fingerprint,"
                " certificate_serial, certificate_not_before, certificate_not_after,"
                " identity_status, issued_at, root_id, certificate, issuer_certificate)"
-               " VALUES (?, ?, ?, ?, ?, ?, ?, 'active', ?,"
-               " (SELECT root_id FROM cluster_trust_roots WHERE status = 'active'), ?, ?)");
+               " VALUES (?, ?, ?, ?, ?, ?, ?, 'active', ?, ?, ?, ?)");
     db_bind_text(st, x->cluster_id);
     db_bind_text(st, node_id);
     db_bind_blob(st, c->public_key);
@@ -270,6 +300,7 @@ int fsm_identity_insert(struct fsm_ctx *x, const char *node_id, const struct cmd
     db_bind_int(st, c->not_before_ms);
     db_bind_int(st, c->not_after_ms);
     db_bind_int(st, x->now_ms);
+    db_bind_text(st, root_id);
     db_bind_blob(st, c->der);
     db_bind_blob(st, c->issuer_der);
     return db_run(st);

@@ -386,7 +386,7 @@ static int insert_set(struct fsm_ctx *x, const struct witness_set *set, struct b
     return db_run(st);
 }
 
-static int take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret)
+int fsm_take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret)
 {
     struct witness_set held;
     uint8_t key[PKI_KEY_BYTES];
@@ -437,14 +437,15 @@ static int take_link(struct fsm_ctx *x, struct blob link, struct witness_set *re
 int fsm_authority_set_recovered(struct fsm_ctx *x, struct blob signed_recovery)
 {
     struct witness_set next;
-    return witness_link_statement(signed_recovery).len == 0 ? 0
-                                                            : take_link(x, signed_recovery, &next);
+    return witness_link_statement(signed_recovery).len == 0
+               ? 0
+               : fsm_take_link(x, signed_recovery, &next);
 }
 
 int fsm_authority_set_next(struct fsm_ctx *x, const struct authority_set_next *b)
 {
     struct witness_set next;
-    int rc = take_link(x, b->signed_set, &next);
+    int rc = fsm_take_link(x, b->signed_set, &next);
     if (rc != 0) {
         return rc;
     }

@@ -80,6 +80,12 @@ static void keep_links(struct live_node *n, const struct heartbeat *hb)
     }
 }
 
+uint64_t health_config_version(const struct authority *a, const struct uuid *node_id)
+{
+    const struct live_node *n = find(a, node_id);
+    return n == NULL ? 0 : n->config_version;
+}
+
 /* --- proposing what changed --- */
 
 struct change {
@@ -189,6 +195,9 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
     }
     n->seen_ms = authority_now_ms(a);
     keep_links(n, hb);
+    if (hb->config_version > n->config_version) {
+        n->config_version = hb->config_version;
+    }
     if (n->proposing) {
         return;
     }

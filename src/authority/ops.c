@@ -207,16 +207,6 @@ static int prepare_join_submit(struct prepare *p)
     return rc;
 }
 
-static int prepare_refusal(struct prepare *p)
-{
-    struct refusal_noted body;
-    int rc = msg_decode(&refusal_noted_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_REFUSAL_NOTED, &body);
-    }
-    return rc;
-}
-
 /* The key of a join request: what the approver saw must be what gets the certificate (S7). */
 static int request_key(struct prepare *p, const struct uuid *join_id, const char *fingerprint,
                        uint8_t ret_key[PKI_KEY_BYTES])
@@ -353,27 +343,6 @@ static int prepare_node_renew(struct prepare *p)
     return rc;
 }
 
-/* An authority signs its own leaf under its own CA; the state only records it. */
-static int prepare_authority_renewed(struct prepare *p)
-{
-    struct cert_renew body;
-    int rc = msg_decode(&cert_renew_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_CERT_RENEW, &body);
-    }
-    return rc;
-}
-
-static int prepare_node_health(struct prepare *p)
-{
-    struct node_health body;
-    int rc = msg_decode(&node_health_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_NODE_HEALTH, &body);
-    }
-    return rc;
-}
-
 /* --- roles --- */
 
 static int role_args(struct prepare *p, struct uuid *ret_node, struct blob *ret_role,
@@ -410,47 +379,7 @@ static int prepare_role_unassign(struct prepare *p)
     return rc;
 }
 
-/* --- authorities (the node was asked already: authority_ops.c) --- */
-
-static int prepare_authority_commit(struct prepare *p)
-{
-    struct authority_add body;
-    int rc = msg_decode(&authority_add_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_AUTHORITY_ADD, &body);
-    }
-    return rc;
-}
-
-static int prepare_authority_status(struct prepare *p)
-{
-    struct authority_status body;
-    int rc = msg_decode(&authority_status_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_AUTHORITY_STATUS, &body);
-    }
-    return rc;
-}
-
-static int prepare_authority_set_next(struct prepare *p)
-{
-    struct authority_set_next body;
-    int rc = msg_decode(&authority_set_next_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_AUTHORITY_SET_NEXT, &body);
-    }
-    return rc;
-}
-
-static int prepare_forgery_reported(struct prepare *p)
-{
-    struct forgery_reported body;
-    int rc = msg_decode(&forgery_reported_desc, MSG_STRICT, p->in->args, &body);
-    if (rc == 0) {
-        put_body(p, CMD_FORGERY_REPORTED, &body);
-    }
-    return rc;
-}
+/* --- authorities --- */
 
 static int prepare_authority_remove(struct prepare *p)
 {
@@ -463,34 +392,6 @@ static int prepare_authority_remove(struct prepare *p)
 }
 
 /* --- recovery --- */
-
-/* What comes from the leader itself or from a fenced authority is encoded already. */
-static int prepare_encoded(struct prepare *p, enum cmd_kind kind, void *body)
-{
-    int rc = msg_decode(cmd_body_desc(kind), MSG_STRICT, p->in->args, body);
-    if (rc == 0) {
-        put_body(p, kind, body);
-    }
-    return rc;
-}
-
-static int prepare_divergence_report(struct prepare *p)
-{
-    struct divergence_reported body;
-    return prepare_encoded(p, CMD_DIVERGENCE_REPORTED, &body);
-}
-
-static int prepare_partition_seen(struct prepare *p)
-{
-    struct partition_seen body;
-    return prepare_encoded(p, CMD_PARTITION_SEEN, &body);
-}
-
-static int prepare_authority_fenced(struct prepare *p)
-{
-    struct authority_fenced body;
-    return prepare_encoded(p, CMD_AUTHORITY_FENCED, &body);
-}
 
 static int prepare_partition_merge(struct prepare *p)
 {
@@ -512,12 +413,24 @@ static int prepare_partition_merge(struct prepare *p)
     return rc;
 }
 
+/* --- what certificates stand on --- */
+
+static int prepare_trust_policy(struct prepare *p)
+{
+    const struct cert_policy body = {.leaf_life_ms = mp_find_int(p->in->args, "leaf_life_ms")};
+    if (body.leaf_life_ms < LEAF_LIFE_MIN_MS || body.leaf_life_ms > LEAF_LIFE_MAX_MS) {
+        return errmsg_set(p->em, -ERR_INVALID, "a node certificate lives between 1m and 90d");
+    }
+    put_body(p, CMD_CERT_POLICY, &body);
+    return 0;
+}
+
 static const struct {
     const char *method;
     bool public; /* a person may ask for it; the rest come from nodes and the leader itself */
-    int (*prepare)(struct prepare *p);
-    enum cmd_kind kind; /* what it becomes */
-    unsigned level;     /* schema level it needs; 0: there from the first */
+    int (*prepare)(struct prepare *p); /* NULL: the arguments are the encoded body */
+    enum cmd_kind kind;                /* what it becomes */
+    unsigned level;                    /* schema level it needs; 0: there from the first */
 } ops[] = {
     {"token.create", true, prepare_token_create, CMD_TOKEN_CREATE, 0},
     {"token.revoke", true, prepare_token_revoke, CMD_TOKEN_REVOKE, 0},
@@ -534,22 +447,37 @@ static const struct {
     {"mirror.rebuild", true, prepare_mirror_rebuild, CMD_MIRROR_REBUILD, LEVEL_MIRROR},
     {"mirror.event", false, prepare_mirror_event, CMD_MIRROR_EVENT, LEVEL_MIRROR},
     {"join.submit", false, prepare_join_submit, CMD_JOIN_SUBMIT, 0},
-    {"refusal.noted", false, prepare_refusal, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
+    {"refusal.noted", false, NULL, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
     {"join.expire", false, prepare_join_expire, CMD_JOIN_EXPIRE, 0},
     {"node.renew", false, prepare_node_renew, CMD_CERT_RENEW, 0},
-    {"node.health", false, prepare_node_health, CMD_NODE_HEALTH, 0},
-    {"authority.renewed", false, prepare_authority_renewed, CMD_CERT_RENEW, 0},
-    {"authority.commit", false, prepare_authority_commit, CMD_AUTHORITY_ADD, 0},
-    {"authority.status", false, prepare_authority_status, CMD_AUTHORITY_STATUS, 0},
-    {"authority.fenced", false, prepare_authority_fenced, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
-    {"divergence.report", false, prepare_divergence_report, CMD_DIVERGENCE_REPORTED,
-     LEVEL_RECOVERY},
-    {"partition.seen", false, prepare_partition_seen, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
+    {"node.health", false, NULL, CMD_NODE_HEALTH, 0},
+    {"authority.renewed", false, NULL, CMD_CERT_RENEW, 0},
+    {"authority.commit", false, NULL, CMD_AUTHORITY_ADD, 0},
+    {"authority.status", false, NULL, CMD_AUTHORITY_STATUS, 0},
+    {"authority.fenced", false, NULL, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
+    {"divergence.report", false, NULL, CMD_DIVERGENCE_REPORTED, LEVEL_RECOVERY},
+    {"partition.seen", false, NULL, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
     {"partition.merge", true, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},
-    {"authority.set_next", false, prepare_authority_set_next, CMD_AUTHORITY_SET_NEXT,
-     LEVEL_WITNESS},
-    {"node.forgery", false, prepare_forgery_reported, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
+    {"authority.set_next", false, NULL, CMD_AUTHORITY_SET_NEXT, LEVEL_WITNESS},
+    {"node.forgery", false, NULL, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
+    {"trust.policy", true, prepare_trust_policy, CMD_CERT_POLICY, LEVEL_MODEL},
+    {"certificate.alarm", false, NULL, CMD_CERT_ALARM, LEVEL_MODEL},
 };
+
+/* An encoded body from a node, an authority or the leader itself, who decided all of it. */
+static int pass_on(struct prepare *p, uint64_t kind)
+{
+    union {
+#define MEMBER_(NAME, num, name, ...) struct name name;
+        CMD_KINDS(MEMBER_)
+#undef MEMBER_
+    } body;
+    int rc = msg_decode(cmd_body_desc(kind), MSG_STRICT, p->in->args, &body);
+    if (rc == 0) {
+        put_body(p, (enum cmd_kind)kind, &body);
+    }
+    return rc;
+}
 
 static int find(const char *method)
 {
@@ -571,7 +499,7 @@ uint64_t op_kind(const char *method)
     int i = find(method);
     if (i < 0) {
         /* Asks the node first, then commits (authority_ops.c). */
-        return strcmp(method, "authority.add") == 0 ? CMD_AUTHORITY_ADD : 0;
+        return strcmp(method, "authority.add") == 0 ? CMD_AUTHORITY_ADD : trust_op_kind(method);
     }
     return ops[i].kind;
 }
@@ -601,6 +529,6 @@ int op_prepare(struct authority *a, const struct op_input *in, struct op_prepare
         .out = ret,
         .em = em,
     };
-    int rc = ops[i].prepare(&p);
+    int rc = ops[i].prepare != NULL ? ops[i].prepare(&p) : pass_on(&p, ops[i].kind);
     return rc != 0 ? rc : ret->body.err != 0 ? ret->body.err : mirror_allows(&p);
 }

@@ -39,9 +39,11 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bl
     uint8_t sig[PKI_SIG_BYTES];
     struct buf bytes;
     struct buf list;
+    struct buf trust;
     uint32_t count = 0;
     buf_init(&bytes, SNAPSHOT_MAX_BYTES);
     buf_init(&list, 8192);
+    buf_init(&trust, TRUST_SIGNED_MAX);
     msg_encode(&snapshot_body_desc, body, &bytes);
     if (bytes.err == 0) {
         pki_sign(a->cfg.node_key, SNAPSHOT_SIGN_DOMAIN, buf_blob(&bytes), sig);
@@ -49,8 +51,10 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bl
                                          .leaf = buf_blob(&a->leaf_der),
                                          .issuer = buf_blob(&a->leaf_issuer_der)};
         msg_list_add(&snapshot_signature_desc, &one, &list, &count);
+        trust_record_now(a, &trust);
         struct signed_snapshot all = {
             .body = buf_blob(&bytes),
+            .trust = buf_blob(&trust),
             .signatures = {.raw = buf_blob(&list), .count = count},
             .witness = witness,
         };
@@ -59,6 +63,7 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bl
     int rc = bytes.err != 0 ? bytes.err : list.err != 0 ? list.err : out->err;
     buf_fini(&bytes);
     buf_fini(&list);
+    buf_fini(&trust);
     return rc;
 }
 
@@ -185,8 +190,7 @@ static void push(struct authority *a, struct subscriber *s, uint64_t version)
     buf_fini(&bytes);
 }
 
-/* Nodes whose own part changed since the last look. */
-static void note_changed_nodes(struct authority *a)
+void push_note(struct authority *a)
 {
     struct db_stmt *st = db_prepare(state_db(a),
                                     "SELECT id, config_index FROM nodes WHERE config_index > ?"
@@ -216,7 +220,7 @@ void push_changed(struct authority *a)
     struct fsm_position pos;
     struct subscriber *s;
     unsigned sent = 0;
-    note_changed_nodes(a);
+    push_note(a);
     if (!a->push_wanted) {
         return;
     }
@@ -353,6 +357,7 @@ void push_serve(struct authority *a)
 {
     fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "config",
                                                          .frame_max_bytes = 4096,
+                                                         .answer_max_bytes = RPC_FRAME_MAX,
                                                          .data = a,
                                                          .stream = on_config_stream});
 }

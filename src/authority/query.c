@@ -2,7 +2,7 @@
  * in between. */
 #include "authority/query.h"
 
-#include "authority/fsm_impl.h"
+#include "authority/query_impl.h"
 
 #define PREFIX_MIN 4
 
@@ -483,6 +483,7 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"partitions", q_partitions, LEVEL_RECOVERY},
         {"reports", q_reports, LEVEL_RECOVERY},
         {"divergence", q_divergence, LEVEL_RECOVERY},
+        {"trust", query_trust, LEVEL_MODEL},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

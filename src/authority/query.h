@@ -15,6 +15,7 @@
  *   audit           limit, cursor, event_type, subject_id
  *   memberships     limit, cursor
  *   terms           limit, cursor
+ *   trust           -                         one document: roots, CAs, rotation, alarms
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4
  * characters, or a name, and the result is that one document: -ERR_NOT_FOUND, -ERR_AMBIGUOUS.
  * node documents carry "roles", "capabilities" and "address". */
@@ -25,6 +26,7 @@ struct query_args {
     const char *event_type;
     const char *subject_id;
     const char *cursor;
+    int64_t now_ms; /* of the reader's clock: how soon certificates end */
     uint32_t limit; /* 0 = PAGE_DEFAULT; above PAGE_MAX is -ERR_TOO_LARGE */
 };
 int query_run(struct fsm *f, const char *kind, const struct query_args *args, struct mp_writer *out,

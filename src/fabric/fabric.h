@@ -101,7 +101,8 @@ void fabric_close(struct fabric *f, void (*cb)(void *data), void *data);
 int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count,
                         const struct pki_key *key, struct errmsg *em);
 /* Trust changed: sessions whose peer is now banned close with FABRIC_CLOSE_REVOKED. Returns how
- * many. Sessions of authorities whose CA was retired close too, to be judged anew. Also runs by itself when a peer's certificate expires. */
+ * many. Sessions of authorities whose CA was retired close too, and those under a root that is no
+ * longer trusted, to be judged anew. Also runs by itself when a peer's certificate expires. */
 size_t fabric_recheck(struct fabric *f);
 void fabric_local_addr(const struct fabric *f, struct addr *ret);
 
@@ -124,7 +125,8 @@ enum fabric_service_flags {
 struct fabric_service {
     const char *name; /* at most 32 bytes; must outlive the fabric */
     unsigned flags;
-    size_t frame_max_bytes; /* larger incoming frames close the session; 0 = RPC_FRAME_MAX */
+    size_t frame_max_bytes;  /* larger incoming frames close the session; 0 = RPC_FRAME_MAX */
+    size_t answer_max_bytes; /* larger frames of ours are refused; 0 = frame_max_bytes */
     void *data;
     /* Exactly one of the two is set. */
     /* rpc: answer exactly once, now or later, with fabric_answer. */

@@ -434,7 +434,8 @@ static void dispatch(struct fabric_stream *s, struct blob frame)
     }
     size_t max = svc->frame_max_bytes != 0 ? svc->frame_max_bytes : RPC_FRAME_MAX;
     bool enrolling = s->ss->kind == KIND_ENROLL;
-    set_frame_max(s, enrolling && max > ENROLL_FRAME_MAX ? ENROLL_FRAME_MAX : max, max);
+    set_frame_max(s, enrolling && max > ENROLL_FRAME_MAX ? ENROLL_FRAME_MAX : max,
+                  svc->answer_max_bytes != 0 ? svc->answer_max_bytes : max);
     s->svc = svc;
     s->state = STREAM_OPEN;
     if (svc->request != NULL) {

@@ -111,6 +111,42 @@ static void on_restart(void *data)
     stop(n);
 }
 
+static int load_chain(struct node *n, struct errmsg *em)
+{
+    for (int i = 0; i < 3; i++) {
+        buf_fini(&n->chain[i]);
+        buf_init(&n->chain[i], CERT_DER_MAX);
+    }
+    return member_load_chain(n->member, n->chain, em);
+}
+
+static void on_roots_changed(void *data, struct blob signed_trust)
+{
+    struct node *n = data;
+    struct errmsg em = ERRMSG_INIT;
+    if (n->agent != NULL && agent_adopt_roots(n->agent, signed_trust, &em) != 0) {
+        log_warn(LOG_AGENT, "record of roots refused", "why=\"%s\"", em.text);
+    }
+}
+
+/* The owner renewed our issuing CA, or certified it under another root. */
+static int on_issuer_changed(void *data, struct blob issuer_der, struct errmsg *em)
+{
+    struct node *n = data;
+    if (n->authority == NULL || n->agent == NULL) {
+        return errmsg_set(em, -ERR_CANCELED, "the node is starting or stopping");
+    }
+    int rc = agent_install_issuer(n->agent, issuer_der, em);
+    if (rc == 0) {
+        rc = load_chain(n, em);
+    }
+    if (rc == 0) {
+        rc = authority_issuer_installed(n->authority, buf_blob(&n->chain[0]),
+                                        buf_blob(&n->chain[1]), em);
+    }
+    return rc;
+}
+
 static int start_authority(struct node *n, struct errmsg *em)
 {
     n->capabilities_count = 0;
@@ -137,6 +173,8 @@ static int start_authority(struct node *n, struct errmsg *em)
         .data = n,
         .config_changed = on_state_config_changed,
         .restart = on_restart,
+        .roots_changed = on_roots_changed,
+        .issuer_changed = on_issuer_changed,
     };
     const struct config *held = agent_snapshot(n->agent);
     if (held != NULL) {
@@ -147,15 +185,6 @@ static int start_authority(struct node *n, struct errmsg *em)
         authority_set_leaf(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
     }
     return rc;
-}
-
-static int load_chain(struct node *n, struct errmsg *em)
-{
-    for (int i = 0; i < 3; i++) {
-        buf_fini(&n->chain[i]);
-        buf_init(&n->chain[i], CERT_DER_MAX);
-    }
-    return member_load_chain(n->member, n->chain, em);
 }
 
 static void on_identity_renewed(void *data)
@@ -311,6 +340,9 @@ static int open_identity(struct node *n, struct errmsg *em)
     if (rc == 0) {
         n->trust = pki_trust_new(&n->member->cluster_id);
         rc = pki_trust_set_root(n->trust, buf_blob(&n->chain[2]), em);
+    }
+    if (rc == 0) {
+        agent_restore_trust(n->member, n->trust);
     }
     return rc;
 }

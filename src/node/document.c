@@ -73,6 +73,25 @@ static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *do
     mp_doc_hex(w, doc, "state_digest", blob_of(st->digest, sizeof st->digest));
 }
 
+/* What of this node's own chain ends first. */
+static void put_expiry(struct mp_writer *w, struct mp_doc *doc, const struct agent_status *as)
+{
+    const struct {
+        const char *what;
+        int64_t at_ms;
+    } ends[] = {{"certificate", as->certificate_expires_ms},
+                {"issuing CA", as->issuer_expires_ms},
+                {"root", as->root_expires_ms}};
+    size_t first = 0;
+    for (size_t i = 1; i < ARRAY_SIZE(ends); i++) {
+        if (ends[i].at_ms < ends[first].at_ms) {
+            first = i;
+        }
+    }
+    mp_doc_str(w, doc, "next_expiry_of", ends[first].what);
+    mp_doc_time(w, doc, "next_expiry_at", ends[first].at_ms);
+}
+
 static void status_doc(struct node *n, struct mp_writer *w)
 {
     struct agent_status as;
@@ -101,6 +120,8 @@ static void status_doc(struct node *n, struct mp_writer *w)
     mp_doc_int(w, &doc, "config_version", cfg == NULL ? 0 : (int64_t)cfg->body.config_version);
     mp_doc_time(w, &doc, "config_expires_at", cfg == NULL ? 0 : cfg->body.expires_at_ms);
     mp_doc_time(w, &doc, "certificate_expires_at", as.certificate_expires_ms);
+    put_expiry(w, &doc, &as);
+    mp_doc_int(w, &doc, "certificate_alarms", st.alarms);
     mp_doc_str(w, &doc, "listen", n->member->listen);
     mp_doc_str(w, &doc, "advertise", n->member->advertise);
     mp_doc_str(w, &doc, "version", RAP_VERSION);

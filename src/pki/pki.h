@@ -20,12 +20,18 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "wire/limits.h"
+#include "wire/trust_msg.h"
 
 #define PKI_KEY_BYTES 32
 #define PKI_SIG_BYTES 64
 #define PKI_HASH_BYTES 32
 #define PKI_SERIAL_BYTES 16
 #define PKI_BACKDATE_MS (5LL * 60 * 1000)
+/* How far before now a leaf's validity begins, for clocks that are behind: little of a short life. */
+static inline int64_t pki_leaf_backdate_ms(int64_t life_ms)
+{
+    return life_ms / 10 < PKI_BACKDATE_MS ? life_ms / 10 : PKI_BACKDATE_MS;
+}
 #define PKI_ROOT_LIFE_MS (3652LL * 86400 * 1000)
 #define PKI_ISSUER_LIFE_MS (365LL * 86400 * 1000)
 #define PKI_LEAF_LIFE_MS (30LL * 86400 * 1000)
@@ -109,15 +115,51 @@ int pki_pem_read(struct blob pem, struct buf *out_der, size_t max_count, size_t 
                  struct errmsg *em);
 
 /* --- trust --- */
-/* What a node believes: one root (by certificate or, before it has it, by pin) and what is banned.
+/* What a node believes: the root (by certificate or, before it has it, by pin; two while the owner
+ * rotates it) and what is banned.
  * A set of fingerprints of public keys, node keys and issuing-CA keys alike. For one thread. */
 struct pki_trust;
 struct pki_trust *pki_trust_new(const struct uuid *cluster_id);
 void pki_trust_free(struct pki_trust *t);
-/* The certificate must be a root of this cluster. Another root replaces it. */
+/* The certificate must be a root of this cluster. It replaces what was trusted. */
 int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em);
-/* The public key of the root that is set; false when none is. */
+/* The public key of the active root; false when none is set. */
 bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES]);
+/* Which roots there are from now on, as the owner signed it (wire/trust_msg.h, a signed_trust): while
+ * the root is rotated there are two. Believed when every root it lists has signed it, one that is
+ * trusted now among them. Nothing changes on an error: -ERR_ROLLBACK (not newer than the record that
+ * is in force), -ERR_BAD_SIGNATURE, -ERR_WRONG_CLUSTER, -ERR_BAD_CERT, -ERR_MALFORMED. */
+int pki_trust_adopt(struct pki_trust *t, struct blob signed_trust, struct errmsg *em);
+/* What such a record says, checked as for pki_trust_adopt; der is a view into the record. */
+struct pki_trust_view {
+    uint64_t seq, epoch;
+    size_t count;
+    struct {
+        struct pki_cert cert;
+        struct blob der;
+        enum trust_root_status status;
+    } roots[TRUST_ROOTS_MAX];
+};
+int pki_trust_check(const struct pki_trust *t, struct blob signed_trust, struct pki_trust_view *ret,
+                    struct errmsg *em);
+/* An issuing CA by itself: of this cluster, under a trusted root, valid now, not banned. Errors as
+ * pki_chain_verify. */
+int pki_issuer_verify(const struct pki_trust *t, struct blob issuer_der, int64_t now_ms,
+                      struct pki_cert *ret, uint8_t ret_root[PKI_HASH_BYTES], struct errmsg *em);
+/* Of the record in force; 0: the root was never rotated. */
+uint64_t pki_trust_seq(const struct pki_trust *t);
+/* An epoch up to this needs no other proof: the owner confirmed it with the record. 0: none. */
+uint64_t pki_trust_epoch(const struct pki_trust *t);
+/* The certificate of the trusted root above an issuing CA; a view until the trust changes, empty when
+ * there is none. */
+struct blob pki_trust_root_above(const struct pki_trust *t, struct blob issuer_der);
+bool pki_trust_has_root(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* Whether new certificates are made under this root: the others are on their way in or out. */
+bool pki_trust_root_is_active(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* The owner's side: a signed_trust of this trust_record, signed by each key (in the order of the
+ * record's roots). */
+int pki_trust_record_sign(const struct trust_record *record, const struct pki_key *const *keys,
+                          size_t count, struct buf *out, struct errmsg *em);
 /* Believe any root whose public key has this fingerprint (a joining host, from its token). Counts
  * only while no root is set. */
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
@@ -141,6 +183,7 @@ struct pki_identity {
     uint8_t public_key[PKI_KEY_BYTES];
     uint8_t fingerprint[PKI_HASH_BYTES];
     uint8_t issuer_fingerprint[PKI_HASH_BYTES];
+    uint8_t root_fingerprint[PKI_HASH_BYTES];
     int64_t not_after_ms;
 };
 

@@ -37,5 +37,35 @@ void pki_cert_write_tbs(const struct pki_cert_wire *c, struct buf *out);
 /* Certificate = tbs + signature. */
 void pki_cert_write(struct blob tbs, const uint8_t signature[PKI_SIG_BYTES], struct buf *out);
 int pki_cert_read(struct blob der, struct pki_cert_wire *ret, struct errmsg *em);
+/* A root of this cluster that signed itself. */
+int pki_root_read(const struct uuid *cluster_id, struct blob der, struct pki_cert *ret,
+                  struct errmsg *em);
+
+/* --- trust_record.c: the roots of a cluster --- */
+struct trust_root_held {
+    struct pki_cert cert;
+    struct buf der;
+    enum trust_root_status status;
+};
+struct trust_roots {
+    uint64_t seq;   /* of the record they come from; 0: none */
+    uint64_t epoch; /* that it confirms */
+    size_t count;
+    struct trust_root_held list[TRUST_ROOTS_MAX];
+};
+void trust_roots_clear(struct trust_roots *r);
+/* Copies der. There must be room. */
+void trust_roots_add(struct trust_roots *r, const struct pki_cert *cert, struct blob der,
+                     enum trust_root_status status);
+const struct trust_root_held *trust_roots_find(const struct trust_roots *r,
+                                               const uint8_t fingerprint[PKI_HASH_BYTES]);
+const struct trust_root_held *trust_roots_above(const struct trust_roots *r,
+                                                const uint8_t key_id[PKI_KEY_ID_BYTES]);
+/* The roots a signed_trust lists, as pki_trust_adopt checks it against those held. */
+int trust_record_read(const struct uuid *cluster_id, const struct trust_roots *held,
+                      struct blob signed_trust, struct trust_roots *ret, struct errmsg *em);
+/* The same, as views into a record that was read. */
+void trust_record_view(const struct trust_roots *listed, struct blob signed_trust,
+                       struct pki_trust_view *ret);
 
 #endif

@@ -18,10 +18,8 @@ struct verified {
 
 struct pki_trust {
     struct uuid cluster_id;
-    bool has_root; /* the pin counts only until the root itself is known */
+    struct trust_roots roots; /* none: the pin counts, until a root itself is known */
     bool has_pin;
-    struct pki_cert root;
-    uint8_t root_hash[PKI_HASH_BYTES]; /* of its certificate */
     uint8_t pin[PKI_HASH_BYTES];
     struct ban *bans;
     struct verified *verified;
@@ -39,14 +37,14 @@ void pki_trust_free(struct pki_trust *t)
 {
     if (t != NULL) {
         pki_trust_clear_bans(t);
+        trust_roots_clear(&t->roots);
         free(t->verified);
         free(t);
     }
 }
 
-/* A root of this cluster that signed itself. */
-static int check_root(const struct pki_trust *t, struct blob der, struct pki_cert *ret,
-                      struct errmsg *em)
+int pki_root_read(const struct uuid *cluster_id, struct blob der, struct pki_cert *ret,
+                  struct errmsg *em)
 {
     struct pki_cert_wire root;
     int rc = pki_cert_read(der, &root, em);
@@ -56,7 +54,7 @@ static int check_root(const struct pki_trust *t, struct blob der, struct pki_cer
     if (root.cert.kind != PKI_ROOT) {
         return errmsg_set(em, -ERR_BAD_CERT, "not a root certificate");
     }
-    if (!uuid_equal(&root.cert.cluster_id, &t->cluster_id)) {
+    if (!uuid_equal(&root.cert.cluster_id, cluster_id)) {
         return errmsg_set(em, -ERR_WRONG_CLUSTER, "root of another cluster");
     }
     if (!pki_verify_raw(root.cert.public_key, root.tbs, root.signature)) {
@@ -66,22 +64,80 @@ static int check_root(const struct pki_trust *t, struct blob der, struct pki_cer
     return 0;
 }
 
-bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES])
-{
-    if (t->has_root) {
-        memcpy(ret, t->root.public_key, PKI_KEY_BYTES);
-    }
-    return t->has_root;
-}
-
 int pki_trust_set_root(struct pki_trust *t, struct blob root_der, struct errmsg *em)
 {
-    int rc = check_root(t, root_der, &t->root, em);
+    struct pki_cert root;
+    int rc = pki_root_read(&t->cluster_id, root_der, &root, em);
     if (rc == 0) {
-        t->has_root = true;
-        pki_sha256(root_der, t->root_hash);
+        trust_roots_clear(&t->roots);
+        trust_roots_add(&t->roots, &root, root_der, TRUST_ROOT_ACTIVE);
     }
     return rc;
+}
+
+bool pki_trust_root_key(const struct pki_trust *t, uint8_t ret[PKI_KEY_BYTES])
+{
+    for (size_t i = 0; i < t->roots.count; i++) {
+        if (t->roots.list[i].status == TRUST_ROOT_ACTIVE) {
+            memcpy(ret, t->roots.list[i].cert.public_key, PKI_KEY_BYTES);
+            return true;
+        }
+    }
+    return false;
+}
+
+int pki_trust_adopt(struct pki_trust *t, struct blob signed_trust, struct errmsg *em)
+{
+    struct trust_roots next;
+    int rc = trust_record_read(&t->cluster_id, &t->roots, signed_trust, &next, em);
+    if (rc == 0) {
+        trust_roots_clear(&t->roots);
+        t->roots = next;
+    }
+    return rc;
+}
+
+int pki_trust_check(const struct pki_trust *t, struct blob signed_trust, struct pki_trust_view *ret,
+                    struct errmsg *em)
+{
+    struct trust_roots listed;
+    int rc = trust_record_read(&t->cluster_id, &t->roots, signed_trust, &listed, em);
+    if (rc == 0) {
+        trust_record_view(&listed, signed_trust, ret);
+        trust_roots_clear(&listed);
+    }
+    return rc;
+}
+
+uint64_t pki_trust_seq(const struct pki_trust *t)
+{
+    return t->roots.seq;
+}
+
+uint64_t pki_trust_epoch(const struct pki_trust *t)
+{
+    return t->roots.epoch;
+}
+
+struct blob pki_trust_root_above(const struct pki_trust *t, struct blob issuer_der)
+{
+    struct pki_cert_wire issuer;
+    const struct trust_root_held *r = NULL;
+    if (pki_cert_read(issuer_der, &issuer, NULL) == 0) {
+        r = trust_roots_above(&t->roots, issuer.issuer_key_id);
+    }
+    return r == NULL ? blob_of(NULL, 0) : buf_blob(&r->der);
+}
+
+bool pki_trust_has_root(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    return trust_roots_find(&t->roots, fingerprint) != NULL;
+}
+
+bool pki_trust_root_is_active(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    const struct trust_root_held *r = trust_roots_find(&t->roots, fingerprint);
+    return r != NULL && r->status == TRUST_ROOT_ACTIVE;
 }
 
 void pki_trust_set_pin(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
@@ -142,33 +198,46 @@ bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PK
     return b != NULL && !b->retired_ca;
 }
 
-/* The root this chain must end in: the one we hold, or the one shown when its key is the pinned
- * one. A chain may show the root; then it must be the same key. */
+/* Of the roots we hold, the one above this issuing CA; a chain that shows its root must show one of
+ * them. */
+static int find_held_root(const struct pki_trust *t, const struct pki_cert *shown,
+                          const struct pki_cert_wire *issuer, struct pki_cert *ret,
+                          struct errmsg *em)
+{
+    const struct trust_root_held *r;
+    if (shown != NULL) {
+        r = trust_roots_find(&t->roots, shown->fingerprint);
+        if (r == NULL) {
+            return errmsg_set(em, -ERR_BAD_CERT, "chain ends in another root");
+        }
+    } else {
+        r = trust_roots_above(&t->roots, issuer->issuer_key_id);
+        r = r != NULL ? r : &t->roots.list[0]; /* which did not sign it, and so it is refused */
+    }
+    *ret = r->cert;
+    return 0;
+}
+
+/* The root this chain must end in: one we hold, or the one shown when its key is the pinned one. */
 static int find_root(const struct pki_trust *t, const struct blob *chain, size_t count,
-                     struct pki_cert *ret, struct errmsg *em)
+                     const struct pki_cert_wire *issuer, struct pki_cert *ret, struct errmsg *em)
 {
     struct pki_cert shown = {.kind = PKI_ROOT};
-    if (count == 3 && t->has_root) {
-        /* Nearly every chain: ours, word for word, whose signature on itself was seen when it was set. */
-        uint8_t hash[PKI_HASH_BYTES];
-        pki_sha256(chain[2], hash);
-        if (memcmp(hash, t->root_hash, sizeof hash) == 0) {
-            *ret = t->root;
+    for (size_t i = 0; count == 3 && i < t->roots.count; i++) {
+        /* Nearly every chain: ours, word for word, whose signature on itself was seen when it came. */
+        if (blob_equal(buf_blob(&t->roots.list[i].der), chain[2])) {
+            *ret = t->roots.list[i].cert;
             return 0;
         }
     }
     if (count == 3) {
-        int rc = check_root(t, chain[2], &shown, em);
+        int rc = pki_root_read(&t->cluster_id, chain[2], &shown, em);
         if (rc != 0) {
             return rc;
         }
     }
-    if (t->has_root) {
-        if (count == 3 && memcmp(shown.public_key, t->root.public_key, PKI_KEY_BYTES) != 0) {
-            return errmsg_set(em, -ERR_BAD_CERT, "chain ends in another root");
-        }
-        *ret = t->root;
-        return 0;
+    if (t->roots.count > 0) {
+        return find_held_root(t, count == 3 ? &shown : NULL, issuer, ret, em);
     }
     if (!t->has_pin) {
         return errmsg_set(em, -ERR_BAD_CERT, "no root is trusted yet");
@@ -177,7 +246,9 @@ static int find_root(const struct pki_trust *t, const struct blob *chain, size_t
         return errmsg_set(em, -ERR_BAD_CERT, "chain does not show its root");
     }
     if (memcmp(shown.fingerprint, t->pin, PKI_HASH_BYTES) != 0) {
-        return errmsg_set(em, -ERR_BAD_CERT, "root is not the pinned one");
+        return errmsg_set(
+            em, -ERR_BAD_CERT,
+            "root is not the pinned one: if the owner rotated it, ask for a new token");
     }
     *ret = shown;
     return 0;
@@ -254,7 +325,7 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
         !uuid_equal(&issuer.cert.cluster_id, &t->cluster_id)) {
         return errmsg_set(em, -ERR_WRONG_CLUSTER, "certificate is of another cluster");
     }
-    rc = find_root(t, chain, count, &root, em);
+    rc = find_root(t, chain, count, &issuer, &root, em);
     if (rc != 0) {
         return rc;
     }
@@ -280,6 +351,7 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
     memcpy(ret->public_key, leaf.cert.public_key, PKI_KEY_BYTES);
     memcpy(ret->fingerprint, leaf.cert.fingerprint, PKI_HASH_BYTES);
     memcpy(ret->issuer_fingerprint, issuer.cert.fingerprint, PKI_HASH_BYTES);
+    memcpy(ret->root_fingerprint, root.fingerprint, PKI_HASH_BYTES);
     rc = check_usable(t, &leaf.cert, now_ms, "certificate", em);
     if (rc == 0) {
         rc = check_usable(t, &issuer.cert, now_ms, "issuing CA", em);
@@ -289,6 +361,38 @@ int pki_chain_verify(const struct pki_trust *t, const struct blob *chain, size_t
     }
     if (rc == 0 && leaf.cert.authority && pki_trust_is_retired(t, issuer.cert.fingerprint)) {
         rc = errmsg_set(em, -ERR_REVOKED, "this node was removed as an authority");
+    }
+    return rc;
+}
+
+int pki_issuer_verify(const struct pki_trust *t, struct blob issuer_der, int64_t now_ms,
+                      struct pki_cert *ret, uint8_t ret_root[PKI_HASH_BYTES], struct errmsg *em)
+{
+    struct pki_cert_wire issuer;
+    struct pki_cert root = {.kind = PKI_ROOT};
+    int rc = pki_cert_read(issuer_der, &issuer, em);
+    if (rc != 0) {
+        return errmsg_wrap(em, rc, "issuer");
+    }
+    if (issuer.cert.kind != PKI_ISSUER) {
+        return errmsg_set(em, -ERR_BAD_CERT, "not the certificate of an issuing CA");
+    }
+    if (!uuid_equal(&issuer.cert.cluster_id, &t->cluster_id)) {
+        return errmsg_set(em, -ERR_WRONG_CLUSTER, "certificate is of another cluster");
+    }
+    rc = find_root(t, &issuer_der, 1, &issuer, &root, em);
+    if (rc == 0) {
+        rc = check_issuer(t->verified, &issuer, issuer_der, &root, em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &issuer.cert, now_ms, "issuing CA", em);
+    }
+    if (rc == 0) {
+        rc = check_usable(t, &root, now_ms, "root", em);
+    }
+    if (rc == 0) {
+        *ret = issuer.cert;
+        memcpy(ret_root, root.fingerprint, PKI_HASH_BYTES);
     }
     return rc;
 }

@@ -8,6 +8,7 @@
 #ifndef RAP_WIRE_CMD_H
 #define RAP_WIRE_CMD_H
 
+#include "wire/cmd_trust.h"
 #include "wire/limits.h"
 #include "wire/msg.h"
 #include "wire/recovery_msg.h"
@@ -26,6 +27,7 @@
 #define LEVEL_RECOVERY 3
 #define LEVEL_RELAYS 4
 #define LEVEL_MIRROR 5
+#define LEVEL_MODEL 6
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -63,7 +65,11 @@
     X(PARTITION_MERGE, 33, partition_merge, 1, LEVEL_RECOVERY, CMD_BY_PEOPLE) \
     X(AUTHORITY_FENCED, 34, authority_fenced, 1, LEVEL_RECOVERY, CMD_BY_SYSTEM) \
     X(AUTHORITY_SET_NEXT, 38, authority_set_next, 1, LEVEL_WITNESS, CMD_BY_LEADER) \
-    X(FORGERY_REPORTED, 39, forgery_reported, 1, LEVEL_WITNESS, CMD_BY_ANY)
+    X(FORGERY_REPORTED, 39, forgery_reported, 1, LEVEL_WITNESS, CMD_BY_ANY) \
+    X(AUTHORITY_RENEW, 46, authority_renew, 1, LEVEL_MODEL, CMD_BY_OWNER) \
+    X(TRUST_ROTATE, 47, trust_rotate, 1, LEVEL_MODEL, CMD_BY_OWNER)      \
+    X(CERT_ALARM, 48, cert_alarm, 0, LEVEL_MODEL, CMD_BY_SYSTEM)         \
+    X(CERT_POLICY, 49, cert_policy, 1, LEVEL_MODEL, CMD_BY_PEOPLE)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,

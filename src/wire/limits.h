@@ -42,6 +42,8 @@
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32
+#define LEAF_LIFE_MIN_MS (60LL * 1000)
+#define LEAF_LIFE_MAX_MS (90LL * 86400 * 1000)
 #define PAGE_DEFAULT 100
 #define PAGE_MAX 500
 

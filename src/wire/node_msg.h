@@ -17,6 +17,7 @@
 #include "wire/limits.h"
 #include "wire/msg.h"
 #include "wire/recovery_msg.h"
+#include "wire/trust_msg.h"
 
 #define ENROLL_REQUEST_FIELDS(X, T)                                                   \
     X(T, 1, FIX, token_secret, 32, MSG_REQUIRED)                                      \
@@ -142,7 +143,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 17, STR, membership_status, 16, 0)                                         \
     X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
     X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */ \
-    X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */
+    X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */ \
+    X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \
@@ -178,7 +180,9 @@ MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
 #define SIGNED_SNAPSHOT_FIELDS(X, T)                                                          \
     X(T, 1, BIN, body, SNAPSHOT_MAX_BYTES, MSG_REQUIRED)        \
     X(T, 2, LIST, signatures, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_signature */ \
-    X(T, 3, BIN, witness, SNAPSHOT_WITNESS_MAX, 0) /* snapshot_witness (wire/witness_msg.h) */
+    X(T, 3, BIN, witness, SNAPSHOT_WITNESS_MAX, 0) /* snapshot_witness (wire/witness_msg.h) */ \
+    X(T, 10, BIN, trust, TRUST_SIGNED_MAX, 0) /* signed_trust: believed for its own signatures, before \
+                                                 those of the snapshot are checked by it */
 MSG_DECLARE(signed_snapshot, SIGNED_SNAPSHOT_FIELDS)
 
 #define SNAPSHOT_SIGNATURE_FIELDS(X, T)                 \

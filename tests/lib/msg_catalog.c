@@ -15,21 +15,27 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
-    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(link_sample) LENIENT(
-        heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer) LENIENT(config_subscribe)
-        LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request) LENIENT(snapshot_body)
-            LENIENT(snapshot_authority) LENIENT(snapshot_role) LENIENT(snapshot_peer) LENIENT(snapshot_relay)
-                LENIENT(signed_snapshot) LENIENT(snapshot_signature) LENIENT(stream_header)
-                    LENIENT(raft_frame) LENIENT(config_schema) LENIENT(witness_statement) LENIENT(
-                        witness_signature) LENIENT(authority_set) LENIENT(authority_set_member)
-                        LENIENT(signed_set) LENIENT(set_signature) LENIENT(witness_request)
-                            LENIENT(witness_answer) LENIENT(node_leaf) LENIENT(snapshot_witness)
-                                LENIENT(forgery_report) LENIENT(recovery_statement)
-                                    LENIENT(recovery_run) LENIENT(signed_recovery)
-                                        LENIENT(merge_consent) LENIENT(recovery_ask)
-                                            LENIENT(recovery_answer) LENIENT(divergence_row)
-                                                LENIENT(divergence_report) LENIENT(fence_note)
-                                                    LENIENT(backup_header) LENIENT(signed_backup)};
+    {&trust_root_desc, false},
+    {&trust_record_desc, false},
+    {&trust_signature_desc, false},
+    {&signed_trust_desc, false},
+    {&trust_issuer_desc, true},
+    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(
+        link_sample) LENIENT(heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer)
+        LENIENT(config_subscribe) LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request)
+            LENIENT(snapshot_body) LENIENT(snapshot_authority) LENIENT(snapshot_role)
+                LENIENT(snapshot_peer) LENIENT(snapshot_relay) LENIENT(signed_snapshot)
+                    LENIENT(snapshot_signature) LENIENT(stream_header) LENIENT(raft_frame) LENIENT(
+                        config_schema) LENIENT(witness_statement) LENIENT(witness_signature)
+                        LENIENT(authority_set) LENIENT(authority_set_member) LENIENT(signed_set)
+                            LENIENT(set_signature) LENIENT(witness_request) LENIENT(witness_answer)
+                                LENIENT(node_leaf) LENIENT(snapshot_witness) LENIENT(forgery_report)
+                                    LENIENT(recovery_statement) LENIENT(recovery_run)
+                                        LENIENT(signed_recovery) LENIENT(merge_consent)
+                                            LENIENT(recovery_ask) LENIENT(recovery_answer)
+                                                LENIENT(divergence_row) LENIENT(divergence_report)
+                                                    LENIENT(fence_note) LENIENT(backup_header)
+                                                        LENIENT(signed_backup)};
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 
 void msg_arena_free(struct msg_arena *a)

@@ -120,6 +120,10 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_AUTHORITY_SET_NEXT:
         case CMD_FORGERY_REPORTED:
         case CMD_REFUSAL_NOTED:
+        case CMD_AUTHORITY_RENEW:
+        case CMD_TRUST_ROTATE:
+        case CMD_CERT_ALARM:
+        case CMD_CERT_POLICY:
             return 0;
     }
     return 0;

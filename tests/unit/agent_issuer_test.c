@@ -86,8 +86,8 @@ static void prepare(struct fixture *f)
 static int install(struct fixture *f, bool *changed)
 {
     buf_clear(&f->leaf);
-    return issuer_install(f->m, f->cluster.trust, buf_blob(&f->ca), FAKE_NOW_MS, changed, &f->leaf,
-                          NULL);
+    return issuer_install(f->m, f->cluster.trust, buf_blob(&f->ca),
+                          &(struct issuer_time){.now_ms = FAKE_NOW_MS}, changed, &f->leaf, NULL);
 }
 
 static bool is_authority_now(struct fixture *f)
@@ -217,7 +217,8 @@ static void test_authority_renews_its_own_leaf(void **state)
     fake_issue_ca(&f->cluster, &f->m->node_id, f->issuer_key, FAKE_NOW_MS, &f->ca);
     assert_int_equal(install(f, &changed), 0);
     int64_t later = FAKE_NOW_MS + 20LL * 86400 * 1000;
-    assert_int_equal(issuer_renew_leaf(f->m, f->cluster.trust, later, NULL), 0);
+    assert_int_equal(
+        issuer_renew_leaf(f->m, f->cluster.trust, &(struct issuer_time){.now_ms = later}, NULL), 0);
     struct buf chain[3];
     struct pki_cert leaf;
     for (int i = 0; i < 3; i++) {

@@ -5,29 +5,25 @@
 
 #include "authority/fsm_impl.h"
 
-/* Versions of the program: what each knows. */
-static struct db_migration knows_one[2];
-static struct db_migration knows_two[3];
+/* Versions of the program: the product, at its highest level, and one that knows a level more. */
+static struct db_migration knows_one[32];
+static struct db_migration knows_two[32];
+static unsigned one, two;
 
 static int set_up(void **state)
 {
     (void)state;
-    knows_one[0] = knows_two[0] = migrations_state[0];
-    knows_two[1] = (struct db_migration){
-        "0002_more", "ALTER TABLE nodes ADD COLUMN note TEXT;"
-                     "CREATE TABLE notes (id TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL) STRICT;"
-                     "INSERT INTO notes (id, n) SELECT id, 1 FROM nodes ORDER BY id;"
-                     "UPDATE nodes SET note = 'older' WHERE name = 'seed';"};
+    one = (unsigned)db_migrations_count(migrations_state);
+    two = one + 1;
+    for (unsigned i = 0; i < one; i++) {
+        knows_one[i] = knows_two[i] = migrations_state[i];
+    }
+    knows_two[one] = (struct db_migration){
+        "more", "ALTER TABLE nodes ADD COLUMN note TEXT;"
+                "CREATE TABLE notes (id TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL) STRICT;"
+                "INSERT INTO notes (id, n) SELECT id, 1 FROM nodes ORDER BY id;"
+                "UPDATE nodes SET note = 'older' WHERE name = 'seed';"};
     return 0;
-}
-
-static void world_of(struct fsm_world *w, const struct db_migration *schema)
-{
-    struct errmsg em = ERRMSG_INIT;
-    fsm_world_init_empty(w);
-    fsm_free(w->fsm);
-    assert_int_equal(fsm_new_of(schema, &w->fsm, &em), 0);
-    assert_int_equal(fsm_world_init_cluster(w), 0);
 }
 
 static struct cmd raise_envelope(struct fsm_world *w)
@@ -40,6 +36,18 @@ static struct cmd raise_envelope(struct fsm_world *w)
 static int raise_to(struct fsm_world *w, uint64_t level)
 {
     return fsm_do_cmd(w, raise_envelope(w), &(struct level_raise){.level = level});
+}
+
+static void world_of(struct fsm_world *w, const struct db_migration *schema)
+{
+    struct errmsg em = ERRMSG_INIT;
+    fsm_world_init_empty(w);
+    fsm_free(w->fsm);
+    assert_int_equal(fsm_new_of(schema, &w->fsm, &em), 0);
+    assert_int_equal(fsm_world_init_cluster(w), 0);
+    if (one > 1) {
+        assert_int_equal(raise_to(w, one), 0);
+    }
 }
 
 static void same_digest(const struct fsm *a, const struct fsm *b)
@@ -61,8 +69,8 @@ static void test_version_with_more_levels_computes_the_same_until_the_raise(void
     (void)fsm_make_node(&old, 5, "n5");
     (void)fsm_make_node(&new, 5, "n5");
     same_digest(old.fsm, new.fsm);
-    assert_int_equal(fsm_level(new.fsm), 1);
-    assert_int_equal(fsm_level_known(new.fsm), 2);
+    assert_int_equal(fsm_level(new.fsm), one);
+    assert_int_equal(fsm_level_known(new.fsm), two);
     fsm_world_fini(&old);
     fsm_world_fini(&new);
 }
@@ -73,15 +81,15 @@ static void test_raise_runs_the_migrations_and_is_audited_once(void **state)
     struct fsm_world w;
     world_of(&w, knows_two);
     (void)fsm_make_node(&w, 5, "n5");
-    assert_int_equal(raise_to(&w, 2), 0);
-    assert_int_equal(fsm_level(w.fsm), 2);
+    assert_int_equal(raise_to(&w, two), 0);
+    assert_int_equal(fsm_level(w.fsm), two);
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM notes"), 2);
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM nodes WHERE note = 'older'"), 1);
-    assert_int_equal(raise_to(&w, 2), -ERR_CONFLICT);
-    assert_int_equal(raise_to(&w, 1), -ERR_CONFLICT);
+    assert_int_equal(raise_to(&w, two), -ERR_CONFLICT);
+    assert_int_equal(raise_to(&w, one), -ERR_CONFLICT);
     assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_audit_events"
                                    " WHERE event_type = 'level_raised'"),
-                     1);
+                     one > 1 ? 2 : 1);
     (void)fsm_make_node(&w, 6, "n6"); /* into a table that grew */
     fsm_world_fini(&w);
 }
@@ -91,8 +99,8 @@ static void test_only_the_leader_itself_raises(void **state)
     (void)state;
     struct fsm_world w;
     world_of(&w, knows_two);
-    assert_int_equal(fsm_do(&w, CMD_LEVEL_RAISE, &(struct level_raise){.level = 2}), -ERR_DENIED);
-    assert_int_equal(fsm_level(w.fsm), 1);
+    assert_int_equal(fsm_do(&w, CMD_LEVEL_RAISE, &(struct level_raise){.level = two}), -ERR_DENIED);
+    assert_int_equal(fsm_level(w.fsm), one);
     fsm_world_fini(&w);
 }
 
@@ -107,12 +115,12 @@ static void test_replica_that_does_not_know_the_level_stops_unchanged(void **sta
     world_of(&w, knows_one);
     fsm_digest_hex(w.fsm, before);
     fsm_entry_begin(&e, w.term);
-    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = 2});
+    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = two});
     assert_int_equal(fsm_apply(w.fsm, w.index + 1, w.term, fsm_entry_end(&e), NULL, NULL, &em),
                      -ERR_UNSUPPORTED);
     fsm_digest_hex(w.fsm, after);
     assert_string_equal(before, after);
-    assert_int_equal(fsm_level(w.fsm), 1);
+    assert_int_equal(fsm_level(w.fsm), one);
     fsm_entry_fini(&e);
     fsm_world_fini(&w);
 }
@@ -138,7 +146,7 @@ static void test_raise_amid_other_commands_of_an_entry(void **state)
     fsm_entry_begin(&e, w.term);
     fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME),
                   &(struct node_rename){.node_id = n5, .name = blob_str("one")});
-    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = 2});
+    fsm_entry_add(&e, raise_envelope(&w), &(struct level_raise){.level = two});
     fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME),
                   &(struct node_rename){.node_id = n5, .name = blob_str("two")});
     rows_seen = 0;
@@ -162,17 +170,17 @@ static void test_image_keeps_its_level_and_is_raised_by_the_log(void **state)
     buf_init(&image, IMAGE_MAX_BYTES);
     assert_int_equal(fsm_image(w.fsm, &image), 0);
     assert_int_equal(fsm_restore(other.fsm, buf_blob(&image), &em), 0);
-    assert_int_equal(fsm_level(other.fsm), 1);
+    assert_int_equal(fsm_level(other.fsm), one);
     other.index = w.index;
     other.now_ms = w.now_ms;
     other.next_request = w.next_request;
-    assert_int_equal(raise_to(&w, 2), 0);
-    assert_int_equal(raise_to(&other, 2), 0);
+    assert_int_equal(raise_to(&w, two), 0);
+    assert_int_equal(raise_to(&other, two), 0);
     same_digest(w.fsm, other.fsm);
     buf_clear(&image);
     assert_int_equal(fsm_image(w.fsm, &image), 0);
     assert_int_equal(fsm_restore(other.fsm, buf_blob(&image), &em), 0);
-    assert_int_equal(fsm_level(other.fsm), 2);
+    assert_int_equal(fsm_level(other.fsm), two);
     buf_fini(&image);
     fsm_world_fini(&w);
     fsm_world_fini(&other);
@@ -187,7 +195,7 @@ static void test_image_of_a_newer_version_is_refused_with_what_to_do(void **stat
     struct errmsg em = ERRMSG_INIT;
     world_of(&old, knows_one);
     world_of(&new, knows_two);
-    assert_int_equal(raise_to(&new, 2), 0);
+    assert_int_equal(raise_to(&new, two), 0);
     buf_init(&image, IMAGE_MAX_BYTES);
     assert_int_equal(fsm_image(new.fsm, &image), 0);
     assert_int_equal(fsm_restore(old.fsm, buf_blob(&image), &em), -ERR_SCHEMA);
@@ -228,7 +236,7 @@ static void test_rolling_upgrade_raises_when_the_last_member_is_new(void **state
         commit(&c, leader, 2 + (uint32_t)i); /* whoever leads, old or new: it goes on */
         core_cluster_run(&c, 1000);
         for (int k = 0; k < 3; k++) {
-            assert_int_equal(fsm_level(c.nodes[k].fsm), i < 2 ? 1 : 2);
+            assert_int_equal(fsm_level(c.nodes[k].fsm), i < 2 ? one : two);
             assert_int_equal(c.nodes[k].fatals, 0);
         }
     }
@@ -254,7 +262,7 @@ static void test_level_waits_for_a_member_that_is_away(void **state)
     assert_int_equal(fsm_level(c.nodes[leader].fsm), 1);
     core_cluster_start(&c, 2);
     core_cluster_run(&c, 2000);
-    assert_int_equal(fsm_level(c.nodes[leader].fsm), 2);
+    assert_int_equal(fsm_level(c.nodes[leader].fsm), two);
     core_cluster_fini(&c);
 }
 

@@ -1,0 +1,7 @@
+#include "wire/cmd_trust.h"
+
+MSG_DEFINE(authority_renew, AUTHORITY_RENEW_FIELDS)
+MSG_DEFINE(trust_rotate, TRUST_ROTATE_FIELDS)
+MSG_DEFINE(trust_issuer, TRUST_ISSUER_FIELDS)
+MSG_DEFINE(cert_alarm, CERT_ALARM_FIELDS)
+MSG_DEFINE(cert_policy, CERT_POLICY_FIELDS)
