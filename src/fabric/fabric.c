@@ -242,6 +242,7 @@ static void turn(struct fabric *f)
     endpoint_accept_waiting(f);
     if (f->armed_ns != UINT64_MAX && f->now_ns > f->armed_ns + LATE_NS) {
         /* We did not run for a while; silence meanwhile is no sign of death. */
+        f->woke_ns = f->now_ns;
         f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
     }
     run_timers(f);

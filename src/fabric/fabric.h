@@ -237,6 +237,10 @@ void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o);
 void fabric_overlay_changed(struct fabric *f);
 /* As fabric_peer_keep, apart from it: the overlay's own wish, tried at once. */
 void fabric_overlay_keep(struct fabric *f, const struct uuid *id, bool keep);
+/* Sessions to it go over this relay and no other way, for tests of a path (SPEC RTE-06); nil ends
+ * that. Live ones are moved. -ERR_CONFLICT: the other end opened the session, so only it can move it;
+ * -ERR_UNREACHABLE: via is no neighbour that relays. */
+int fabric_peer_pin(struct fabric *f, const struct uuid *id, const struct uuid *via);
 /* There is a direct connection to it, and it answers. */
 bool fabric_is_neighbour(const struct fabric *f, const struct uuid *id);
 

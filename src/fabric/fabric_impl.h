@@ -193,7 +193,7 @@ struct fabric_stream {
     int64_t id;
     enum stream_state state;
     uint32_t retry_ms; /* -ERR_RATE_LIMITED: what the peer said */
-    bool local; /* we opened it */
+    bool local;        /* we opened it */
     bool bulk;
     bool silent;          /* the user is not to be called again */
     bool in_user;         /* a callback of the user is running: do not free */
@@ -303,12 +303,13 @@ struct path_state {
     uint8_t generation;   /* dialled: of our virtual address */
     struct uuid remote;   /* relayed: the other end's id */
     struct uuid via;      /* relayed: where our packets went last; nil: nowhere yet */
-    struct uuid came_by;  /* relayed: who brought the last packet */
+    struct uuid came_by;  /* relayed: who brought the last packet that proved to be genuine */
+    bool genuine;         /* the packet being read had something in it */
     struct link parked;   /* in relay->parked: its queue is full */
     uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
     uint64_t progress_ns; /* something of ours was acknowledged, or nothing was under way */
     uint64_t carried_ns;  /* last packet relayed over it */
-    bool follows;         /* accepted: answers go back by came_by, whatever the table says */
+    struct uuid shunned;  /* accepted: nothing of ours arrives over this one */
     uint64_t shortcut_at_ns, retreat_at_ns;
     unsigned shortcut_failures;
     uint32_t keepalive_ms;
@@ -328,14 +329,14 @@ struct session {
     enum session_state state;
     bool dialled;
     bool half_open;
-    bool proven;           /* accepted: the peer does receive at its address */
-    bool entered;          /* counted in its source's sessions, */
-    bool opening;          /* and in its unfinished handshakes */
+    bool proven;       /* accepted: the peer does receive at its address */
+    bool entered;      /* counted in its source's sessions, */
+    bool opening;      /* and in its unfinished handshakes */
     bool reported;     /* counted in its peer's up count */
     bool mute_close;   /* nobody listens: send no close */
     struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */
     struct fabric_peer who;
-    int verify_rc; /* why verification refused the peer */
+    int verify_rc;     /* why verification refused the peer */
     uint32_t retry_ms; /* verify_rc or end_rc -ERR_RATE_LIMITED */
     int end_rc;
     struct source src;
@@ -393,7 +394,7 @@ struct peer {
     struct uuid id;
     struct addr addrs[PEER_ADDRS_MAX];
     size_t addr_count, addr_next;
-    unsigned keep; /* KEEP_USER, KEEP_OVERLAY: who wants a session all the time */
+    unsigned keep;            /* KEEP_USER, KEEP_OVERLAY: who wants a session all the time */
     struct session *up[2][2]; /* [kind][dialled] */
     struct session *dialling[2];
     struct link waiting[2];
@@ -407,6 +408,7 @@ struct peer {
     struct session *dialling_relayed[2];
     unsigned relayed_failures[2];
     uint64_t next_relayed_ns[2];
+    struct uuid pin;           /* the only relay to use, and no direct way; nil: free choice */
     struct relay_queue *relay; /* what waits to go over it as a neighbour; NULL until needed */
     bool carries;              /* it brings us relayed packets: keep a data connection to it */
 };
@@ -500,6 +502,8 @@ void path_settle(struct session *ss);
 bool path_is_suspect(const struct session *ss);
 /* Nothing of ours is acknowledged; what comes from the other end may be as lively as ever. */
 bool path_is_stalled(const struct session *ss);
+/* Leave the direct way now, healthy or not. */
+bool path_leave_direct(struct session *ss);
 /* When path_tick wants to run next. */
 uint64_t path_deadline(const struct session *ss);
 /* From the session's timer: leave a path that has died. */
@@ -537,6 +541,8 @@ void relay_send(struct fabric *f, struct session *ss, const struct addr *to, str
 /* The neighbour that carries it: the table's answer, checked. */
 int relay_next_hop(struct fabric *f, const struct uuid *to, enum overlay_class class,
                    const struct uuid *avoid, struct uuid *ret);
+/* The same for a session of ours to a peer: never the peer itself; its pin decides first. */
+int relay_way_to(struct peer *p, enum overlay_class class, struct uuid *ret);
 /* The neighbour's queue takes more; else the session is told when it does. */
 bool relay_has_room(struct session *ss);
 /* The direct connection to a neighbour that carries what is not (or is) control; NULL: none. */
@@ -567,7 +573,7 @@ struct fabric {
     void *cut_data;
     void (*close_cb)(void *data);
     void *close_data;
-    uint64_t now_ns, last_turn_ns, grace_until_ns;
+    uint64_t now_ns, last_turn_ns, grace_until_ns, woke_ns;
     struct timer_heap timers;
     uint64_t armed_ns;
     bool armed_precise;

@@ -8,21 +8,22 @@
  *
  *     relayed --path_sweep: the direct way answers a challenge--> direct     (shortcut)
  *     direct  --path_tick: it is suspect, and a neighbour relays--> relayed  (retreat)
- *     relayed --path_tick: its neighbour is lost, another relays--> relayed  (a new generation)
+ *     relayed --path_tick: it is suspect--> relayed                          (a new generation)
  *
  * A shortcut is taken only after the new way has been validated; a retreat is immediate, for there
  * is nothing to lose. The last one changes nothing the library could see but the generation of our
- * virtual address; it is worth a migration all the same: it discards what was learned of the old
- * way (round trip, window, packet size), and its challenge brings the acknowledgement that ends a
- * back-off of seconds. */
+ * virtual address; it is worth a migration all the same: whoever relays finds another way by itself,
+ * here or further on, but the library, whose packets were lost meanwhile, has backed off to
+ * seconds. A migration discards what was learned of the old way (round trip, window, packet size),
+ * and its challenge brings the acknowledgement that ends the back-off. */
 #include "fabric/fabric_impl.h"
 
 /* More than 20 bits: the kernel gives no such flow label. Compared by us only; to the library a
  * virtual address is an address like any other. */
 #define VIRTUAL_MARK 0x72617021u
 #define ACTIVE_KEEPALIVE_MS 250
-#define SUSPECT_MARGIN_NS (300 * NS_PER_MS)
-#define RETREAT_AGAIN_NS (400 * NS_PER_MS)
+#define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
+#define RETREAT_AGAIN_NS (300 * NS_PER_MS)
 #define CARRIED_FOR_NS (10000 * NS_PER_MS)
 #define SHORTCUT_FIRST_NS (1000 * NS_PER_MS)
 #define SHORTCUT_MAX_NS (60000 * NS_PER_MS)
@@ -132,6 +133,8 @@ static uint64_t too_long(const struct session *ss, uint64_t from_ns)
     ngtcp2_conn_info ci;
     ngtcp2_conn_get_conn_info(ss->conn, &ci);
     from_ns = from_ns > p->since_ns ? from_ns : p->since_ns;
+    /* While we did not run ourselves, answers were lying in the socket. */
+    from_ns = from_ns > ss->f->woke_ns ? from_ns : ss->f->woke_ns;
     return from_ns + 2 * p->keepalive_ms * NS_PER_MS + SUSPECT_MARGIN_NS + 3 * ci.smoothed_rtt;
 }
 
@@ -143,13 +146,12 @@ static uint64_t suspect_at(const struct session *ss)
 
 bool path_is_suspect(const struct session *ss)
 {
-    return ss->f->now_ns >= ss->f->grace_until_ns && ss->f->now_ns >= suspect_at(ss);
+    return ss->f->now_ns >= suspect_at(ss);
 }
 
 bool path_is_stalled(const struct session *ss)
 {
-    return ss->f->now_ns >= ss->f->grace_until_ns &&
-           ss->f->now_ns >= too_long(ss, ss->path.progress_ns);
+    return ss->f->now_ns >= too_long(ss, ss->path.progress_ns);
 }
 
 static bool may_move(const struct session *ss)
@@ -184,10 +186,16 @@ static bool move_to_relay(struct session *ss)
         return false; /* no spare connection id, or not confirmed: later */
     }
     p->generation = generation;
-    p->since_ns = ss->f->now_ns;
-    path_settle(ss);
+    if (!p->relayed) {
+        path_settle(ss);
+    } /* else nothing is better yet: it stays suspect */
     session_dirty(ss);
     return true;
+}
+
+bool path_leave_direct(struct session *ss)
+{
+    return may_move(ss) && !ss->path.relayed && move_to_relay(ss);
 }
 
 void path_tick(struct session *ss)
@@ -199,8 +207,7 @@ void path_tick(struct session *ss)
         return;
     }
     p->retreat_at_ns = f->now_ns + RETREAT_AGAIN_NS;
-    if (relay_next_hop(f, &ss->peer->id, class_of(ss), &ss->peer->id, &hop) != 0 ||
-        (p->relayed && uuid_equal(&hop, &p->via))) {
+    if (relay_way_to(ss->peer, class_of(ss), &hop) != 0) {
         return;
     }
     bool was_direct = !p->relayed;
@@ -258,7 +265,9 @@ void path_sweep(struct session *ss)
     if (!p->relayed && f->now_ns - p->since_ns > STABLE_NS) {
         p->shortcut_failures = 0;
     }
-    if (may_move(ss) && p->relayed && f->now_ns >= p->shortcut_at_ns) {
+    if (may_move(ss) && !uuid_is_nil(&ss->peer->pin)) {
+        (void)path_leave_direct(ss);
+    } else if (may_move(ss) && p->relayed && f->now_ns >= p->shortcut_at_ns) {
         try_shortcut(ss);
     }
 }

@@ -33,11 +33,14 @@ static bool wanted_any_way(const struct peer *p, bool bulk)
     return (p->keep != 0 && !bulk) || !list_empty(&p->waiting[bulk]);
 }
 
-/* Or packets of others wait to go over it: that needs a direct one. */
+/* Or packets of others go over it, or would if another relay failed; that needs a direct one, and the
+ * gap is shorter by a handshake when it is there already. */
 static bool wanted(const struct peer *p, bool bulk)
 {
+    const struct relay *r = &p->f->relay;
     return wanted_any_way(p, bulk) ||
-           (bulk && (p->carries || (p->relay != NULL && p->relay->bytes > 0)));
+           (bulk && (p->carries || (p->relay != NULL && p->relay->bytes > 0) ||
+                     (p->keep != 0 && r->on && r->vtab.may_relay(r->vtab.data, &p->id))));
 }
 
 struct peer *peer_find(struct fabric *f, const struct uuid *id)
@@ -73,7 +76,7 @@ static void peer_free(struct peer *p)
 
 void peer_release(struct peer *p)
 {
-    bool used = p->keep != 0 || p->addr_count > 0 || p->waiting_count > 0;
+    bool used = !uuid_is_nil(&p->pin) || p->keep != 0 || p->addr_count > 0 || p->waiting_count > 0;
     for (int k = 0; k < 2; k++) {
         used = used || p->up[k][0] != NULL || p->up[k][1] != NULL || p->dialling[k] != NULL ||
                p->dialling_relayed[k] != NULL;
@@ -161,7 +164,8 @@ static void arm(struct peer *p)
         if (!p->f->has_identity || !wanted(p, k != 0) || peer_session(p, k != 0) != NULL) {
             continue;
         }
-        if (p->dialling[k] == NULL && p->addr_count > 0 && p->next_dial_ns[k] < at) {
+        if (p->dialling[k] == NULL && p->addr_count > 0 && uuid_is_nil(&p->pin) &&
+            p->next_dial_ns[k] < at) {
             at = p->next_dial_ns[k];
         }
         if (p->f->relay.on && p->dialling_relayed[k] == NULL && wanted_any_way(p, k != 0) &&
@@ -206,7 +210,7 @@ static void relayed_failed(struct peer *p, bool bulk, int rc)
 bool peer_has_relay(struct peer *p)
 {
     struct uuid hop;
-    return relay_next_hop(p->f, &p->id, OVERLAY_CONTROL, &p->id, &hop) == 0;
+    return relay_way_to(p, OVERLAY_CONTROL, &hop) == 0;
 }
 
 static void dial_relayed(struct peer *p, bool bulk)
@@ -260,7 +264,8 @@ void peer_want(struct peer *p, bool bulk)
         return;
     }
     fabric_tick(f);
-    if (p->dialling[bulk] == NULL && p->addr_count > 0 && p->next_dial_ns[bulk] <= f->now_ns) {
+    if (p->dialling[bulk] == NULL && p->addr_count > 0 && uuid_is_nil(&p->pin) &&
+        p->next_dial_ns[bulk] <= f->now_ns) {
         dial(p, bulk);
     }
     dial_relayed(p, bulk);

@@ -120,6 +120,48 @@ static enum fabric_drop drop_for(int rc)
                                  : FABRIC_DROP_NO_ROUTE;
 }
 
+int relay_way_to(struct peer *p, enum overlay_class class, struct uuid *ret)
+{
+    struct fabric *f = p->f;
+    if (uuid_is_nil(&p->pin)) {
+        return relay_next_hop(f, &p->id, class, &p->id, ret);
+    }
+    if (!f->relay.on || !fabric_is_neighbour(f, &p->pin) ||
+        !f->relay.vtab.may_relay(f->relay.vtab.data, &p->pin)) {
+        return -ERR_UNREACHABLE;
+    }
+    *ret = p->pin;
+    return 0;
+}
+
+int fabric_peer_pin(struct fabric *f, const struct uuid *id, const struct uuid *via)
+{
+    if (!f->relay.on || f->closing || uuid_equal(id, &f->node_id)) {
+        return -ERR_UNREACHABLE;
+    }
+    struct peer *p = peer_get(f, id);
+    struct uuid before = p->pin;
+    struct uuid hop;
+    int rc = 0;
+    p->pin = *via;
+    if (!uuid_is_nil(via)) {
+        bool theirs = (p->up[0][0] != NULL && p->up[0][1] == NULL) ||
+                      (p->up[1][0] != NULL && p->up[1][1] == NULL);
+        rc = theirs || uuid_equal(id, via) ? -ERR_CONFLICT : relay_way_to(p, OVERLAY_CONTROL, &hop);
+    }
+    if (rc != 0) {
+        p->pin = before;
+    } else if (!uuid_is_nil(via)) {
+        for (int k = 0; k < 2; k++) {
+            if (p->up[k][1] != NULL && !p->up[k][1]->path.relayed) {
+                (void)path_leave_direct(p->up[k][1]); /* else path_sweep tries again */
+            }
+        }
+    }
+    peer_release(p);
+    return rc;
+}
+
 /* --- a neighbour's queue --- */
 
 static unsigned mask_of(const struct session *ss)
@@ -278,18 +320,20 @@ static enum overlay_class queue_class(struct fabric *f, const struct uuid *neigh
 static int way_out(struct fabric *f, struct session *ss, const struct uuid *to,
                    enum overlay_class class, struct uuid *ret)
 {
-    int rc = relay_next_hop(f, to, class, to, ret);
+    int rc = ss != NULL && ss->peer != NULL ? relay_way_to(ss->peer, class, ret)
+                                            : relay_next_hop(f, to, class, to, ret);
     if (!f->relay.on || ss == NULL || ss->dialled || uuid_is_nil(&ss->path.came_by)) {
         return rc;
     }
-    /* Accepted, and we have no route, or one on which nothing arrives: but somebody found the way
-     * here. Only the dialler can look for another one, so it is followed. */
+    /* Accepted: only the dialler can look for another way, and the one it found is known to work in
+     * one direction at least; answers follow it, unless nothing of them arrives. */
     struct path_state *p = &ss->path;
-    bool back = fabric_is_neighbour(f, &p->came_by) &&
-                f->relay.vtab.may_relay(f->relay.vtab.data, &p->came_by);
-    p->follows = back &&
-                 (p->follows || rc != 0 || (!uuid_equal(ret, &p->came_by) && path_is_stalled(ss)));
-    if (p->follows) {
+    if (uuid_equal(&p->via, &p->came_by) && rc == 0 && path_is_stalled(ss)) {
+        p->shunned = p->came_by;
+        p->since_ns = f->now_ns;
+    }
+    if (!uuid_equal(&p->came_by, &p->shunned) && fabric_is_neighbour(f, &p->came_by) &&
+        f->relay.vtab.may_relay(f->relay.vtab.data, &p->came_by)) {
         *ret = p->came_by;
         rc = 0;
     }

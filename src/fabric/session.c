@@ -51,7 +51,8 @@ static void fill_params(struct session *ss, ngtcp2_transport_params *tp)
     tp->max_idle_timeout = (idle_ms > IDLE_TIMEOUT_MIN_MS ? idle_ms : IDLE_TIMEOUT_MIN_MS) *
                            NS_PER_MS;
     tp->max_datagram_frame_size = enrol ? 0 : 65535;
-    tp->active_connection_id_limit = 4;
+    tp->active_connection_id_limit =
+        8; /* each migration takes one, and none come while it is dark */
 }
 
 static struct session *session_new(struct fabric *f, const struct addr *remote)
@@ -501,15 +502,17 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
     ngtcp2_path_storage ps;
     path_fill(ss, from, &ps);
     ngtcp2_pkt_info pi = {0};
+    ss->path.genuine = false;
     int rv = ngtcp2_conn_read_pkt(ss->conn, &ps.path, &pi, packet.data, packet.len, f->now_ns);
     if (rv != 0) {
         session_failed(ss, rv);
         return;
     }
     ss->last_rx_ns = f->now_ns;
-    if (relayed) {
+    if (relayed && ss->path.genuine && !uuid_equal(&ss->path.came_by, &f->relay.bringing)) {
         ss->path.came_by = f->relay.bringing;
-    } else {
+        ss->path.shunned = UUID_NIL;
+    } else if (!relayed) {
         ss->src = *src;
     }
     path_settle(ss);

@@ -83,6 +83,20 @@ static int confirmed_cb(ngtcp2_conn *conn, void *user)
     return 0;
 }
 
+/* Frames were read, so the packet was the peer's: whoever carried it is on the way to it. (The library
+ * accepts what it cannot decrypt in silence.) */
+static void genuine(struct session *ss)
+{
+    ss->path.genuine = true;
+}
+
+/* Something of ours has arrived. */
+static void progress(struct session *ss)
+{
+    genuine(ss);
+    ss->path.progress_ns = ss->f->now_ns;
+}
+
 static int stream_open_cb(ngtcp2_conn *conn, int64_t id, void *user)
 {
     (void)conn;
@@ -95,6 +109,7 @@ static int stream_data_cb(ngtcp2_conn *conn, uint32_t flags, int64_t id, uint64_
 {
     (void)conn;
     (void)offset;
+    genuine(user);
     struct fabric_stream *s = stream_user != NULL ? stream_user : stream_incoming(user, id);
     stream_on_data(s, blob_of(data, len), (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
     return 0;
@@ -105,7 +120,7 @@ static int acked_cb(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 {
     (void)conn;
     (void)id;
-    ((struct session *)user)->path.progress_ns = ((struct session *)user)->f->now_ns;
+    progress(user);
     if (stream_user != NULL) {
         stream_on_acked(stream_user, offset + len);
     }
@@ -164,6 +179,7 @@ static int datagram_cb(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, s
     struct session *ss = user;
     struct fabric *f = ss->f;
     f->counters.datagrams_in++;
+    genuine(ss);
     if (len > 0 && data[0] == OVERLAY_SESSION) {
         relay_receive(ss, blob_of(data, len));
         return 0;
@@ -189,7 +205,7 @@ static int datagram_acked_cb(ngtcp2_conn *conn, uint64_t id, void *user)
 {
     (void)conn;
     (void)id;
-    ((struct session *)user)->path.progress_ns = ((struct session *)user)->f->now_ns;
+    progress(user);
     return 0;
 }
 
@@ -200,6 +216,7 @@ static int path_validation_cb(ngtcp2_conn *conn, uint32_t flags, const ngtcp2_pa
     (void)conn;
     (void)flags;
     (void)old_path;
+    genuine(user);
     path_validated(user, path, res == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS);
     return 0;
 }
