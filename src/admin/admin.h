@@ -13,6 +13,8 @@
  *   request.approve* {id, fingerprint}     request.reject* {id, reason}
  *   node.list {limit, cursor}  node.show {id}  node.rename* {id, name}  node.revoke* {id, reason}
  *   node.remove* {id}
+ *   node.ping {id, via, count, size, bytes} -> {node_id, path, via, sent, received, rtt_*_us,
+ *                              bytes, bytes_per_second, longest_gap_ms}
  *   authority.list {}
  *   authority.prepare {id} -> {node_id, cluster_id, csr (hex DER), name, address, voters,
  *                              tolerates}

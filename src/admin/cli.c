@@ -223,10 +223,10 @@ int cli_get_count(struct cli *c, const char *name, int64_t *ret)
         return CLI_OK;
     }
     size_t len = strlen(text);
-    if (len == 0 || len > 9 || strspn(text, "0123456789") != len || strtol(text, NULL, 10) == 0) {
+    if (len == 0 || len > 12 || strspn(text, "0123456789") != len || strtoll(text, NULL, 10) == 0) {
         return cli_usage(c, NULL, "--%s %.32s: not a whole number from 1", name, text);
     }
-    *ret = strtol(text, NULL, 10);
+    *ret = strtoll(text, NULL, 10);
     return CLI_OK;
 }
 

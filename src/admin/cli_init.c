@@ -124,6 +124,7 @@ int cli_run_agent(struct cli *c)
     }
     o.enroll_per_second = (uint32_t)rate;
     o.overlay = cli_get(c, "overlay") != NULL;
+    o.synthetic = cli_get(c, "synthetic") != NULL;
     if (rc != CLI_OK) {
         return rc;
     }

@@ -78,6 +78,38 @@ int cli_run_node_revoke(struct cli *c)
     return rc;
 }
 
+int cli_run_node_ping(struct cli *c)
+{
+    static const char *const numbers[] = {"count", "size", "bytes"};
+    struct buf path;
+    struct buf doc;
+    struct util_body body;
+    int rc = CLI_OK;
+    util_path(&path, "/v1/nodes/", c->operands[0], "/ping");
+    buf_init(&doc, CLIENT_DOC_MAX);
+    util_body_begin(&body);
+    if (cli_get(c, "via") != NULL) {
+        mp_doc_str(&body.w, &body.d, "via", cli_get(c, "via"));
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(numbers) && rc == CLI_OK; i++) {
+        int64_t v = 0;
+        rc = cli_get_count(c, numbers[i], &v);
+        if (rc == CLI_OK && cli_get(c, numbers[i]) != NULL) {
+            mp_doc_int(&body.w, &body.d, numbers[i], v);
+        }
+    }
+    if (rc == CLI_OK) {
+        rc = client_act(c, "POST", &path, util_body_end(&body), &doc);
+    }
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&doc));
+    }
+    util_body_fini(&body);
+    buf_fini(&path);
+    buf_fini(&doc);
+    return rc;
+}
+
 int cli_run_node_remove(struct cli *c)
 {
     char id[128];

@@ -125,6 +125,7 @@ int cli_run_node_show(struct cli *c);
 int cli_run_node_rename(struct cli *c);
 int cli_run_node_revoke(struct cli *c);
 int cli_run_node_remove(struct cli *c);
+int cli_run_node_ping(struct cli *c);
 int cli_run_authority_list(struct cli *c);
 int cli_run_authority_add(struct cli *c);
 int cli_run_authority_renew(struct cli *c);

@@ -22,11 +22,11 @@ int cli_run_status(struct cli *c)
 int cli_run_sessions(struct cli *c)
 {
     static const struct out_col cols[] = {
-        {"NODE", "node_id", OUT_TEXT},        {"ADDRESS", "address", OUT_TEXT},
-        {"AUTHORITY", "authority", OUT_TEXT}, {"DIALLED", "dialled", OUT_TEXT},
-        {"RTT_US", "rtt_us", OUT_TEXT},       {"IN", "bytes_in", OUT_TEXT},
-        {"OUT", "bytes_out", OUT_TEXT},       {"LOST", "packets_lost", OUT_TEXT},
-        {"UP", "up_since_at", OUT_AGE},
+        {"NODE", "node_id", OUT_TEXT},      {"PATH", "path", OUT_TEXT},
+        {"ADDRESS", "address", OUT_TEXT},   {"AUTHORITY", "authority", OUT_TEXT},
+        {"DIALLED", "dialled", OUT_TEXT},   {"RTT_US", "rtt_us", OUT_TEXT},
+        {"IN", "bytes_in", OUT_TEXT},       {"OUT", "bytes_out", OUT_TEXT},
+        {"LOST", "packets_lost", OUT_TEXT}, {"UP", "up_since_at", OUT_AGE},
     };
     struct out_list list = {"/v1/fabric/sessions", cols, ARRAY_SIZE(cols), true, "no sessions"};
     return out_list(c, &list);

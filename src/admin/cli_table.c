@@ -62,6 +62,7 @@ const struct cli_cmd cli_commands[] = {
       {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
       {"overlay", NULL, "probe links, keep routes and use relays (off by default)", false, false},
       {"enroll-rate", "N", "attempts to join a second from one address (default 64)", false, false},
+      {"synthetic", NULL, "answer the test traffic of `rap node ping`", false, false},
       {"log-format", "logfmt|json", "default logfmt", false, false},
       {"log-level", "L", "error, warn, info or debug (default info)", false, false}}},
     {"status", NULL, "", "this node: identity, roles, authority, quorum",
@@ -111,6 +112,14 @@ const struct cli_cmd cli_commands[] = {
      cli_run_node_revoke, {REASON}},
     {"node", "remove", "N", "take a revoked node out of the lists", NULL, CLI_MUTATES,
      cli_run_node_remove, {{0}}},
+    {"node", "ping", "N", "test the way from this node to another, and how long it takes",
+     "N answers when it runs with --synthetic. Names are known to authorities; elsewhere give the "
+     "id. --bytes sends that much after the pings and tells the rate and the longest gap.",
+     0, cli_run_node_ping,
+     {{"via", "RELAY", "go through this relay, whatever other way there is", false, false},
+      {"count", "N", "pings (default 1, at most 1000)", false, false},
+      {"size", "N", "bytes in each (default 64, at most 65536)", false, false},
+      {"bytes", "N", "then a transfer of N bytes (at most 1 GiB)", false, false}}},
 
     {"authority", "list", "", "the nodes that decide", NULL, CLI_READS, cli_run_authority_list,
      {{0}}},

@@ -38,6 +38,11 @@ const struct api_route api_routes[] = {
     {"PATCH", "/v1/nodes/{id}", "node.rename", API_MUTATION, 200, {ID, BODY("name", "name")}},
     {"POST", "/v1/nodes/{id}/revoke", "node.revoke", API_MUTATION, 200,
      {ID, BODY("reason", "reason")}},
+    {"POST", "/v1/nodes/{id}/ping", "node.ping", API_ACTION, 200,
+     {ID, BODY_OPT("via", "via"),
+      {"count", "count", API_BODY, API_UINT, false},
+      {"size", "size", API_BODY, API_UINT, false},
+      {"bytes", "bytes", API_BODY, API_UINT, false}}},
     {"DELETE", "/v1/nodes/{id}", "node.remove", API_MUTATION, 200, {ID}},
 
     {"GET", "/v1/authorities", "authority.list", API_READ, 200, {{0}}},

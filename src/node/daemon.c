@@ -1,5 +1,5 @@
 /* The running node: start, stop, and who is told of what. */
-#include "node/node_impl.h"
+#include "node/synthetic.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -54,6 +54,10 @@ static void on_call(void *data, struct admin_call *c)
         return;
     }
     if (answer_locally(n, c)) {
+        return;
+    }
+    if (strcmp(c->method, "node.ping") == 0) {
+        synthetic_ping(n, c);
         return;
     }
     if (n->authority == NULL) {
@@ -368,6 +372,9 @@ static int open_all(struct node *n, struct errmsg *em)
     rc = agent_open(&agent, &n->agent, em);
     if (rc != 0) {
         return rc;
+    }
+    if (n->options->synthetic) {
+        synthetic_serve(n);
     }
     if (n->options->overlay) {
         n->overlay = overlay_open(

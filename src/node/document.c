@@ -229,10 +229,17 @@ static void put_session(void *data, const struct fabric_session_info *info)
     struct session_rows *rows = data;
     char address[ADDR_TEXT_MAX];
     struct mp_doc doc;
+    char path[UUID_TEXT_MAX + 8] = "direct";
     addr_format(&info->peer.address, address);
+    if (info->relayed) {
+        char via[UUID_TEXT_MAX];
+        uuid_format(&info->via, via);
+        (void)snprintf(path, sizeof path, "via %s", via);
+    }
     mp_doc_begin(rows->w, &doc);
     mp_doc_uuid(rows->w, &doc, "node_id", &info->peer.identity.node_id);
-    mp_doc_str(rows->w, &doc, "address", address);
+    mp_doc_str(rows->w, &doc, "path", path);
+    mp_doc_str(rows->w, &doc, "address", info->relayed ? NULL : address);
     mp_doc_bool(rows->w, &doc, "authenticated", info->peer.authenticated);
     mp_doc_bool(rows->w, &doc, "authority", info->peer.identity.authority);
     mp_doc_bool(rows->w, &doc, "dialled", info->dialled);
@@ -244,6 +251,28 @@ static void put_session(void *data, const struct fabric_session_info *info)
     mp_doc_time(rows->w, &doc, "up_since_at", info->up_since_ms);
     mp_doc_end(rows->w, &doc);
     rows->count++;
+}
+
+static void put_overlay(struct node *n, struct mp_writer *w, struct mp_doc *doc)
+{
+    struct fabric_overlay_counters c;
+    struct mp_doc inner;
+    fabric_overlay_counters(n->fabric, &c);
+    mp_doc_key(w, doc, "overlay");
+    mp_doc_begin(w, &inner);
+    mp_doc_bool(w, &inner, "on", n->overlay != NULL);
+    mp_doc_int(w, &inner, "sent", (int64_t)c.sent);
+    mp_doc_int(w, &inner, "forwarded", (int64_t)c.forwarded);
+    mp_doc_int(w, &inner, "delivered", (int64_t)c.delivered);
+    mp_doc_int(w, &inner, "moved_to_direct", (int64_t)c.moved_to_direct);
+    mp_doc_int(w, &inner, "moved_to_relay", (int64_t)c.moved_to_relay);
+    mp_doc_int(w, &inner, "queued_bytes", (int64_t)c.queued_bytes);
+    for (size_t i = 0; i < FABRIC_DROP_COUNT; i++) {
+        char key[40];
+        (void)snprintf(key, sizeof key, "dropped_%s", fabric_drop_slugs[i]);
+        mp_doc_int(w, &inner, key, (int64_t)c.drops[i]);
+    }
+    mp_doc_end(w, &inner);
 }
 
 static void sessions_doc(struct node *n, struct mp_writer *w)
@@ -277,6 +306,7 @@ static void sessions_doc(struct node *n, struct mp_writer *w)
     mp_doc_int(w, &inner, "rpcs_served", (int64_t)c.rpcs_served);
     mp_doc_int(w, &inner, "rpcs_made", (int64_t)c.rpcs_made);
     mp_doc_end(w, &inner);
+    put_overlay(n, w, &doc);
     mp_doc_end(w, &doc);
 }
 

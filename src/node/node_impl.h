@@ -8,6 +8,12 @@
 #include "node/node.h"
 #include "node/overlay.h"
 
+struct synthetic_server {
+    uint64_t second; /* requests are counted within it */
+    uint32_t requests;
+    uint32_t streams;
+};
+
 struct node {
     const struct cli_run *options;
     uv_loop_t loop;
@@ -22,6 +28,8 @@ struct node {
     struct authority *authority; /* NULL on ordinary nodes */
     struct admin *admin;
     struct overlay *overlay; /* NULL: off */
+    struct synthetic_server synthetic;
+    unsigned pings; /* under way */
     uv_signal_t sigint, sigterm;
     bool stopping;
     bool restart; /* open it all again after the stop */

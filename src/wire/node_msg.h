@@ -10,6 +10,8 @@
  *   service "op"        rpc, authority -> leader: op_request -> op document
  *   service "recovery" rpc, authority -> authority: wire/recovery_msg.h
  *   service "raft"      stream, authority -> authority: raft_msg frames
+ *   service "synthetic.echo" rpc, node -> node: synthetic -> the same
+ *   service "synthetic.bulk" stream, node -> node: synthetic ->, synthetic_ack <- (each)
  */
 #ifndef RAP_WIRE_NODE_MSG_H
 #define RAP_WIRE_NODE_MSG_H
@@ -174,6 +176,19 @@ MSG_DECLARE(snapshot_relay, SNAPSHOT_RELAY_FIELDS)
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
     X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)
 MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
+
+/* --- test traffic between nodes (SPEC SYN-01, SYN-02): off by default, and nothing else --- */
+#define SYNTHETIC_KIND "synthetic"
+#define SYNTHETIC_BODY_MAX (64u << 10)
+#define SYNTHETIC_FIELDS(X, T)                     \
+    X(T, 1, STR, kind, 32, MSG_REQUIRED)           \
+    X(T, 2, U64, sequence, 0, 0)                   \
+    X(T, 3, BIN, body, SYNTHETIC_BODY_MAX, 0)
+MSG_DECLARE(synthetic, SYNTHETIC_FIELDS)
+#define SYNTHETIC_ACK_FIELDS(X, T)                 \
+    X(T, 1, U64, sequence, 0, 0)                   \
+    X(T, 2, U64, bytes, 0, 0) /* of bodies, so far */
+MSG_DECLARE(synthetic_ack, SYNTHETIC_ACK_FIELDS)
 
 /* Signed by the authority that sends it; and, in a cluster that has an authority set, with what shows
  * that a majority decided it (DESIGN D16, docs/decisions/0008). */

@@ -156,6 +156,8 @@ class Node:
         self.process, self.frozen, self.id = None, False, None
         self.rap = env.rap  # its binary; another for a host of another version
         self.environment = {}  # more of it for the daemon
+        self.prefix = []       # what its daemon runs under, e.g. in a network namespace
+        self.run_args = []     # more for `rap agent run`
 
     # --- commands ---
     def cli(self, *args, **kw):
@@ -202,10 +204,11 @@ class Node:
         expect(self.process is None, f"{self.name} is running already")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.rap, "agent", "run", "--data-dir", self.dir, *args],
-                stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, env=clean_env() | self.environment,
-                preexec_fn=self.env.child_setup, start_new_session=self.env.keep)
+                [*self.prefix, self.rap, "agent", "run", "--data-dir", self.dir, *self.run_args,
+                 *args],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=clean_env() | self.environment, preexec_fn=self.env.child_setup,
+                start_new_session=self.env.keep)
         self.env.processes.append(self)
         if wait:
             self.wait_ready()
@@ -269,7 +272,7 @@ class Node:
         """`rap join` that waits for the decision, in the background."""
         with open(self.log_path, "ab") as log:
             p = subprocess.Popen(
-                [self.rap, *self.join_args(token_file, *more), "-o", "json", "--data-dir",
+                [*self.prefix, self.rap, *self.join_args(token_file, *more), "-o", "json", "--data-dir",
                  self.dir], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_env(),
                 preexec_fn=self.env.child_setup)
         self.env.helpers.append(p)
@@ -421,6 +424,7 @@ class Env:
     def __init__(self, rap, folder, keep=False, old_rap=None):
         self.rap, self.folder, self.keep, self.old_rap = rap, folder, keep, old_rap
         self.processes, self.helpers, self.clusters = [], [], []
+        self.at_end = []  # called when all processes have ended
         os.makedirs(folder, exist_ok=True)
 
     def child_setup(self):
@@ -471,6 +475,8 @@ class Env:
             if p.poll() is None:
                 p.kill()
             p.wait()
+        for end in self.at_end:
+            end()
 
     def log_tails(self, lines=12):
         """The ends of the nodes' logs, for a failure report."""

@@ -8,34 +8,64 @@ extern const struct msg_desc stream_header_desc; /* fabric */
 extern const struct msg_desc raft_frame_desc;    /* authority/raft_msg.c */
 extern const struct msg_desc config_schema_desc; /* agent/config.c */
 
-#define LENIENT(name) {&name##_desc, false},
 #define STRICT_CMD(NAME, num, name, ...) {&name##_desc, true},
 
 const struct msg_catalog_entry msg_catalog[] = {
+    CMD_KINDS(STRICT_CMD)
     {&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
+    {&trust_issuer_desc, true},
     {&trust_root_desc, false},
     {&trust_record_desc, false},
     {&trust_signature_desc, false},
     {&signed_trust_desc, false},
-    {&trust_issuer_desc, true},
-    CMD_KINDS(STRICT_CMD) LENIENT(enroll_request) LENIENT(enroll_status) LENIENT(heartbeat) LENIENT(
-        link_sample) LENIENT(heartbeat_ack) LENIENT(renew_request) LENIENT(renew_answer)
-        LENIENT(config_subscribe) LENIENT(issuer_request) LENIENT(issuer_answer) LENIENT(op_request)
-            LENIENT(snapshot_body) LENIENT(snapshot_authority) LENIENT(snapshot_role)
-                LENIENT(snapshot_peer) LENIENT(snapshot_relay) LENIENT(signed_snapshot)
-                    LENIENT(snapshot_signature) LENIENT(stream_header) LENIENT(raft_frame) LENIENT(
-                        config_schema) LENIENT(witness_statement) LENIENT(witness_signature)
-                        LENIENT(authority_set) LENIENT(authority_set_member) LENIENT(signed_set)
-                            LENIENT(set_signature) LENIENT(witness_request) LENIENT(witness_answer)
-                                LENIENT(node_leaf) LENIENT(snapshot_witness) LENIENT(forgery_report)
-                                    LENIENT(recovery_statement) LENIENT(recovery_run)
-                                        LENIENT(signed_recovery) LENIENT(merge_consent)
-                                            LENIENT(recovery_ask) LENIENT(recovery_answer)
-                                                LENIENT(divergence_row) LENIENT(divergence_report)
-                                                    LENIENT(fence_note) LENIENT(backup_header)
-                                                        LENIENT(signed_backup)};
+    {&enroll_request_desc, false},
+    {&enroll_status_desc, false},
+    {&heartbeat_desc, false},
+    {&link_sample_desc, false},
+    {&heartbeat_ack_desc, false},
+    {&renew_request_desc, false},
+    {&renew_answer_desc, false},
+    {&config_subscribe_desc, false},
+    {&issuer_request_desc, false},
+    {&issuer_answer_desc, false},
+    {&op_request_desc, false},
+    {&snapshot_body_desc, false},
+    {&snapshot_authority_desc, false},
+    {&snapshot_role_desc, false},
+    {&snapshot_peer_desc, false},
+    {&snapshot_relay_desc, false},
+    {&signed_snapshot_desc, false},
+    {&snapshot_signature_desc, false},
+    {&stream_header_desc, false},
+    {&raft_frame_desc, false},
+    {&config_schema_desc, false},
+    {&witness_statement_desc, false},
+    {&witness_signature_desc, false},
+    {&authority_set_desc, false},
+    {&authority_set_member_desc, false},
+    {&signed_set_desc, false},
+    {&set_signature_desc, false},
+    {&witness_request_desc, false},
+    {&witness_answer_desc, false},
+    {&node_leaf_desc, false},
+    {&snapshot_witness_desc, false},
+    {&forgery_report_desc, false},
+    {&recovery_statement_desc, false},
+    {&recovery_run_desc, false},
+    {&signed_recovery_desc, false},
+    {&merge_consent_desc, false},
+    {&recovery_ask_desc, false},
+    {&recovery_answer_desc, false},
+    {&divergence_row_desc, false},
+    {&divergence_report_desc, false},
+    {&fence_note_desc, false},
+    {&backup_header_desc, false},
+    {&signed_backup_desc, false},
+    {&synthetic_desc, false},
+    {&synthetic_ack_desc, false},
+};
 const size_t msg_catalog_count = ARRAY_SIZE(msg_catalog);
 
 void msg_arena_free(struct msg_arena *a)

@@ -114,7 +114,7 @@ static void test_usage_errors_exit_2_and_say_what_next(void **state)
         {"nod", "did you mean `rap node`?"},
         {"statsu", "did you mean `rap status`?"},
         {"node lst", "did you mean `rap node list`?"},
-        {"node", "list, show, rename, revoke, remove"},
+        {"node", "list, show, rename, revoke, remove, ping"},
         {"node frobnicate", "one of: list"},
         {"node show", "missing: N"},
         {"node show a b", "too many operands"},

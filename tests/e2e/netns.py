@@ -1,0 +1,93 @@
+"""A network of namespaces: one router, and each host on a wire of its own to it, so that any pair of
+hosts can be cut off from each other, one way or both, without either noticing but by silence. Needs
+root and iproute2 (./dev deps test)."""
+
+import itertools
+import os
+import subprocess
+
+from lib import Cluster, Failure, Node
+
+COUNTER = itertools.count()
+
+
+def ip(*args):
+    done = subprocess.run(["ip", *args], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(f"ip {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Net:
+    def __init__(self, env):
+        self.tag = f"rap{os.getpid()}-{next(COUNTER)}"
+        self.router, self.spaces, self.addresses = f"{self.tag}-r", [], {}
+        env.at_end.append(self.remove)
+        self.space(self.router)
+        self.inside(self.router, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+
+    def space(self, name):
+        ip("netns", "add", name)
+        self.spaces.append(name)
+        ip("-n", name, "link", "set", "lo", "up")
+
+    @staticmethod
+    def inside(space, *command):
+        ip("netns", "exec", space, *command)
+
+    def host(self, name):
+        """A new host; its namespace."""
+        n = len(self.addresses) + 1
+        space, wire = f"{self.tag}-{name}", f"{self.tag}w{n}"[-15:]
+        self.space(space)
+        ip("-n", self.router, "link", "add", wire, "type", "veth", "peer", "name", "eth0",
+           "netns", space)
+        ip("-n", self.router, "address", "add", f"10.77.{n}.1/30", "dev", wire)
+        ip("-n", self.router, "link", "set", wire, "up")
+        ip("-n", space, "address", "add", f"10.77.{n}.2/30", "dev", "eth0")
+        ip("-n", space, "link", "set", "eth0", "up")
+        ip("-n", space, "route", "add", "default", "via", f"10.77.{n}.1")
+        self.addresses[name] = f"10.77.{n}.2"
+        return space
+
+    def rule(self, verb, a, b):
+        ip("-n", self.router, "rule", verb, "from", self.addresses[a.name], "to",
+           self.addresses[b.name], "blackhole")
+
+    def cut_one_way(self, a, b):
+        """What a sends to b is lost."""
+        self.rule("add", a, b)
+
+    def mend_one_way(self, a, b):
+        self.rule("del", a, b)
+
+    def cut(self, a, b):
+        self.cut_one_way(a, b)
+        self.cut_one_way(b, a)
+
+    def mend(self, a, b):
+        self.mend_one_way(a, b)
+        self.mend_one_way(b, a)
+
+    def remove(self):
+        for name in self.spaces:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+        self.spaces = []
+
+
+class NetCluster(Cluster):
+    """A cluster whose nodes each run on a host of their own."""
+
+    def __init__(self, env, *run_args):
+        super().__init__(env, os.path.join(env.folder, "c"))
+        env.clusters.append(self)
+        self.net, self.run_args = Net(env), list(run_args)
+
+    def add(self, name, port=None):
+        node = Node(self.env, self.folder, name, port or 7400)
+        space = self.net.host(name)
+        node.prefix = ["ip", "netns", "exec", space]
+        node.address = f"{self.net.addresses[name]}:{node.port}"
+        node.run_args = self.run_args
+        self.nodes[name] = node
+        return node
