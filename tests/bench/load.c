@@ -65,6 +65,6 @@ void load_print(struct load *l, const char *system)
     double seconds = (double)(l->end_ns - l->measure_ns) / 1e9;
     printf("{\"system\":\"%s\",\"clients\":%u,\"ops_per_s\":%.1f,\"p50_ms\":%.3f,"
            "\"p99_ms\":%.3f,\"gap_ms\":%.3f,\"failed\":%llu}\n",
-           system, l->clients, (double)l->done / seconds, at(l, 0.5), at(l, 0.99), (double)l->gap_ns / 1e6,
-           (unsigned long long)l->failed);
+           system, l->clients, (double)l->done / seconds, at(l, 0.5), at(l, 0.99),
+           (double)l->gap_ns / 1e6, (unsigned long long)l->failed);
 }

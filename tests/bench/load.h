@@ -9,7 +9,7 @@ struct load {
     uint64_t start_ns, measure_ns, end_ns; /* monotonic; results before measure_ns are warm-up */
     uint64_t done, failed;
     uint64_t last_ns, gap_ns; /* the longest time without an answer */
-    uint64_t *latency_ns; /* of measured requests, up to a bound */
+    uint64_t *latency_ns;     /* of measured requests, up to a bound */
     size_t latency_count, latency_cap;
 };
 
