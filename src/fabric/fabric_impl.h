@@ -309,6 +309,7 @@ struct path_state {
     uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
     uint64_t progress_ns; /* something of ours was acknowledged, or nothing was under way */
     uint64_t carried_ns;  /* last packet relayed over it */
+    uint64_t active_ns;   /* last data of a stream, or its acknowledgement */
     struct uuid shunned;  /* accepted: nothing of ours arrives over this one */
     uint64_t shortcut_at_ns, retreat_at_ns;
     unsigned shortcut_failures;

@@ -25,6 +25,7 @@
 #define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define RETREAT_AGAIN_NS (300 * NS_PER_MS)
 #define CARRIED_FOR_NS (10000 * NS_PER_MS)
+#define ACTIVE_FOR_NS (3000 * NS_PER_MS)
 #define SHORTCUT_FIRST_NS (1000 * NS_PER_MS)
 #define SHORTCUT_MAX_NS (60000 * NS_PER_MS)
 #define STABLE_NS (60000 * NS_PER_MS)
@@ -251,9 +252,11 @@ void path_sweep(struct session *ss)
     if (!f->relay.on || ss->state != SESSION_UP || ss->kind == KIND_ENROLL) {
         return;
     }
-    bool carries = p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS;
+    /* Ten thousand idle subscriptions must not cost an authority forty thousand packets a second. */
+    bool busy = (p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS) ||
+                (p->active_ns != 0 && f->now_ns - p->active_ns < ACTIVE_FOR_NS);
     uint32_t keepalive_ms = f->cfg.keepalive_ms;
-    if ((carries || ss->stream_count > 0) && keepalive_ms > ACTIVE_KEEPALIVE_MS) {
+    if (busy && keepalive_ms > ACTIVE_KEEPALIVE_MS) {
         keepalive_ms = ACTIVE_KEEPALIVE_MS;
     }
     if (keepalive_ms != p->keepalive_ms) {

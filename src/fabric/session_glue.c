@@ -110,6 +110,7 @@ static int stream_data_cb(ngtcp2_conn *conn, uint32_t flags, int64_t id, uint64_
     (void)conn;
     (void)offset;
     genuine(user);
+    ((struct session *)user)->path.active_ns = ((struct session *)user)->f->now_ns;
     struct fabric_stream *s = stream_user != NULL ? stream_user : stream_incoming(user, id);
     stream_on_data(s, blob_of(data, len), (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
     return 0;
@@ -121,6 +122,7 @@ static int acked_cb(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
     (void)conn;
     (void)id;
     progress(user);
+    ((struct session *)user)->path.active_ns = ((struct session *)user)->f->now_ns;
     if (stream_user != NULL) {
         stream_on_acked(stream_user, offset + len);
     }

@@ -123,6 +123,50 @@ static void on_datagram(void *data, const struct fabric_peer *from, struct blob 
 
 /* --- what the fabric asks --- */
 
+static void want(struct overlay *o, const struct uuid *to)
+{
+    for (size_t i = 0; i < o->want_count; i++) {
+        if (uuid_equal(&o->want[i], to)) {
+            return;
+        }
+    }
+    if (o->want_count < OVERLAY_WANTS_MAX) { /* the mesh must not be stepped from in here */
+        o->want[o->want_count++] = *to;
+    }
+}
+
+struct best_relay {
+    const struct uuid *not_this;
+    const struct mesh_link_info *found;
+    struct mesh_link_info info;
+};
+
+static void consider(void *data, const struct mesh_link_info *info)
+{
+    struct best_relay *b = data;
+    if (info->relay && !info->refused && info->link->state == MESH_LINK_UP &&
+        !uuid_equal(&info->id, b->not_this) &&
+        (b->found == NULL || info->cost_us < b->info.cost_us)) {
+        b->info = *info;
+        b->found = &b->info;
+    }
+}
+
+/* The direct path to a neighbour has gone silent, but the table still has it: a link is dead after a
+ * second, and a leaf has asked for no other way yet. Any relay may know one, and one that does not drops
+ * the packet. */
+static int way_around(struct overlay *o, const struct uuid *to, struct uuid *ret)
+{
+    struct best_relay best = {.not_this = to};
+    want(o, to);
+    mesh_links(o->mesh, overlay_now_us(), consider, &best);
+    if (best.found == NULL) {
+        return -ERR_UNREACHABLE;
+    }
+    *ret = best.info.id;
+    return 0;
+}
+
 static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
                     const struct uuid *avoid, struct uuid *ret)
 {
@@ -132,7 +176,7 @@ static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
     switch (mesh_next_hop(o->mesh, to, NULL, overlay_now_us(), &next)) {
         case ROUTE_NONE:
             if (avoid != NULL && uuid_equal(&next, avoid)) {
-                return -ERR_UNREACHABLE;
+                return uuid_equal(to, avoid) ? way_around(o, to, ret) : -ERR_UNREACHABLE;
             }
             *ret = next;
             return 0;
@@ -146,9 +190,7 @@ static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
         case ROUTE_UDP_BLOCKED:
             break;
     }
-    if (o->want_count < OVERLAY_WANTS_MAX) { /* the mesh must not be stepped from in here */
-        o->want[o->want_count++] = *to;
-    }
+    want(o, to);
     return -ERR_UNREACHABLE;
 }
 

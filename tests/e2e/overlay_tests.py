@@ -237,3 +237,30 @@ def test_relaying_needs_no_authority(env):
     relay.kill9()
     other = c.r2 if relay is c.r1 else c.r1
     wait_until(lambda: pinged(c.n1, c.b1)["via"] == other.id, "the other relay to be used", 5)
+
+
+def test_authorities_keep_their_quorum_through_a_third(env):
+    """Bridge: a1 and a2 reach each other only through a3, which relays. All three work as one group."""
+    c = NetCluster(env, "--overlay", "--synthetic")
+    c.init()
+    for name in ("a2", "a3"):
+        c.promote(c.enroll(name))
+    c.settle()
+    c.a1.ok("role", "assign", "a3", "relay-node", "--yes")
+    for n in (c.a1, c.a2):
+        wait_until(lambda n=n: c.a3.id in neighbours(n), f"{n.name} to have its relay")
+    c.net.cut(c.a1, c.a2)
+
+    def bridged():
+        paths = {s["path"] for s in sessions(c.a1)["items"] if s["node_id"] == c.a2.id}
+        return paths and all(p == f"via {c.a3.id}" for p in paths)
+    wait_until(bridged, "a1 to reach a2 through a3")
+    c.settle()
+    for n in c.authorities():
+        n.ok("token", "create", "--uses", "1")
+    # Whoever leads needs only one of the two others; each of them must be able to be that one.
+    for n in (c.a1, c.a2):
+        c.a3.ok("authority", "transfer", n.name, "--yes")
+        wait_until(lambda n=n: c.leader() is n, f"{n.name} to lead")
+        n.ok("token", "create", "--uses", "1")
+    c.settle()
