@@ -308,11 +308,11 @@ static enum overlay_class class_of(const struct session *ss)
 }
 
 /* Our own control traffic is held to the same bound as everybody's. */
-static enum overlay_class queue_class(struct fabric *f, const struct uuid *neighbour,
-                                      const struct overlay_packet *p, struct relay_flow *flow)
+static enum overlay_class queue_class(struct fabric *f, const struct overlay_packet *p,
+                                      struct relay_flow *flow)
 {
-    (void)neighbour;
-    return p->class == OVERLAY_CONTROL && !relay_flow_is_control(flow, p->payload.len, f->now_ns)
+    return p->class == OVERLAY_CONTROL &&
+                   !relay_guard_is_control(&f->relay.guard, flow, p->payload.len, f->now_ns)
                ? OVERLAY_INTERACTIVE
                : p->class;
 }
@@ -365,7 +365,7 @@ void relay_send(struct fabric *f, struct session *ss, const struct addr *to, str
     if (ss != NULL) {
         ss->path.via = hop;
     }
-    if (enqueue(f, &hop, queue_class(f, &hop, &p, flow), &p)) {
+    if (enqueue(f, &hop, queue_class(f, &p, flow), &p)) {
         r->counters.sent++;
     }
 }
@@ -412,7 +412,7 @@ static void forward(struct fabric *f, const struct uuid *neighbour, const struct
     }
     struct overlay_packet out = *in;
     out.hops--;
-    if (enqueue(f, &hop, queue_class(f, neighbour, in, flow), &out)) {
+    if (enqueue(f, &hop, queue_class(f, in, flow), &out)) {
         r->counters.forwarded++;
     }
 }

@@ -37,8 +37,11 @@ void relay_guard_fini(struct relay_guard *g);
 struct relay_flow *relay_guard_pass(struct relay_guard *g, const struct uuid *neighbour,
                                     const struct overlay_packet *p, uint64_t now_ns);
 /* Control packets have the neighbours' control connections to themselves, which must never carry
- * bulk: false when this one is more than a control conversation needs. */
-bool relay_flow_is_control(struct relay_flow *flow, size_t len, uint64_t now_ns);
+ * bulk: false when this one is more than a control conversation needs, or more than a neighbour may
+ * bring of all sources together, for it can name as many as it likes. `flow` is what
+ * relay_guard_pass gave; it is not valid any more afterwards. */
+bool relay_guard_is_control(struct relay_guard *g, struct relay_flow *flow, size_t len,
+                            uint64_t now_ns);
 void relay_guard_forget(struct relay_guard *g, const struct uuid *neighbour);
 
 #endif

@@ -4,7 +4,8 @@
  *     bulk   one stream, 1452-byte packets: MB/s, and CPU seconds a GB of all processes together and of
  *            the busiest. Where there are fewer cores than processes (3 and 4) the rate is what is left
  *            of them; the busiest process says what a machine with enough cores would do.
- *     rpc    128 bytes there and back, one at a time, with nothing else going on
+ *     rpc    128 bytes there and back, one at a time: with nothing else going on, and beside the bulk
+ *            stream
  *
  * DESIGN section 10 has the targets. */
 #include "bench/fabric_load.h"
@@ -173,6 +174,7 @@ static struct result run_stop(struct run *r, double *ret_busiest)
 }
 
 static double rate[MODES][ROUNDS], cost[MODES], busiest[MODES], latency[MODES][ROUNDS];
+static double tail[MODES][ROUNDS], beside[MODES][ROUNDS]; /* p99 */
 
 static void bulk(size_t mode, int round)
 {
@@ -201,6 +203,13 @@ static void rpc(size_t mode, int round)
     (void)bench_measure_rpc(us, 200);
     size_t n = bench_measure_rpc(us, RPC_MS);
     latency[mode][round] = bench_at(us, n, 0.5);
+    tail[mode][round] = bench_at(us, n, 0.99);
+    struct feeder src;
+    bench_bulk_start(&src);
+    (void)bench_measure_rpc(us, 300);
+    n = bench_measure_rpc(us, RPC_MS);
+    src.stop = true;
+    beside[mode][round] = bench_at(us, n, 0.99);
     double unused;
     (void)run_stop(&r, &unused);
 }
@@ -240,6 +249,13 @@ int main(void)
                "busiest %.2f, rpc p50 %.0f us\n",
                names[mode], middle, rate[mode][ROUNDS - 1], cost[mode], busiest[mode],
                median(latency[mode]));
+    }
+    for (size_t mode = 0; mode < MODES; mode++) {
+        double idle_us = median(tail[mode]);
+        double beside_us = median(beside[mode]);
+        printf("%s: rpc p99 idle %.0f us, beside bulk %.0f us\n", names[mode], idle_us, beside_us);
+        printf("ratio rpc_p99_beside_bulk_vs_idle_%zu_relays %.2f target 3.00\n", mode,
+               beside_us / idle_us);
     }
     for (size_t mode = 1; mode < MODES; mode++) {
         printf("ratio bulk_%zu_relays_vs_direct %.2f target %s\n", mode,

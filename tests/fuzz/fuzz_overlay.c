@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             CHECK(p.payload.len > 0 && p.payload.len <= OVERLAY_PAYLOAD_MAX);
             struct relay_flow *flow = relay_guard_pass(&guard, &neighbour, &p, ++now_ns);
             if (flow != NULL) {
-                (void)relay_flow_is_control(flow, p.payload.len, now_ns);
+                (void)relay_guard_is_control(&guard, flow, p.payload.len, now_ns);
             }
             CHECK(relay_guard_pass(&guard, &neighbour, &p, now_ns) == NULL);
         }

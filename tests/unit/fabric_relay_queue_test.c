@@ -277,15 +277,34 @@ static void test_control_is_held_to_its_rate(void **state)
     struct overlay_packet p = {.class = OVERLAY_CONTROL, .sequence = 1, .from = {.b = {9}}};
     struct relay_flow *f = relay_guard_pass(&g, &neighbour_1, &p, 1);
     size_t burst = 0;
-    while (relay_flow_is_control(f, 1000, 1)) {
+    while (relay_guard_is_control(&g, f, 1000, 1)) {
         burst += 1000;
     }
     assert_in_range(burst, 60000, 70000);
     size_t later = 0;
-    while (relay_flow_is_control(f, 1000, 100 * MS)) {
+    while (relay_guard_is_control(&g, f, 1000, 100 * MS)) {
         later += 1000;
     }
     assert_in_range(later, 20000, 30000); /* 256 KiB/s */
+    relay_guard_fini(&g);
+}
+
+/* It can name any number of them. */
+static void test_control_of_a_neighbour_is_held_to_a_rate_for_all_its_sources(void **state)
+{
+    (void)state;
+    struct relay_guard g = {0};
+    size_t passed = 0;
+    for (unsigned i = 0; i < 3000; i++) {
+        struct overlay_packet p = {.class = OVERLAY_CONTROL,
+                                   .sequence = 1,
+                                   .from = {.b = {9, (uint8_t)(i >> 8), (uint8_t)i}}};
+        struct relay_flow *f = relay_guard_pass(&g, &neighbour_1, &p, 1);
+        passed += relay_guard_is_control(&g, f, 1000, 1) ? 1000 : 0;
+    }
+    assert_in_range(passed, 900000, 1100000);
+    struct overlay_packet p = {.class = OVERLAY_CONTROL, .sequence = 1, .from = {.b = {8}}};
+    assert_true(relay_guard_is_control(&g, relay_guard_pass(&g, &neighbour_2, &p, 1), 1000, 1));
     relay_guard_fini(&g);
 }
 
@@ -307,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_flows_are_apart_by_neighbour_source_and_class),
         cmocka_unit_test(test_the_table_of_flows_is_bounded_and_keeps_the_busy),
         cmocka_unit_test(test_control_is_held_to_its_rate),
+        cmocka_unit_test(test_control_of_a_neighbour_is_held_to_a_rate_for_all_its_sources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
