@@ -21,7 +21,7 @@ def mesh(env, relays, hosts):
     for name in relays:
         c.a1.ok("role", "assign", name, "relay-node", "--yes")
     for n in c.nodes.values():
-        wait_until(lambda n=n: neighbours(n) >= {c.nodes[r].id for r in relays} - {n.id},
+        wait_until(lambda n=n: relays_of(n) >= {c.nodes[r].id for r in relays} - {n.id},
                    f"{n.name} to have its relays")
     return c
 
@@ -34,13 +34,13 @@ def overlay(node):
     return sessions(node)["overlay"]
 
 
-def neighbours(node):
-    """Whom it has a direct connection to."""
-    return {s["node_id"] for s in sessions(node)["items"] if s["path"] == "direct"}
-
-
 def ping(a, b, *args):
     return a.ok("node", "ping", b.id, *args, "--timeout", "60s")
+
+
+def relays_of(node):
+    """Those it uses: its configuration names them, and it has a data connection to them."""
+    return {s["node_id"] for s in sessions(node)["items"] if s["path"] == "direct" and s["bulk"]}
 
 
 def pinged(a, b, *args):
@@ -142,7 +142,7 @@ def test_transfer_survives_what_happens_to_its_relay(env):
         report(what, result)
         gaps[what] = result["longest_gap_ms"]
         heal(relay)
-        wait_until(lambda: {c.r1.id, c.r2.id} <= neighbours(c.n1) & neighbours(c.b1),
+        wait_until(lambda: {c.r1.id, c.r2.id} <= relays_of(c.n1) & relays_of(c.b1),
                    "both relays to be back")
 
     def kill(relay):
@@ -248,7 +248,7 @@ def test_authorities_keep_their_quorum_through_a_third(env):
     c.settle()
     c.a1.ok("role", "assign", "a3", "relay-node", "--yes")
     for n in (c.a1, c.a2):
-        wait_until(lambda n=n: c.a3.id in neighbours(n), f"{n.name} to have its relay")
+        wait_until(lambda n=n: c.a3.id in relays_of(n), f"{n.name} to have its relay")
     c.net.cut(c.a1, c.a2)
 
     def bridged():
