@@ -121,7 +121,7 @@ static void term_start_done(struct core_proposal *p, int rc, const struct fsm_re
     c->term_start_active = false;
     if (rc == 0) {
         c->term_started = c->leader_term != 0;
-    } else if (c->leader_term != 0 && !c->closing && !c->failed) {
+    } else if (c->leader_term != 0 && !c->closing && !c->failed && !c->fenced) {
         core_propose_term_start(c); /* it was an earlier term's */
     }
     core_want_flush(c);
