@@ -349,6 +349,7 @@ void authority_state(const struct authority *a, struct authority_state *ret)
     ret->member = db_step(st) == 1;
     db_done(st);
     ret->state = !ret->member ? "recovering" : s.quorum ? "healthy" : "no_quorum";
+    ret->epoch_rival = a->fence.rival;
     if (a->fence.fenced) {
         ret->state = "fenced";
         ret->fenced_by = a->fence.epoch;

@@ -20,7 +20,8 @@ struct authority_config {
     struct heartbeat self; /* what this node says of itself; views must outlive the authority */
     void *data;
     /* Something a node's snapshot says has changed and is applied here; also once after start. The
-     * daemon hands this node's own snapshot to its agent. */
+     * daemon hands this node's own snapshot to its agent. And when this authority is fenced: its word
+     * is old. */
     void (*config_changed)(void *data);
     /* The log is to be given up: end this authority and open it anew. */
     void (*restart)(void *data);
@@ -97,6 +98,7 @@ struct authority_state {
     uint64_t leader_contact_ms;
     uint64_t fenced_by; /* the higher epoch; 0: not fenced */
     uint64_t divergence_rows;
+    bool epoch_rival; /* somebody else began this very epoch, with another statement */
     /* The recovery that began the epoch: NULL in the first. */
     const char *recovery_kind;
     uint64_t base_index, base_term;

@@ -173,6 +173,9 @@ static void fence(struct authority *a)
 {
     a->fence.fenced = true;
     core_fence(a->core);
+    a->self_changed = true; /* the next turn tells the daemon */
+    a->applied_dirty = true;
+    a->core_env.want_flush(a);
     log_error(LOG_AUTHORITY, "FENCED",
               "own_epoch=%llu epoch=%llu commands_apart=%llu "
               "next=\"reporting them; then `rap partition merge`\"",
@@ -226,6 +229,19 @@ static void fence_now(struct authority *a)
 }
 
 /* --- what peers ask --- */
+
+/* Two recoveries that began one epoch on two sides: both are the owner's word, so neither is fenced. */
+static void check_rival(struct authority *a, uint64_t epoch, struct blob statement)
+{
+    if (epoch != authority_epoch(a) || a->fence.rival ||
+        blob_equal(statement, raft_io_statement(&a->io))) {
+        return;
+    }
+    a->fence.rival = true;
+    log_error(LOG_AUTHORITY, "ANOTHER RECOVERY BEGAN THIS EPOCH",
+              "epoch=%llu next=\"`rap authority recover` once more on the side to keep\"",
+              (unsigned long long)epoch);
+}
 
 static bool is_voter(const struct core_status *s, raft_id id)
 {
@@ -325,6 +341,7 @@ static void on_ask(void *data, struct fabric_request *rq, struct blob body)
     if (ask.epoch > authority_epoch(a) && ask.statement.len > 0) {
         (void)believe(a, ask.statement, authority_epoch(a), NULL);
     }
+    check_rival(a, ask.epoch, ask.statement);
     core_status(a->core, &s);
     bool decides = s.role == CORE_LEADER && s.quorum && !a->fence.fenced &&
                    ask.epoch < authority_epoch(a) && fsm_level(a->fsm) >= LEVEL_RECOVERY;
@@ -422,6 +439,7 @@ static void answered(struct fabric_call *call, int rc, struct blob body)
     if (a->closing || rc != 0 || msg_decode(&recovery_answer_desc, MSG_LENIENT, body, &m) != 0) {
         return;
     }
+    check_rival(a, m.epoch, m.statement);
     if (m.epoch > authority_epoch(a) && m.statement.len > 0) {
         (void)believe(a, m.statement, authority_epoch(a), NULL);
     }

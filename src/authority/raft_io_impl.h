@@ -10,7 +10,10 @@ struct raft_io_peer {
     uint64_t heard_ms;
     /* Of its start that we last heard from; 0 none yet. */
     uint64_t boot, boot_before;
-    bool old_disk;  /* that start shows less than the starts before acknowledged */
+    bool old_disk; /* that start shows less than the starts before acknowledged */
+    /* A start that shows less, heard since suspect_ms and not refuted by `boot` in between. */
+    uint64_t suspect, suspect_ms;
+    unsigned suspect_count;
     uint64_t term;  /* the highest it acted in */
     uint64_t acked; /* the highest committed index it acknowledged while we led */
 };

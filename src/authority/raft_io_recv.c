@@ -36,36 +36,17 @@ static bool is_voter(const struct raft *r, raft_id id)
 /* Term and entries are on disk before a member acts on them, so what it starts with is never below
  * what it acted on before, unless its disk went back. Such a member has forgotten a vote or an entry
  * that was counted: its word may elect a second leader, or one that lacks what was acknowledged. */
-/* Whether to drop the message. */
-static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
-                           const struct raft_digest *d)
+/* Messages of a process that has ended may still be on their way: one that shows less is dropped at
+ * once, but convicts only who keeps talking, with nobody newer talking in between. */
+#define SUSPECT_MS 2500
+#define SUSPECT_MESSAGES 8
+
+static void convict(struct raft_io_impl *im, struct raft_io_peer *p, const struct raft_digest *d)
 {
-    if (p->old_disk && !is_voter(im->io->data, p->id)) {
-        /* Taken out of the vote, as whoever heard of `old_disk` has to see to: it begins anew, and
-         * nothing it said before is counted. */
-        p->old_disk = false;
-        p->term = 0;
-        p->acked = 0;
-    }
-    if (d->boot == 0 || d->boot == p->boot) {
-        return p->old_disk && d->boot != 0;
-    }
-    if (d->boot == p->boot_before) {
-        return true; /* a straggler of the start before: out of date, and it proves nothing */
-    }
-    bool known = p->boot != 0;
     p->boot_before = p->boot;
     p->boot = d->boot;
-    p->old_disk = false;
-    if (!is_voter(im->io->data, p->id)) {
-        p->term = 0;
-        p->acked = 0;
-        return false;
-    }
-    if (!known || (d->boot_term >= p->term && d->boot_index >= p->acked)) {
-        return false;
-    }
     p->old_disk = true;
+    p->suspect = 0;
     if (im->env->old_disk != NULL) {
         const struct raft_old_disk why = {.acked_term = p->term,
                                           .shown_term = d->boot_term,
@@ -73,7 +54,57 @@ static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
                                           .shown_index = d->boot_index};
         im->env->old_disk(im->env->data, p->id, &why);
     }
-    return true;
+}
+
+static void suspect(struct raft_io_impl *im, struct raft_io_peer *p, const struct raft_digest *d)
+{
+    uint64_t now = im->env->mono_ms(im->env->data);
+    if (p->suspect != d->boot) {
+        p->suspect = d->boot;
+        p->suspect_ms = now;
+        p->suspect_count = 0;
+    }
+    if (++p->suspect_count >= SUSPECT_MESSAGES && now - p->suspect_ms >= SUSPECT_MS) {
+        convict(im, p, d);
+    }
+}
+
+/* Whether to drop the message. */
+static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
+                           const struct raft_digest *d)
+{
+    bool voter = is_voter(im->io->data, p->id);
+    if (p->old_disk && !voter) {
+        /* Taken out of the vote, as whoever heard of `old_disk` has to see to: it begins anew, and
+         * nothing it said before is counted. */
+        p->old_disk = false;
+        p->term = 0;
+        p->acked = 0;
+    }
+    if (d->boot == 0) {
+        return false;
+    }
+    if (d->boot == p->boot) {
+        p->suspect = 0;
+        return p->old_disk;
+    }
+    if (d->boot == p->boot_before) {
+        return true; /* a straggler of the start before: out of date, and it proves nothing */
+    }
+    bool less = d->boot_term < p->term || d->boot_index < p->acked;
+    if (voter && p->boot != 0 && less) {
+        suspect(im, p, d);
+        return true;
+    }
+    p->boot_before = p->boot;
+    p->boot = d->boot;
+    p->old_disk = false;
+    p->suspect = 0;
+    if (!voter) {
+        p->term = 0;
+        p->acked = 0;
+    }
+    return false;
 }
 
 static uint64_t term_of(const struct raft_message *m)

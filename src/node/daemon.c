@@ -90,6 +90,12 @@ static void on_state_config_changed(void *data)
     if (n->authority == NULL || n->agent == NULL) {
         return;
     }
+    struct authority_state st;
+    authority_state(n->authority, &st);
+    if (st.fenced_by != 0) {
+        agent_set_local(n->agent, false); /* as a node it goes with the epoch that fenced it */
+        return;
+    }
     buf_init(&bytes, SNAPSHOT_MAX_BYTES);
     struct snapshot_held held;
     agent_held(n->agent, &held.audit_seq, &held.set_epoch, &held.set_seq);

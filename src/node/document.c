@@ -61,6 +61,9 @@ static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *do
         mp_doc_int(w, doc, "epoch_base_index", (int64_t)st->base_index);
         mp_doc_int(w, doc, "epoch_base_term", (int64_t)st->base_term);
     }
+    if (st->epoch_rival) {
+        mp_doc_bool(w, doc, "epoch_rival", true);
+    }
     if (st->fenced_by != 0) {
         mp_doc_int(w, doc, "fenced_by_epoch", (int64_t)st->fenced_by);
         mp_doc_int(w, doc, "divergence_rows", (int64_t)st->divergence_rows);

@@ -146,8 +146,8 @@ def test_promoted_minority_wins_and_the_old_majority_reports_what_it_decided(env
     wait_voters(c, minority, *majority)
     c.wait_leader()
     c.settle()
-    digests = {a.status()["state_digest"] for a in c.authorities()}
-    expect(len(digests) == 1, "one state everywhere", digests)
+    wait_until(lambda: len({(s["index"], s["state_digest"]) for s in
+                            (a.status() for a in c.authorities())}) == 1, "one state everywhere")
     for a in c.authorities():
         tokens = {t["id"] for t in all_items(a, "token")}
         expect(ours in tokens and not tokens & set(theirs), f"{a.name} believes the one history",
@@ -369,6 +369,11 @@ def test_bad_backups_are_refused_with_clear_words(env):
     # The old authority still runs: it is fenced when they meet, for it is of the older epoch.
     host.start()
     wait_state(c.a1, "fenced")
+    # And it stays so over a restart.
+    c.a1.kill9()
+    c.a1.start(wait=False)
+    wait_state(c.a1, "fenced")
+    c.a1.refused(CONFLICT, "fenced", "token", "create")
 
 
 def test_removal_that_survives_less_is_refused_without_force(env):
@@ -497,3 +502,64 @@ def test_recovery_killed_at_any_moment_is_done_or_not_begun(env):
     survivor.ok("audit", "verify")
     starts = events(survivor, "authority_recovered")
     expect(len(starts) == epoch - 2, "one row an epoch", starts)
+
+
+def test_two_recoveries_of_one_epoch_are_told_and_settled_by_the_next(env):
+    """Both are the owner's word: neither side is fenced until the owner recovers one once more."""
+    c = env.cluster(authorities=3, nodes=0)
+    owner = owner_copy(c)
+    c.settle()
+    one, two, gone = c.a1, c.a2, c.a3
+    gone.kill9()
+    two.kill9()
+    wait_until(lambda: not has_quorum(one.status()), "no majority")
+    one.ok("partition", "promote", "--owner-dir", owner, "--yes")
+    recover(two, owner)
+    two.start()
+    for a in (one, two):
+        status = wait_until(lambda a=a: a.status().get("epoch_rival") and a.status(),
+                            f"{a.name} to notice")
+        expect(status["epoch"] == 2 and status["authority_state"] == "healthy" and
+               status["voters"] == 1, f"{a.name} goes on by itself", status)
+    one.stop()
+    recover(one, owner)
+    one.start()
+    wait_state(two, "fenced")
+    expect(one.status()["epoch"] == 3 and "epoch_rival" not in one.status(), "settled", one.status())
+    wait_until(lambda: [r for r in lists(one, "partition", "reports") if r["status"] == "reported"],
+               "the report")
+    one.ok("partition", "merge", "a2", "--owner-dir", owner, "--yes")
+    wait_voters(c, one, two)
+    c.settle([one, two])
+
+
+def test_cluster_that_never_ran_is_recovered_too(env):
+    """Its state is of the first schema level: the entry that begins the epoch raises it."""
+    c = env.new_cluster()
+    seed = c.add("a1")
+    seed.ok("init", "--cluster", "demo", "--listen", seed.address, "--name", "a1")
+    recover(seed, c.owner_dir())
+    seed.start()
+    status = seed.status()
+    expect(status["epoch"] == 2 and has_quorum(status), "it decides in epoch 2", status)
+    seed.ok("audit", "verify")
+
+
+def test_host_of_a_fenced_authority_follows_the_new_epoch_as_a_node(env):
+    c = env.cluster(authorities=3, nodes=0)
+    owner = owner_copy(c)
+    c.settle()
+    kept = c.others(c.wait_leader())[0]
+    others = c.others(kept)
+    for a in others:
+        a.freeze()
+    wait_until(lambda: not has_quorum(kept.status()), "no majority")
+    kept.ok("partition", "promote", "--owner-dir", owner, "--yes")
+    kept.freeze()
+    for a in others:
+        a.thaw()
+    c.wait_leader(others).ok("token", "create")
+    kept.thaw()
+    for a in others:
+        wait_state(a, "fenced")
+        wait_until(lambda a=a: a.ok("config", "show")["epoch"] == 2, f"{a.name} to believe epoch 2")

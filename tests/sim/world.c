@@ -114,6 +114,19 @@ int64_t node_wall_ms(const struct node *n)
            (strobe ? STROBE_MS : 0);
 }
 
+/* The disks of this world lose what was not synced and nothing else, so whoever is said to have lost
+ * more is accused wrongly (docs/decisions/0007). */
+static void env_old_disk(void *data, raft_id from, const struct raft_old_disk *why)
+{
+    struct node *n = data;
+    violate(n->w,
+            "S2: node %d takes %llu for one with an old disk: acknowledged %llu in term %llu, "
+            "shows %llu in term %llu",
+            n->i, (unsigned long long)from, (unsigned long long)why->acked_index,
+            (unsigned long long)why->acked_term, (unsigned long long)why->shown_index,
+            (unsigned long long)why->shown_term);
+}
+
 static uint64_t env_mono(void *data)
 {
     return node_mono_ms(data);
@@ -389,7 +402,8 @@ static void make_node(struct world *w, int i)
                                      .mono_ms = env_mono,
                                      .random = env_random_u64,
                                      .fatal = env_fatal,
-                                     .defer = env_defer};
+                                     .defer = env_defer,
+                                     .old_disk = env_old_disk};
     n->core_env = (struct core_env){
         .data = n,
         .wall_ms = env_wall,
