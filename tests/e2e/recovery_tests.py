@@ -310,6 +310,16 @@ def test_cluster_goes_on_from_a_backup_on_a_new_host(env):
     wait_until(lambda: c.n1.ok("config", "show")["epoch"] == 2, "n1 to follow")
     new.ok("role", "assign", "n1", "relay-node")
     wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to get its role")
+    # One of the lost was not lost: what it decided after the backup is reported, not believed.
+    back = lost[1]
+    back.start(wait=False)
+    wait_state(back, "fenced")
+    wait_until(lambda: [r for r in lists(new, "partition", "reports")
+                        if r["node_id"] == back.id and r["status"] == "reported"], "its report")
+    rows = lists(new, "partition", "divergence", back.name)
+    expect(later["id"] in [r["subject_id"] for r in rows if r["kind"] == "token_create"],
+           "the token made after the backup", rows)
+    back.kill9()
     # It grows again.
     for a in lost[1:]:
         new.ok("authority", "remove", a.name, "--yes")
