@@ -18,6 +18,8 @@ int cli_run_audit_list(struct cli *c)
     util_path(&path, "/v1/audit", NULL, "");
     client_query(&path, "event_type", cli_get(c, "event-type"));
     client_query(&path, "subject_id", cli_get(c, "subject"));
+    client_query(&path, "node", cli_get(c, "node"));
+    client_query(&path, "category", cli_get(c, "category"));
     struct out_list list = {buf_cstr(&path), cols, ARRAY_SIZE(cols), true, "no such events"};
     int rc = out_list(c, &list);
     buf_fini(&path);

@@ -99,7 +99,7 @@ const struct api_route api_routes[] = {
      {BODY_OPT("reason", "reason")}},
 
     {"GET", "/v1/audit", "audit.list", API_READ, 200,
-     {PAGE, QUERY("event_type"), QUERY("subject_id")}},
+     {PAGE, QUERY("event_type"), QUERY("subject_id"), QUERY("node"), QUERY("category")}},
     {"GET", "/v1/audit/verify", "audit.verify", API_READ, 200, {{0}}},
     {"GET", "/v1/config", "config.show", API_READ, 200, {{0}}},
     {"GET", "/v1/config/verify", "config.verify", API_READ, 200, {{0}}},

@@ -178,7 +178,10 @@ static void on_frame(struct fabric_stream *s, void *data, struct blob frame)
             log_warn(LOG_AGENT, "snapshot refused", "from=%s error=%s why=\"%s\" next=\"%s\"", id,
                      err_slug(rc), em.text, "keeping the one in force");
         }
+        const struct fabric_peer *peer = fabric_stream_peer(s);
+        const struct pki_identity who = peer != NULL ? peer->identity : (struct pki_identity){0};
         agent_uplink_event(a, UPLINK_EV_BAD_CONFIG, 0, 0);
+        report_forgery(a, "snapshot", rc, em.text, &who, frame);
     }
 }
 
@@ -243,6 +246,8 @@ static void close_stream(struct agent *a)
     }
     agent_rpc_drop(&a->heartbeat);
     agent_rpc_drop(&a->renewal);
+    agent_rpc_drop(&a->report_rpc);
+    a->reporting = NULL;
 }
 
 /* --- the uplink --- */
@@ -459,6 +464,7 @@ int agent_open(const struct agent_config *config, struct agent **ret, struct err
         uplink_init(&a->uplink,
                     config->heartbeat_ms != 0 ? config->heartbeat_ms : HEARTBEAT_DEFAULT_MS, &good,
                     agent_mono_ms());
+        report_load(a);
         rc = apply_stored(a, em);
     }
     if (rc != 0) {

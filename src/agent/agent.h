@@ -34,6 +34,9 @@ struct agent_config {
     /* Appends link_samples to a heartbeat that is about to go, at most LINKS_MAX; how many. May be
      * NULL. */
     uint32_t (*links)(void *data, struct buf *raw);
+    /* This node is an authority and was shown a forgery: an encoded forgery_report for it. May be
+     * NULL. */
+    void (*forgery_seen)(void *data, struct blob report);
 };
 
 /* Loads the stored snapshot (used even when no authority can be reached or it has expired), sets the
@@ -71,6 +74,10 @@ void agent_restore_trust(struct member *m, struct pki_trust *trust);
 /* This node is an authority: no subscription and no heartbeats over the network, snapshots are
  * offered. Undone when it stops being one. */
 void agent_set_local(struct agent *a, bool local_authority);
+
+/* For fabric_config.admit: refuses who shows the id of an authority with a key that is not the one a
+ * majority signed, whatever CA of the cluster is above it. -ERR_NOT_WITNESSED. */
+int agent_admit(struct agent *a, const struct pki_identity *who, struct errmsg *em);
 
 struct agent_status {
     bool connected;          /* a config subscription to some authority is live, or we are one */

@@ -6,7 +6,8 @@
  *   trust.c      the owner's record of which roots count
  *   renew.c      renewal of our certificate
  *   directory.c  addresses from the snapshot into the fabric, look-ups of names
- *   service.c    the rpc "issuer" */
+ *   service.c    the rpc "issuer"
+ *   report.c     forgeries, told to the authorities; who may hold a session */
 #ifndef RAP_AGENT_AGENT_IMPL_H
 #define RAP_AGENT_AGENT_IMPL_H
 
@@ -21,6 +22,19 @@ struct agent_rpc {
     struct agent_rpc **slot; /* where it is current; NULL: nobody waits for it any more */
     void (*done)(struct agent *a, int rc, struct blob body);
 };
+
+/* Something shown to this node that no majority signed. */
+struct agent_forgery {
+    bool waiting; /* not told yet */
+    int rc;
+    struct uuid request_id, offender_id;
+    int64_t seen_at_ms; /* 0: a free place */
+    char kind[FORGERY_KIND_MAX_BYTES + 1];
+    char detail[REASON_MAX_BYTES + 1];
+    uint8_t offender_fingerprint[PKI_HASH_BYTES];
+    uint8_t evidence[PKI_HASH_BYTES];
+};
+#define AGENT_FORGERIES_MAX 8
 
 struct agent {
     struct agent_config cfg;
@@ -49,6 +63,10 @@ struct agent {
     struct agent_rpc *renewal;
     int64_t renew_at_ms; /* wall clock */
     uint32_t renew_failures;
+
+    struct agent_forgery forgeries[AGENT_FORGERIES_MAX];
+    struct agent_forgery *reporting; /* the one that report_rpc tells */
+    struct agent_rpc *report_rpc;
 
     struct buf facts, capabilities;
     uint32_t capabilities_count;
@@ -93,6 +111,14 @@ int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *
 /* The stored one, at start: used even when it has expired, for a degraded node keeps what it had. One
  * that does not verify is logged and left alone. */
 int apply_stored(struct agent *a, struct errmsg *em);
+
+/* Notes a refusal if it is that of a forgery, and tells the authorities. offender may be NULL. */
+void report_forgery(struct agent *a, const char *kind, int rc, const char *why,
+                    const struct pki_identity *offender, struct blob evidence);
+/* What was not told before this node stopped. */
+void report_load(struct agent *a);
+/* An authority answers: what is left to tell. */
+void report_flush(struct agent *a);
 
 int heartbeat_send(struct agent *a, const struct uuid *to);
 void renew_schedule(struct agent *a);

@@ -28,6 +28,7 @@ static void on_answer(struct agent *a, int rc, struct blob body)
     if (rc == 0) {
         agent_contact(a);
         agent_uplink_event(a, UPLINK_EV_ACKED, 0, ack.interval_ms);
+        report_flush(a);
         agent_wake(a);
         return;
     }

@@ -327,6 +327,7 @@ void authority_state(const struct authority *a, struct authority_state *ret)
     ret->alarms = expiry_alarms(a);
     ret->level = fsm_level(a->fsm);
     ret->level_known = fsm_level_known(a->fsm);
+    ret->forgeries = forgery_count(a);
     memcpy(ret->digest, pos.digest, sizeof ret->digest);
     struct signed_recovery whole;
     struct recovery_statement statement;
@@ -577,6 +578,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     health_serve(a);
     push_serve(a);
     witness_serve(a);
+    forgery_serve(a);
     enroll_serve(a);
     CHECK(uv_prepare_start(&a->flush, on_prepare) == 0);
     CHECK(uv_timer_start(&a->tick, on_tick, a->cfg.heartbeat_ms, a->cfg.heartbeat_ms) == 0);

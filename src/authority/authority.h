@@ -87,6 +87,9 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id,
 /* The fabric turned a peer away (fabric_config.refused): to the audit, at a bounded rate. */
 void authority_refused(struct authority *a, const struct fabric_refusal *refusal);
 
+/* An encoded forgery_report of this node itself. */
+void authority_forgery(struct authority *a, struct blob report);
+
 struct authority_state {
     const char *state;     /* healthy, no_quorum, recovering (catching up), fenced */
     const char *raft_role; /* leader, follower, candidate */
@@ -96,6 +99,7 @@ struct authority_state {
     uint64_t epoch, term, index, commit_index;
     unsigned voters, seen, needed;
     uint64_t leader_contact_ms;
+    uint64_t forgeries; /* reported in the last 24 hours */
     uint64_t fenced_by; /* the higher epoch; 0: not fenced */
     uint64_t divergence_rows;
     bool epoch_rival; /* somebody else began this very epoch, with another statement */

@@ -166,6 +166,8 @@ struct authority {
     uint64_t last_expiry_look_ms; /* monotonic */
 
     struct witnessing witness;
+    uint32_t forgery_budget; /* reports still taken in this window */
+    int64_t forgery_window_ms;
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
@@ -297,6 +299,10 @@ void witness_close(struct authority *a);
 /* push_witness.c: an encoded snapshot_witness for a node; push_is_ready must hold. */
 int push_put_witness(struct authority *a, const struct uuid *node_id,
                      const struct snapshot_held *held, struct buf *out, struct errmsg *em);
+
+/* forgery.c: what nodes report */
+void forgery_serve(struct authority *a);
+uint64_t forgery_count(const struct authority *a);
 
 /* enroll.c */
 void enroll_serve(struct authority *a);

@@ -352,6 +352,16 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
     if (rc != 0) {
         return rc;
     }
+    /* The authority set shrinks by the signatures of more than half of it, which whoever is removed does
+     * not give any more (decision 0008): of two, one is not enough. */
+    const struct witness_set *set = fsm_authority_set(a->fsm);
+    if (witness_set_find(set, &pc->node_id) != NULL && set->count - 1 < witness_majority(set)) {
+        return errmsg_set(em, -ERR_LAST_VOTER,
+                          "%zu authorities vouch for each other and one of them cannot shrink the "
+                          "set: add another first, then remove this one; if its host is lost, use "
+                          "`rap authority recover`",
+                          set->count);
+    }
     if (uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         /* The group keeps a leader throughout: hand over, and let the caller's retry find it. */
         rc = core_transfer(a->core, 0, transferred, NULL);

@@ -97,6 +97,7 @@ static void overlay_page(struct authority *a, const char *kind, struct blob page
 
 struct text_args {
     char id[128], node[128], status[32], event_type[64], subject_id[64], cursor[128];
+    char category[32];
 };
 
 static const char *text_arg(struct blob args, const char *key, char *out, size_t size)
@@ -119,6 +120,7 @@ static int run_query(struct authority *a, const char *kind, struct blob args, st
         .status = text_arg(args, "status", t.status, sizeof t.status),
         .event_type = text_arg(args, "event_type", t.event_type, sizeof t.event_type),
         .subject_id = text_arg(args, "subject_id", t.subject_id, sizeof t.subject_id),
+        .category = text_arg(args, "category", t.category, sizeof t.category),
         .cursor = text_arg(args, "cursor", t.cursor, sizeof t.cursor),
         .limit = (uint32_t)limit,
         .now_ms = authority_now_ms(a),

@@ -325,30 +325,94 @@ static int bad_cursor(struct errmsg *em)
     return errmsg_set(em, -ERR_INVALID, "the cursor is not one that a list returned");
 }
 
+/* What people look for in an audit, as the kinds of events it is made of. */
+#define CATEGORY_GLOBS 6
+static const struct {
+    const char *name;
+    const char *globs[CATEGORY_GLOBS];
+} categories[] = {
+    {"membership", {"join_*", "node_renamed", "node_revoked", "node_removed", "token_*"}},
+    {"roles", {"role_*"}},
+    {"certificates", {"certificate_*"}},
+    {"authority",
+     {"authority_*", "term_started", "level_raised", "cluster_*", "partition_*", "divergence_*"}},
+    {"health", {"health_*"}},
+    {"security",
+     {"forgery_*", "*_denied", "*_refused", "refusal_*", "node_revoked", "certificate_revoked"}},
+};
+
+static int find_category(const char *name, const char *const **ret, struct errmsg *em)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(categories); i++) {
+        if (strcmp(categories[i].name, name) == 0) {
+            *ret = categories[i].globs;
+            return 0;
+        }
+    }
+    return errmsg_set(em, -ERR_INVALID,
+                      "category is membership, roles, certificates, authority, health or security");
+}
+
+/* A node that was taken out of every list still has its timeline, by its whole id. */
+static int timeline_of(struct db *db, const char *text, char ret[64], struct errmsg *em)
+{
+    struct uuid id;
+    int rc = resolve(db, &node_finder, text, ret, em);
+    if (rc == -ERR_NOT_FOUND && uuid_parse(text, &id) == 0) {
+        uuid_format(&id, ret);
+        rc = 0;
+    }
+    return rc;
+}
+
+#define AUDIT_KINDS                                                                       \
+    " AND (?3 IS NULL OR e.event_type = ?3)"                                              \
+    " AND (?4 IS NULL OR e.event_type GLOB ?4 OR e.event_type GLOB ?5"                    \
+    " OR e.event_type GLOB ?6 OR e.event_type GLOB ?7 OR e.event_type GLOB ?8"            \
+    " OR e.event_type GLOB ?9)"
+
 static int q_audit(struct db *db, const struct query_args *args, struct mp_writer *w,
                    struct errmsg *em)
 {
+    static const char *const any[CATEGORY_GLOBS] = {NULL};
     struct page p = {.cursor_column = "seq"};
+    const char *const *globs = any;
+    const char *subject = args->subject_id;
+    char node_id[64];
     int64_t after = 0;
     int rc = page_limit(args, &p.limit, em);
     if (rc == 0 && args->cursor != NULL && parse_number(args->cursor, &after) != 0) {
         rc = bad_cursor(em);
     }
+    if (rc == 0 && args->category != NULL) {
+        rc = find_category(args->category, &globs, em);
+    }
+    if (rc == 0 && args->node != NULL) {
+        rc = timeline_of(db, args->node, node_id, em);
+        subject = node_id;
+    }
     if (rc != 0) {
         return rc;
     }
-    /* With a subject its index is used; without, rows are walked in order. */
+    /* With a subject its index is used; without, rows are walked in order. A node's timeline begins
+     * with the request that it joined by. */
     struct db_stmt *st = db_prepare(
-        db, args->subject_id == NULL
-                ? FSM_SQL_AUDIT " WHERE e.seq > ?1 AND (?3 IS NULL OR e.event_type = ?3)"
-                                " ORDER BY e.seq LIMIT ?2"
-                : FSM_SQL_AUDIT " WHERE e.seq > ?1 AND (?3 IS NULL OR e.event_type = ?3)"
-                                " AND e.subject_id = ?4 ORDER BY e.seq LIMIT ?2");
+        db, subject == NULL ? FSM_SQL_AUDIT " WHERE e.seq > ?1" AUDIT_KINDS
+                                            " ORDER BY e.seq LIMIT ?2"
+            : args->node == NULL ? FSM_SQL_AUDIT " WHERE e.seq > ?1" AUDIT_KINDS
+                                                 " AND e.subject_id = ?10 ORDER BY e.seq LIMIT ?2"
+                                 : FSM_SQL_AUDIT
+                " WHERE e.seq > ?1" AUDIT_KINDS
+                " AND e.subject_id IN (SELECT ?10 UNION ALL SELECT id FROM node_join_requests"
+                " WHERE approved_node_id = ?10) ORDER BY e.seq LIMIT ?2");
     db_bind_int(st, after);
     db_bind_int(st, (int64_t)p.limit + 1);
     db_bind_text(st, args->event_type);
-    if (args->subject_id != NULL) {
-        db_bind_text(st, args->subject_id);
+    for (size_t i = 0; i < CATEGORY_GLOBS; i++) {
+        db_bind_text(st, globs[i]);
+    }
+    if (subject != NULL) {
+        db_bind_text(st, subject);
     }
     return put_page(&p, st, w, em);
 }

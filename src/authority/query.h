@@ -12,7 +12,7 @@
  *   nodes           limit, cursor, id
  *   authorities     limit, cursor, id
  *   roles           limit, cursor, node
- *   audit           limit, cursor, event_type, subject_id
+ *   audit           limit, cursor, event_type, subject_id, node (its timeline), category
  *   memberships     limit, cursor
  *   terms           limit, cursor
  *   trust           -                         one document: roots, CAs, rotation, alarms
@@ -25,6 +25,7 @@ struct query_args {
     const char *status;
     const char *event_type;
     const char *subject_id;
+    const char *category; /* membership, roles, certificates, authority, health, security */
     const char *cursor;
     int64_t now_ms; /* of the reader's clock: how soon certificates end */
     uint32_t limit; /* 0 = PAGE_DEFAULT; above PAGE_MAX is -ERR_TOO_LARGE */

@@ -536,6 +536,12 @@ size_t fabric_recheck(struct fabric *f)
             /* Authenticated under a root that was retired: by now it has a certificate under the
              * new one, or it has none. */
             session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
+        } else if (ss->state == SESSION_UP && ss->who.authenticated && ss->kind != KIND_ENROLL &&
+                   f->cfg.admit != NULL) {
+            struct errmsg em = ERRMSG_INIT;
+            if (f->cfg.admit(f->cfg.data, &ss->who.identity, &em) != 0) {
+                session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_NOT_WITNESSED);
+            }
         }
     }
     return n;

@@ -87,6 +87,10 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
+    /* More to ask of a peer than a good chain: 0 or an error, with which the handshake is refused. Runs
+     * inside the handshake, and for live sessions inside fabric_recheck: takes note, calls nothing of
+     * the fabric. May be NULL. */
+    int (*admit)(void *data, const struct pki_identity *who, struct errmsg *em);
     /* A peer that proved who, or where, it is was turned away; may be NULL. */
     void (*refused)(void *data, const struct fabric_refusal *refusal);
 };

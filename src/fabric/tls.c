@@ -30,6 +30,7 @@ uint8_t tls_alert_for(int rc)
             return GNUTLS_A_UNKNOWN_CA;
         case ERR_WRONG_NODE:
         case ERR_NOT_AUTHORITY:
+        case ERR_NOT_WITNESSED:
             return GNUTLS_A_ACCESS_DENIED;
         case ERR_BAD_SIGNATURE:
             return GNUTLS_A_DECRYPT_ERROR;
@@ -117,6 +118,12 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
         return errmsg_set(em, -ERR_WRONG_NODE, "it says it is this node");
     } else if (ss->path.relayed && !uuid_equal(&id.node_id, &ss->path.remote)) {
         return errmsg_set(em, -ERR_WRONG_NODE, "its packets name another node as their source");
+    }
+    if (ss->kind != KIND_ENROLL && ss->f->cfg.admit != NULL) {
+        rc = ss->f->cfg.admit(ss->f->cfg.data, &id, em);
+        if (rc != 0) {
+            return rc;
+        }
     }
     ss->who.identity = id;
     ss->who.authenticated = true;

@@ -300,6 +300,20 @@ static void on_signal(uv_signal_t *h, int signum)
     stop(n);
 }
 
+static int on_admit(void *data, const struct pki_identity *who, struct errmsg *em)
+{
+    struct node *n = data;
+    return n->agent == NULL ? 0 : agent_admit(n->agent, who, em);
+}
+
+static void on_forgery_seen(void *data, struct blob report)
+{
+    struct node *n = data;
+    if (n->authority != NULL) {
+        authority_forgery(n->authority, report);
+    }
+}
+
 static void on_refused(void *data, const struct fabric_refusal *refusal)
 {
     struct node *n = data;
@@ -316,6 +330,7 @@ static int open_fabric(struct node *n, struct errmsg *em)
         .trust = n->trust,
         .limits = {.enroll_per_second = n->options->enroll_per_second},
         .data = n,
+        .admit = on_admit,
         .refused = on_refused,
     };
     memcpy(config.reset_secret, n->member->reset_secret, sizeof config.reset_secret);
@@ -374,6 +389,7 @@ static int open_all(struct node *n, struct errmsg *em)
         .identity_renewed = on_identity_renewed,
         .authority_installed = on_authority_installed,
         .links = on_links_wanted,
+        .forgery_seen = on_forgery_seen,
     };
     rc = agent_open(&agent, &n->agent, em);
     if (rc != 0) {

@@ -71,6 +71,7 @@ static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *do
     mp_doc_int(w, doc, "voters", st->voters);
     mp_doc_int(w, doc, "seen", st->seen);
     mp_doc_int(w, doc, "needed", st->needed);
+    mp_doc_int(w, doc, "forgery_reports", (int64_t)st->forgeries);
     mp_doc_int(w, doc, "level", st->level);
     mp_doc_int(w, doc, "level_known", st->level_known);
     mp_doc_hex(w, doc, "state_digest", blob_of(st->digest, sizeof st->digest));

@@ -101,7 +101,7 @@ MSG_DECLARE(snapshot_witness, SNAPSHOT_WITNESS_FIELDS)
     X(T, 2, STR, kind, FORGERY_KIND_MAX_BYTES, MSG_REQUIRED) /* "snapshot", "certificate" */ \
     X(T, 3, STR, error, 32, MSG_REQUIRED)       /* err_slug of the refusal */         \
     X(T, 4, STR, detail, REASON_MAX_BYTES, 0)                                         \
-    X(T, 5, ID, offender_id, 0, 0)              /* who showed it, as its certificate says */ \
+    X(T, 5, ID, offender_id, 0, 0)              /* who showed it, or whose CA signed it */ \
     X(T, 6, FIX, offender_fingerprint, 32, 0)                                         \
     X(T, 7, FIX, evidence, 32, 0)               /* SHA-256 of what was shown */       \
     X(T, 8, I64, seen_at_ms, 0, 0)                                                    \

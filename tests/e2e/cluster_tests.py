@@ -193,6 +193,11 @@ def test_audit_chain_verifies_and_lists_events(env):
                  "authority_add"):
         expect(any(word in k for k in kinds), f"an event for {word}", sorted(kinds))
     expect(len({e["id"] for e in events}) == len(events), "no event twice")
+    line = c.a2.ok("audit", "list", "--node", "n1")["items"]
+    expect([e["event_type"] for e in line][:3] ==
+           ["join_submitted", "join_approved", "certificate_issued"], "AUD-03: n1's timeline", line)
+    roles = c.a2.ok("audit", "list", "--node", "n1", "--category", "roles")["items"]
+    expect([e["event_type"] for e in roles] == ["role_assigned"], "and its roles", roles)
     approvals = [e for e in events if "join_approve" in e["event_type"]]
     expect(approvals and all(e["actor_kind"] == "admin" and e["actor_id"].startswith("uid:")
                              for e in approvals), "approvals name their actor", approvals)

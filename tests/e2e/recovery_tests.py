@@ -400,9 +400,9 @@ def test_removal_that_survives_less_is_refused_without_force(env):
     leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", one.name, "--yes", "--force")
     leader.ok("authority", "remove", two.name, "--yes")
     wait_until(lambda: leader.status()["voters"] == 2, "two voters")
-    # Two survive no loss and one survives none: that is no step back.
-    leader.ok("authority", "remove", one.name, "--yes")
-    wait_until(lambda: leader.status()["voters"] == 1, "one voter")
+    # Of two, one cannot shrink the authority set that nodes believe (docs/decisions/0008).
+    r = leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", one.name, "--yes", "--force")
+    expect("add another first" in r.err, "the way out", r.err)
     leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", leader.name, "--yes", "--force")
 
 

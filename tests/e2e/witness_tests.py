@@ -1,6 +1,12 @@
 """A decision carries its quorum (DESIGN D16, docs/decisions/0008)."""
 
-from lib import OK, expect, wait_until
+import json
+import os
+import shutil
+import subprocess
+
+from lib import OK, clean_env, expect, wait_until
+from cluster_tests import all_items
 
 
 def believes(node, members):
@@ -15,10 +21,118 @@ def test_nodes_believe_the_voters(env):
     c = env.cluster(authorities=3, nodes=1)
     for node in c.nodes.values():
         wait_until(lambda node=node: believes(node, 3), f"{node.name} to believe three authorities")
-    c.a1.ok("authority", "remove", "a3", "--yes")
+    c.a1.ok("authority", "remove", "a3", "--yes", "--force")
     for node in (c.a1, c.a2, c.n1):
         wait_until(lambda node=node: believes(node, 2), f"{node.name} to believe two authorities")
     c.a1.ok("role", "assign", "n1", "relay-node", "--yes")
     wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to hear of its role")
     events = c.a1.ok("audit", "list", "--event-type", "authority_set_changed")["items"]
     expect([e["details"]["members"] for e in events] == [1, 2, 3, 2], "one link a change", events)
+
+
+def attacker(env, command, **args):
+    """tests/e2e/attacker; the process, which prints one line of JSON."""
+    program = os.path.join(os.path.dirname(env.rap), "tests", "e2e", "attacker")
+    expect(os.access(program, os.X_OK), f"{program} is built (the target `attacker`)")
+    line = [program, command] + [f"{k}={v}" for k, v in args.items()]
+    return subprocess.Popen(  # pylint: disable=consider-using-with
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**clean_env(), "ASAN_OPTIONS": "detect_leaks=0"})
+
+
+def answer_of(process):
+    out, err = process.communicate(timeout=120)
+    expect(process.returncode == 0 and out, "the attacker ran", process.args, err)
+    return json.loads(out)
+
+
+def steal(node):
+    """The disk of an authority host is gone, and the host with it."""
+    node.kill9()
+    stolen = node.dir + "-stolen"
+    shutil.copytree(os.path.join(node.dir, "member"), stolen)
+    return stolen
+
+
+def reports(node):
+    return [e for e in all_items(node, "audit") if e["event_type"] == "forgery_reported"]
+
+
+def test_stolen_authority_moves_no_node_to_a_forged_snapshot(env):
+    """DESIGN D16: with one authority's keys and disk, roles nobody gave, a tree of the thief's own, the
+    real majority's signatures on other content, an authority set of himself and an old version are all
+    refused, and the attempt is reported once the node meets an honest authority."""
+    c = env.cluster(authorities=3, nodes=1)
+    wait_until(lambda: believes(c.n1, 3), "n1 to believe three authorities")
+    before = c.n1.ok("config", "verify")
+    expect(reports(c.a1) == [], "no forgery so far")
+    stolen = steal(c.a3)
+    c.a1.stop()
+    c.a2.stop()
+    for lie in ("bare", "own", "reuse", "set", "old"):
+        thief = attacker(env, "serve", stolen=stolen, listen=c.a3.address, victim=c.n1.id, lie=lie)
+        end = answer_of(thief)
+        expect(end == {"told": lie, "end": "refused"}, "n1 dropped him", end)
+        if lie != "old":
+            c.n1.stop()  # what it has to report outlives a restart
+            c.n1.start(wait=False)
+            wait_until(lambda: c.n1.cli("status").rc == OK, "n1 to run again")
+    expect(c.n1.roles() == [], "n1 has no role", c.n1.roles())
+    after = c.n1.ok("config", "verify")
+    expect(after == before, "n1 keeps what it had", before, after)
+    c.a1.start(wait=False)
+    c.a2.start()
+    c.a1.wait_ready()
+    wanted = {"not_witnessed", "bad_proof", "bad_authority_set"}
+    wait_until(lambda: {e["details"]["error"] for e in reports(c.a1)} >= wanted,
+               "the attempts to be reported", limit=60)
+    for e in reports(c.a1):
+        expect(e["subject_id"] == c.a3.id and e["details"]["reported_by"] == c.n1.id and
+               e["details"]["kind"] == "snapshot" and e["high_risk"], "who told what of whom", e)
+    expect(c.a1.status()["forgery_reports"] >= 3, "status says so", c.a1.status())
+    # The rest of the group goes on without the stolen one.
+    c.a1.ok("role", "assign", "n1", "relay-node", "--yes")
+    wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to hear what was decided")
+    c.a1.ok("authority", "remove", "a3", "--reason", "stolen", "--yes", "--force")
+    wait_until(lambda: believes(c.n1, 2), "n1 to believe the two that are left")
+
+
+def test_stolen_authority_admits_nobody(env):
+    """DESIGN D16: a certificate under the stolen CA opens no service anywhere, and in an authority's name
+    not even a session; its word gets no signature of another authority."""
+    c = env.cluster(authorities=3, nodes=1)
+    wait_until(lambda: believes(c.n1, 3), "n1 to believe three authorities")
+    stolen = steal(c.a3)
+
+    def call(to, service, **args):
+        return answer_of(attacker(env, "call", to=to.address, server=to.id, service=service,
+                                  **{"stolen": stolen, "id": "new", **args}))
+
+    rows = (
+        (c.a1, "config", {"stream": 1}, "denied"),
+        (c.a1, "heartbeat", {}, None),
+        (c.a1, "heartbeat", {"body": "heartbeat"}, "wrong_node"),
+        (c.a1, "renew", {"body": "renew"}, "denied"),
+        (c.a1, "report", {}, None),
+        (c.a1, "raft", {"stream": 1}, "not_authority"),
+        (c.a1, "witness", {"body": "statement"}, "not_authority"),
+        (c.a1, "config", {"stream": 1, "id": c.n1.id}, "denied"),
+        (c.n1, "issuer", {}, "not_authority"),
+        # Not even a session: the alert of the handshake.
+        (c.a1, "config", {"stream": 1, "id": c.a2.id}, "denied"),
+        (c.n1, "issuer", {"id": c.a1.id}, "denied"),
+    )
+    for to, service, args, error in rows:
+        got = call(to, service, **args)
+        expect(error in (None, got["error"]) and got["error"] != "ok",
+               f"{service} of {to.name} {args}", got)
+    # Himself, with all he stole: nobody signs what he made up.
+    got = answer_of(attacker(env, "call", to=c.a1.address, server=c.a1.id, service="witness",
+                             member=stolen, body="statement"))
+    expect(got["error"] in ("conflict", "not_found"), "no signature for his statement", got)
+    expect(len(all_items(c.a1, "node")) == 4, "nobody was admitted")
+    wait_until(lambda: any(e["details"]["kind"] == "certificate" and
+                           e["details"]["reported_by"] == c.n1.id and
+                           e["subject_id"] == c.a3.id and c.a1.id in e["details"]["detail"]
+                           for e in reports(c.a1)),
+               "n1 to report a3's certificate in a1's name", limit=60)

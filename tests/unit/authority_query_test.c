@@ -399,6 +399,21 @@ static void test_pages_add_up_to_the_whole(void **state)
     walk(&w, "audit", 2, 3, (struct query_args){.subject_id = n7.id_text});
     walk(&w, "audit", 2, 1,
          (struct query_args){.subject_id = n7.id_text, .event_type = "role_assigned"});
+    /* AUD-03: a node's timeline begins with the request it joined by, and goes on after its end. */
+    walk(&w, "audit", 2, 5, (struct query_args){.node = "n7"});
+    walk(&w, "audit", 2, 1, (struct query_args){.node = "n7", .category = "roles"});
+    walk(&w, "audit", 2, 2, (struct query_args){.node = n7.id_text, .category = "membership"});
+    walk(&w, "audit", 3,
+         (uint32_t)fsm_count(&w, "SELECT count(*) FROM cluster_audit_events"
+                                 " WHERE event_type LIKE 'certificate%'"),
+         (struct query_args){.category = "certificates"});
+    const struct uuid id = n7.id;
+    assert_int_equal(fsm_do(&w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = id, .reason = blob_str("lost")}),
+                     0);
+    assert_int_equal(fsm_do(&w, CMD_NODE_REMOVE, &(struct node_remove){.node_id = id}), 0);
+    walk(&w, "audit", 2, 8, (struct query_args){.node = n7.id_text});
+    walk(&w, "audit", 2, 2, (struct query_args){.node = n7.id_text, .category = "security"});
     fsm_world_fini(&w);
 }
 
@@ -439,6 +454,8 @@ static void test_bad_arguments_are_refused(void **state)
         {"audit", {.limit = UINT32_MAX}, -ERR_TOO_LARGE},
         {"terms", {.limit = UINT32_MAX}, -ERR_TOO_LARGE},
         {"audit", {.cursor = "x"}, -ERR_INVALID},
+        {"audit", {.category = "gossip"}, -ERR_INVALID},
+        {"audit", {.node = "nobody"}, -ERR_NOT_FOUND},
         {"audit", {.cursor = "-1"}, -ERR_INVALID},
         {"audit", {.cursor = "99999999999999999999999"}, -ERR_INVALID},
         {"terms", {.cursor = "1"}, -ERR_INVALID},

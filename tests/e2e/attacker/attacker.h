@@ -55,6 +55,9 @@ int forge_chain(const struct forge *g, const char *kind, struct forged *ret);
 /* What a node of this directory shows. */
 void load_member(const char *member_dir, struct forged *ret);
 
+/* A certificate that the stolen authority's CA signs for this node id, with a key of ours. */
+void load_stolen_ca(const char *member_dir, const struct uuid *node_id, struct forged *ret);
+
 /* --- commands --- */
 int attack_enroll(const struct args *a);
 int attack_race(const struct args *a);
@@ -63,5 +66,6 @@ int attack_hold(const struct args *a);
 int attack_guess(const struct args *a);
 int attack_handshake(const struct args *a);
 int attack_call(const struct args *a);
+int attack_serve(const struct args *a);
 
 #endif

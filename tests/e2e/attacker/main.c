@@ -19,7 +19,10 @@ static const struct {
     {"handshake", attack_handshake,
      "owner=DIR to=ADDR server=NODE_ID chain=KIND|nobody | member=DIR [key=other] [from=IP]"},
     {"call", attack_call,
-     "member=DIR to=ADDR server=NODE_ID service=S [body=KIND] [stream=1] [as=NODE_ID] [from=IP]"},
+     "member=DIR | stolen=DIR id=NODE_ID|new to=ADDR server=NODE_ID service=S [body=KIND] "
+     "[stream=1]"
+     " [as=NODE_ID] [from=IP]"},
+    {"serve", attack_serve, "stolen=DIR listen=ADDR victim=NODE_ID lie=bare|own|reuse|set|old"},
 };
 
 const char *arg(const struct args *a, const char *key)

@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "lib/fabric_forge.h"
 #include "wire/cmd.h"
+#include "wire/witness_msg.h"
 
 #define LIMIT_MS 20000
 
@@ -184,6 +185,25 @@ static void build_body(const struct args *a, struct buf *out)
     } else if (strcmp(kind, "heartbeat") == 0) {
         msg_encode(&heartbeat_desc,
                    &(struct heartbeat){.health = blob_str("healthy"), .node_id = as}, out);
+    } else if (strcmp(kind, "statement") == 0) { /* of a tree that nobody has */
+        struct buf st;
+        uint8_t hash[32] = {1};
+        struct blob h = blob_of(hash, sizeof hash);
+        buf_init(&st, WITNESS_STATEMENT_MAX);
+        msg_encode(&witness_statement_desc,
+                   &(struct witness_statement){.version = WITNESS_VERSION,
+                                               .cluster_id = uuid_new(),
+                                               .epoch = 1,
+                                               .index = 2,
+                                               .root = h,
+                                               .audit_seq = 1,
+                                               .audit_head = h,
+                                               .history = h,
+                                               .set_seq = 1},
+                   &st);
+        msg_encode(&witness_request_desc, &(struct witness_request){.statement = buf_blob(&st)},
+                   out);
+        buf_fini(&st);
     } else if (strcmp(kind, "renew") == 0) {
         struct buf csr;
         struct pki_key *key = pki_key_generate();
@@ -211,7 +231,14 @@ int attack_call(const struct args *a)
     struct forged own;
     struct uuid server = server_id(a);
     const char *service = arg_must(a, "service");
-    load_member(arg_must(a, "member"), &own);
+    struct uuid id = uuid_new();
+    if (arg(a, "stolen") == NULL) {
+        load_member(arg_must(a, "member"), &own);
+    } else if (strcmp(arg_must(a, "id"), "new") == 0 || uuid_parse(arg(a, "id"), &id) == 0) {
+        load_stolen_ca(arg(a, "stolen"), &id, &own);
+    } else {
+        give_up("id=%s", arg(a, "id"));
+    }
     visit_open(&v, &own, own.chain[own.count - 1], &server, a);
     buf_init(&v.body, 1u << 20);
     build_body(a, &v.body);
