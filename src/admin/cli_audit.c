@@ -1,6 +1,11 @@
 #include "admin/cli_util.h"
 
 #include "admin/json.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "pki/audit_row.h"
+
+#include <errno.h>
 
 int cli_run_audit_list(struct cli *c)
 {
@@ -26,9 +31,142 @@ int cli_run_audit_list(struct cli *c)
     return rc;
 }
 
+/* --- an exported file --- */
+
+struct file_check {
+    uint64_t first_seq, rows;
+    uint8_t head[PKI_HASH_BYTES];
+};
+
+static struct blob text_of(struct blob doc, const char *key)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, mp_find(doc, key));
+    return mp_peek(&r) == MP_STR ? mp_get_str(&r, JSON_TEXT_MAX) : blob_of(NULL, 0);
+}
+
+static bool flag_of(struct blob doc, const char *key)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, mp_find(doc, key));
+    return mp_peek(&r) == MP_BOOL && mp_get_bool(&r);
+}
+
+static bool says_hash(struct blob doc, const char *key, const uint8_t hash[PKI_HASH_BYTES])
+{
+    char hex[2 * PKI_HASH_BYTES + 1];
+    hex_encode(hash, PKI_HASH_BYTES, hex);
+    return blob_equal(text_of(doc, key), blob_str(hex));
+}
+
+static int check_event(struct file_check *f, struct blob doc, struct errmsg *em)
+{
+    char created_at[64];
+    char id[UUID_TEXT_MAX];
+    uint8_t hash[PKI_HASH_BYTES];
+    struct audit_row row = {
+        .seq = (uint64_t)mp_find_int(doc, "seq"),
+        .cluster_id = text_of(doc, "cluster_id"),
+        .organization_id = text_of(doc, "organization_id"),
+        .actor_kind = text_of(doc, "actor_kind"),
+        .actor_id = text_of(doc, "actor_id"),
+        .event_type = text_of(doc, "event_type"),
+        .subject_type = text_of(doc, "subject_type"),
+        .subject_id = text_of(doc, "subject_id"),
+        .high_risk = flag_of(doc, "high_risk"),
+        .details = text_of(doc, "details"),
+        .term = (uint64_t)mp_find_int(doc, "authority_term"),
+        .index = (uint64_t)mp_find_int(doc, "authority_index"),
+    };
+    mp_find_str(doc, "created_at", created_at, sizeof created_at);
+    if (row.seq == 0 || clock_parse(created_at, &row.created_at) != 0) {
+        return errmsg_set(em, -ERR_MALFORMED, "it is no event of an audit");
+    }
+    if (f->rows == 0) {
+        char prev[2 * PKI_HASH_BYTES + 1];
+        mp_find_str(doc, "prev_hash", prev, sizeof prev);
+        if (row.seq != 1 && hex_decode(prev, f->head, sizeof f->head) != 0) {
+            return errmsg_set(em, -ERR_MALFORMED, "it has no hash of the event before");
+        }
+        f->first_seq = row.seq;
+    }
+    if (row.seq != f->first_seq + f->rows) {
+        return errmsg_set(em, -ERR_CORRUPT, "event %llu is missing here",
+                          (unsigned long long)(f->first_seq + f->rows));
+    }
+    audit_row_hash(f->head, &row, hash);
+    struct uuid made = uuid_make(row.created_at, hash);
+    uuid_format(&made, id);
+    if (!says_hash(doc, "prev_hash", f->head) || !says_hash(doc, "hash", hash) ||
+        !blob_equal(text_of(doc, "id"), blob_str(id))) {
+        return errmsg_set(em, -ERR_CORRUPT, "event %llu does not match its hash",
+                          (unsigned long long)row.seq);
+    }
+    memcpy(f->head, hash, sizeof f->head);
+    f->rows++;
+    return 0;
+}
+
+static int check_line(struct file_check *f, struct blob line, struct errmsg *em)
+{
+    struct buf doc;
+    buf_init(&doc, CLIENT_DOC_MAX);
+    int rc = json_to_doc(line, &doc, em);
+    if (rc == 0) {
+        rc = check_event(f, buf_blob(&doc), em);
+    }
+    buf_fini(&doc);
+    return rc;
+}
+
+static int verify_file(struct cli *c, const char *path)
+{
+    struct errmsg em = ERRMSG_INIT;
+    struct file_check f = {.rows = 0};
+    FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    uint64_t number = 0;
+    int rc = 0;
+    if (in == NULL) {
+        return cli_fail(c, -ERR_NOT_FOUND, NULL, "%s: %s", path, strerror(errno));
+    }
+    while (rc == 0 && (n = getline(&line, &cap, in)) > 0) {
+        number++;
+        rc = n > (ssize_t)JSON_TEXT_MAX ? errmsg_set(&em, -ERR_TOO_LARGE, "the line is too long")
+                                        : check_line(&f, blob_of(line, (size_t)n), &em);
+    }
+    free(line);
+    if (in != stdin) {
+        (void)fclose(in);
+    }
+    if (rc != 0) {
+        return cli_fail(c, rc, "keep the file as it is, and compare with `rap audit export` anew",
+                        "%s line %llu: %s", path, (unsigned long long)number, em.text);
+    }
+    struct buf doc;
+    struct mp_writer w;
+    struct mp_doc d;
+    buf_init(&doc, 1024);
+    mp_writer_init(&w, &doc);
+    mp_doc_begin(&w, &d);
+    mp_doc_bool(&w, &d, "ok", true);
+    mp_doc_int(&w, &d, "rows", (int64_t)f.rows);
+    mp_doc_int(&w, &d, "first_seq", (int64_t)f.first_seq);
+    mp_doc_hex(&w, &d, "head", blob_of(f.head, sizeof f.head));
+    mp_doc_end(&w, &d);
+    out_doc(c, buf_blob(&doc));
+    buf_fini(&doc);
+    return CLI_OK;
+}
+
 int cli_run_audit_verify(struct cli *c)
 {
     struct buf doc;
+    if (cli_get(c, "file") != NULL) {
+        return verify_file(c, cli_get(c, "file"));
+    }
     int rc = util_fetch(c, "/v1/audit/verify", NULL, &doc);
     if (rc == CLI_OK) {
         struct mp_reader r;

@@ -238,8 +238,11 @@ const struct cli_cmd cli_commands[] = {
       {"node", "N", "the timeline of one node", false, false},
       {"category", "C", "membership, roles, certificates, authority, health or security", false,
        false}}},
-    {"audit", "verify", "", "recompute the hash chain", NULL, CLI_READS, cli_run_audit_verify,
-     {{0}}},
+    {"audit", "verify", "", "recompute the hash chain",
+     "With --file the events of an export are checked, without a daemon: a line that was changed, left "
+     "out or moved is named. Compare the head with that of `rap audit verify` on an authority.",
+     CLI_READS, cli_run_audit_verify,
+     {{"file", "F", "an export (`rap audit export`); - for stdin", false, false}}},
     {"audit", "export", "", "every event as JSON lines on stdout", NULL, CLI_READS,
      cli_run_audit_export, {{"event-type", "T", "only this kind of event", false, false}}},
 

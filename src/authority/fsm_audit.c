@@ -2,60 +2,13 @@
  * every column of the row. The id is made of stamp and hash, so it cannot be changed either. */
 #include "authority/fsm_impl.h"
 
+#include "pki/audit_row.h"
+
 #define DETAILS_MAX 16384
-
-struct audit_row {
-    uint64_t seq;
-    const char *cluster_id;
-    const char *organization_id; /* NULL: none; the same for the others that may be absent */
-    struct blob actor_kind;
-    struct blob actor_id;
-    const char *event_type;
-    const char *subject_type;
-    const char *subject_id;
-    bool high_risk;
-    struct blob details;
-    uint64_t term, index;
-    int64_t created_at;
-};
-
-static void put_opt(struct mp_writer *w, struct blob s)
-{
-    if (s.len == 0) {
-        mp_put_nil(w);
-    } else {
-        mp_put_strn(w, (const char *)s.data, s.len);
-    }
-}
 
 static struct blob opt(const char *s)
 {
     return s == NULL ? blob_of(NULL, 0) : blob_str(s);
-}
-
-static void hash_row(const uint8_t prev[32], const struct audit_row *a, struct buf *scratch,
-                     uint8_t ret[32])
-{
-    struct mp_writer w;
-    buf_clear(scratch);
-    mp_writer_init(&w, scratch);
-    mp_put_array(&w, 13);
-    mp_put_u64(&w, a->seq);
-    mp_put_str(&w, a->cluster_id);
-    put_opt(&w, opt(a->organization_id));
-    put_opt(&w, a->actor_kind);
-    put_opt(&w, a->actor_id);
-    mp_put_str(&w, a->event_type);
-    mp_put_str(&w, a->subject_type);
-    put_opt(&w, opt(a->subject_id));
-    mp_put_bool(&w, a->high_risk);
-    put_opt(&w, a->details);
-    mp_put_u64(&w, a->term);
-    mp_put_u64(&w, a->index);
-    mp_put_i64(&w, a->created_at);
-    CHECK(scratch->err == 0);
-    const struct blob parts[] = {blob_of(prev, 32), buf_blob(scratch)};
-    pki_sha256_parts(parts, ARRAY_SIZE(parts), ret);
 }
 
 int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob details)
@@ -63,13 +16,13 @@ int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob deta
     struct fsm_vars *v = x->v;
     struct audit_row row = {
         .seq = v->audit_seq + 1,
-        .cluster_id = x->cluster_id,
-        .organization_id = a->organization_id,
+        .cluster_id = blob_str(x->cluster_id),
+        .organization_id = opt(a->organization_id),
         .actor_kind = x->actor_kind,
         .actor_id = x->actor_id,
-        .event_type = a->event,
-        .subject_type = a->subject_type,
-        .subject_id = a->subject_id,
+        .event_type = blob_str(a->event),
+        .subject_type = blob_str(a->subject_type),
+        .subject_id = opt(a->subject_id),
         .high_risk = cmd_kind_high_risk(x->cmd->kind),
         .details = details,
         .term = x->term,
@@ -77,10 +30,7 @@ int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob deta
         .created_at = x->now_ms,
     };
     uint8_t hash[32];
-    struct buf scratch;
-    buf_init(&scratch, DETAILS_MAX + 4096);
-    hash_row(v->audit_head, &row, &scratch, hash);
-    buf_fini(&scratch);
+    audit_row_hash(v->audit_head, &row, hash);
 
     char id[UUID_TEXT_MAX];
     char prev_hex[HEX32];
@@ -96,13 +46,13 @@ int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob deta
                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     db_bind_int(st, (int64_t)row.seq);
     db_bind_text(st, id);
-    db_bind_text(st, row.cluster_id);
-    db_bind_opt(st, opt(row.organization_id));
+    db_bind_text(st, x->cluster_id);
+    db_bind_opt(st, row.organization_id);
     db_bind_textn(st, (const char *)row.actor_kind.data, row.actor_kind.len);
     db_bind_opt(st, row.actor_id);
-    db_bind_text(st, row.event_type);
-    db_bind_text(st, row.subject_type);
-    db_bind_opt(st, opt(row.subject_id));
+    db_bind_text(st, a->event);
+    db_bind_text(st, a->subject_type);
+    db_bind_opt(st, row.subject_id);
     db_bind_int(st, row.high_risk);
     db_bind_textn(st, (const char *)details.data, details.len);
     db_bind_int(st, (int64_t)row.term);
@@ -219,18 +169,18 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     return rc;
 }
 
-static int check_row(struct db_stmt *st, uint64_t seq, const uint8_t prev[32], struct buf *scratch,
-                     uint8_t ret_hash[32], struct errmsg *em)
+static int check_row(struct db_stmt *st, uint64_t seq, const uint8_t prev[32], uint8_t ret_hash[32],
+                     struct errmsg *em)
 {
     const struct audit_row row = {
         .seq = (uint64_t)db_col_int(st, "seq"),
-        .cluster_id = db_col_text(st, "cluster_id"),
-        .organization_id = db_col_text(st, "organization_id"),
+        .cluster_id = blob_str(db_col_text(st, "cluster_id")),
+        .organization_id = blob_str(db_col_text(st, "organization_id")),
         .actor_kind = blob_str(db_col_text(st, "actor_kind")),
         .actor_id = blob_str(db_col_text(st, "actor_id")),
-        .event_type = db_col_text(st, "event_type"),
-        .subject_type = db_col_text(st, "subject_type"),
-        .subject_id = db_col_text(st, "subject_id"),
+        .event_type = blob_str(db_col_text(st, "event_type")),
+        .subject_type = blob_str(db_col_text(st, "subject_type")),
+        .subject_id = blob_str(db_col_text(st, "subject_id")),
         .high_risk = db_col_int(st, "high_risk") != 0,
         .details = blob_str(db_col_text(st, "details")),
         .term = (uint64_t)db_col_int(st, "authority_term"),
@@ -240,7 +190,7 @@ static int check_row(struct db_stmt *st, uint64_t seq, const uint8_t prev[32], s
     if (row.seq != seq) {
         return errmsg_set(em, -ERR_CORRUPT, "audit row %llu is missing", (unsigned long long)seq);
     }
-    hash_row(prev, &row, scratch, ret_hash);
+    audit_row_hash(prev, &row, ret_hash);
     char id[UUID_TEXT_MAX];
     char prev_hex[HEX32];
     char hash_hex[HEX32];
@@ -259,14 +209,12 @@ static int check_row(struct db_stmt *st, uint64_t seq, const uint8_t prev[32], s
 int fsm_audit_verify(struct fsm *f, struct mp_writer *doc, struct errmsg *em)
 {
     struct db_stmt *st = db_prepare(f->db, "SELECT * FROM cluster_audit_events ORDER BY seq");
-    struct buf scratch;
-    buf_init(&scratch, SIZE_MAX);
     uint8_t head[32] = {0};
     uint64_t rows = 0;
     int rc;
     while ((rc = db_step(st)) == 1) {
         uint8_t next[32];
-        rc = check_row(st, rows + 1, head, &scratch, next, em);
+        rc = check_row(st, rows + 1, head, next, em);
         if (rc != 0) {
             break;
         }
@@ -274,7 +222,6 @@ int fsm_audit_verify(struct fsm *f, struct mp_writer *doc, struct errmsg *em)
         rows++;
     }
     db_done(st);
-    buf_fini(&scratch);
     if (rc == 0 && (rows != f->vars.audit_seq || memcmp(head, f->vars.audit_head, 32) != 0)) {
         rc = errmsg_set(em, -ERR_CORRUPT, "audit row %llu is missing at the end",
                         (unsigned long long)rows + 1);

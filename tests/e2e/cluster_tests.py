@@ -1,5 +1,7 @@
 """A cluster's life: growing, restarting, and losing processes."""
 
+import json
+import os
 import random
 import threading
 
@@ -193,6 +195,26 @@ def test_audit_chain_verifies_and_lists_events(env):
                  "authority_add"):
         expect(any(word in k for k in kinds), f"an event for {word}", sorted(kinds))
     expect(len({e["id"] for e in events}) == len(events), "no event twice")
+    # The same chain in an exported file, without a daemon; and what was done to it is named.
+    exported = c.a2.cli("audit", "export").out.splitlines(keepends=True)
+    path = os.path.join(env.folder, "audit.jsonl")
+
+    def verify(lines):
+        with open(path, "w", encoding="utf-8") as f:
+            f.writelines(lines)
+        return c.a2.cli("audit", "verify", "--file", path)
+    r = verify(exported)
+    live = c.a2.ok("audit", "verify")
+    expect(r.rc == OK and r.json["ok"] and r.json["rows"] == len(exported) >= 10, "the file", r)
+    expect(live["rows"] > r.json["rows"] or live["head"] == r.json["head"], "one head", live, r)
+    changed = json.dumps({**json.loads(exported[4]), "actor_id": "somebody"}) + "\n"
+    for lines, word in ((exported[:4] + [changed] + exported[5:], "line 5"),
+                        (exported[:3] + exported[4:], "event 4 is missing"),
+                        (exported[:2] + [exported[3], exported[2]] + exported[4:], "event 3"),
+                        (exported[:2] + ["{}\n"], "line 3"), (["nonsense\n"], "line 1")):
+        r = verify(lines)
+        expect(r.rc != OK and word in r.err, f"a file with {word}", r)
+    expect(verify(exported[5:]).json["first_seq"] == 6, "a part of it")
     line = c.a2.ok("audit", "list", "--node", "n1")["items"]
     expect([e["event_type"] for e in line][:3] ==
            ["join_submitted", "join_approved", "certificate_issued"], "AUD-03: n1's timeline", line)
