@@ -407,6 +407,12 @@ size_t route_neighbour_count(const struct route_table *t)
     return t->neighbour_count;
 }
 
+uint64_t route_refused_from(const struct route_table *t, const struct uuid *neighbour)
+{
+    const struct route_neighbour *n = route_neighbour_find(t, neighbour);
+    return n == NULL ? 0 : n->refused;
+}
+
 size_t route_leaf_count(const struct route_table *t)
 {
     size_t count = 0;

@@ -149,6 +149,9 @@ void route_counters(const struct route_table *t, struct route_counters *ret);
 size_t route_destination_count(const struct route_table *t);
 size_t route_neighbour_count(const struct route_table *t);
 size_t route_leaf_count(const struct route_table *t);
+/* Messages of this neighbour, in this life of the link, that advertised others without the role. A few
+ * after a change of roles mean that our configuration is the older one. */
+uint64_t route_refused_from(const struct route_table *t, const struct uuid *neighbour);
 
 /* --- for people --- */
 struct route_path {

@@ -45,6 +45,7 @@ struct route_neighbour {
     uint64_t next_send_ms;
     struct mesh_request_entry request[MESH_REQUESTS_ENTRIES_MAX];
     uint32_t request_count;
+    uint64_t refused; /* its messages with routes that its role does not allow */
 };
 
 struct route {

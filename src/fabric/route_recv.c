@@ -144,6 +144,7 @@ static void on_routes(struct route_table *t, struct route_neighbour *n, struct b
     for (uint32_t i = 0; i < m.count; i++) {
         all = take_entry(t, n, &m.entry[i]) && all;
     }
+    n->refused += !all;
     /* Without an answer it is said again - until our directory calls it a relay, or its own does not. */
     struct route_send *s = all ? route_send_slot(todo, n) : NULL;
     if (s != NULL) {

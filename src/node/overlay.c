@@ -7,6 +7,7 @@
 #define TICK_MS 50
 #define SYNC_US 250000 /* how often the sessions are looked through */
 #define SAVE_US 60000000
+#define REFUSED_REPORT 40 /* of its messages: ten seconds, as each is repeated */
 #define LOAD_FULL_BYTES (16u << 20) /* waiting in relay queues: as much as there may be */
 
 uint64_t overlay_now_us(void)
@@ -107,6 +108,18 @@ static void sync_sessions(struct overlay *o)
     o->up_cap = now.cap;
 }
 
+/* It goes on advertising others: not a change of roles that is on its way. */
+static void report_liar(const struct uuid *id)
+{
+    static struct log_limit limit;
+    char text[UUID_TEXT_MAX];
+    uuid_format(id, text);
+    if (log_allow(&limit, 10)) {
+        log_warn(LOG_FABRIC, "node without a relay role advertises routes",
+                 "node=%s next=\"ignored; look at that host, `rap node revoke` bans it\"", text);
+    }
+}
+
 static void on_datagram(void *data, const struct fabric_peer *from, struct blob payload)
 {
     struct overlay *o = data;
@@ -118,7 +131,12 @@ static void on_datagram(void *data, const struct fabric_peer *from, struct blob 
         sync_sessions(o); /* its first word comes right behind the handshake */
     }
     struct mesh_event ev = {.kind = MESH_DATAGRAM, .peer = *id, .payload = payload};
+    uint64_t refused = route_refused_from(mesh_routes(o->mesh), id);
     overlay_step(o, &ev);
+    if (refused < REFUSED_REPORT &&
+        route_refused_from(mesh_routes(o->mesh), id) >= REFUSED_REPORT) {
+        report_liar(id);
+    }
 }
 
 /* --- what the fabric asks --- */

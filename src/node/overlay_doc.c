@@ -3,6 +3,7 @@
 
 struct rows {
     struct mp_writer *w;
+    const struct route_table *routes; /* of put_link */
     uint32_t count;
 };
 
@@ -69,6 +70,7 @@ static void put_link(void *data, const struct mesh_link_info *info)
     mp_doc_int(w, &doc, "out_loss_permille", info->link->out_loss_permille);
     mp_doc_int(w, &doc, "load_percent", info->link->peer_load);
     mp_doc_int(w, &doc, "cost_us", info->cost_us);
+    mp_doc_int(w, &doc, "refused_routes", (int64_t)route_refused_from(rows->routes, &info->id));
     mp_doc_end(w, &doc);
     rows->count++;
 }
@@ -99,7 +101,7 @@ static void put_counters(struct overlay *o, struct mp_writer *w, struct mp_doc *
 
 static void put_links(struct overlay *o, struct mp_writer *w, struct mp_doc *doc)
 {
-    struct rows rows = {.w = w};
+    struct rows rows = {.w = w, .routes = mesh_routes(o->mesh)};
     mp_doc_key(w, doc, "links");
     size_t at = mp_list_begin(w);
     mesh_links(o->mesh, overlay_now_us(), put_link, &rows);

@@ -331,6 +331,11 @@ static void test_leaf_that_advertises_others_is_ignored_and_counted(void **state
     assert_int_equal(next_hop(w, 0, 2), -1);
     assert_int_equal(next_hop(w, 0, 1), 1);
     assert_true(counters(w, 0).drop_role > 0);
+    struct uuid liar = id_of(1);
+    uint64_t refused = route_refused_from(w->t[0], &liar);
+    assert_true(refused > 0);
+    run(w, 2000); /* it is not acknowledged, so it insists */
+    assert_true(route_refused_from(w->t[0], &liar) > refused);
 }
 
 static void test_leaf_does_not_forward(void **state)
