@@ -21,9 +21,9 @@ struct raft_peer {
     struct authority *a;
     raft_id id;
     struct uuid node_id;
-    struct fabric_stream *stream; /* ours to it; NULL until needed */
-    uint64_t snapshot_until_ms;   /* a snapshot is believed in flight until then */
-    bool other_epoch;             /* it spoke of one since we last asked it */
+    struct fabric_stream *streams[2]; /* ours to it, [1] for images; NULL until needed */
+    uint64_t image_until_ms;          /* one is believed in flight until then */
+    bool other_epoch;                 /* it spoke of one since we last asked it */
     UT_hash_handle hh;
 };
 struct raft_net_fabric {

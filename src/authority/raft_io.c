@@ -450,7 +450,9 @@ static void transmit(struct raft_io_impl *im, const struct raft_message *m)
         }
         return;
     }
-    im->net->ops->send(im->net, m->server_id, buf_blob(&im->out));
+    bool image = m->type == RAFT_INSTALL_SNAPSHOT;
+    (image ? im->net->ops->send_image : im->net->ops->send)(im->net, m->server_id,
+                                                            buf_blob(&im->out));
     if (im->out.cap > RAFT_MSG_APPEND_BYTES) {
         buf_fini(&im->out); /* an image is rare and large */
     }

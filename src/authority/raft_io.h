@@ -88,7 +88,10 @@ struct raft_net;
 struct raft_net_ops {
     /* Best effort, in order per peer; bytes are copied. */
     void (*send)(struct raft_net *n, raft_id to, struct blob bytes);
-    /* True while an earlier large message to this peer is unsent or unacknowledged. */
+    /* An InstallSnapshot, tens of megabytes perhaps: in no order with other messages, and never in their
+     * way. */
+    void (*send_image)(struct raft_net *n, raft_id to, struct blob bytes);
+    /* True while an earlier image to this peer is unsent or unacknowledged. */
     bool (*snapshot_in_flight)(struct raft_net *n, raft_id to);
 };
 struct raft_net {

@@ -1,13 +1,13 @@
 /* Raft messages between authorities: one stream each way, opened by the sender, on the control
- * connection. A message that cannot go now is dropped: Raft sends again, and replaying an old one
+ * connection, and one for images on the data connection, where they delay no heartbeat. A message that cannot go now is dropped: Raft sends again, and replaying an old one
  * over a new connection would be wrong (reference raft.md, G6). */
 #include "authority/authority_impl.h"
 
 #include "base/log.h"
 
-/* A message this large is an image on its way; until it can have arrived, no second one (G7). */
-#define LARGE_BYTES (256u << 10)
-#define LARGE_BYTES_PER_MS 4096u
+/* Until an image can have arrived, no second one is sent (G7). */
+#define IMAGE_MS 2000
+#define IMAGE_BYTES_PER_MS 4096u
 
 static void out_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
@@ -19,10 +19,13 @@ static void out_frame(struct fabric_stream *s, void *data, struct blob frame)
 static void out_closed(struct fabric_stream *s, void *data, int rc)
 {
     struct raft_peer *p = data;
-    (void)s;
     (void)rc;
-    p->stream = NULL;
-    p->snapshot_until_ms = 0;
+    if (p->streams[true] == s) {
+        p->streams[true] = NULL;
+        p->image_until_ms = 0;
+    } else {
+        p->streams[false] = NULL;
+    }
 }
 
 static const struct fabric_stream_vtab out_vtab = {.frame = out_frame, .closed = out_closed};
@@ -50,8 +53,10 @@ static struct raft_peer *add(struct raft_net_fabric *n, const struct uuid *node_
 
 static void drop(struct raft_net_fabric *n, struct raft_peer *p)
 {
-    if (p->stream != NULL) {
-        fabric_stream_reset(p->stream, -ERR_CLOSED);
+    for (size_t i = 0; i < ARRAY_SIZE(p->streams); i++) {
+        if (p->streams[i] != NULL) {
+            fabric_stream_reset(p->streams[i], -ERR_CLOSED);
+        }
     }
     HASH_DEL(n->peers, p);
     free(p);
@@ -66,23 +71,37 @@ const struct uuid *raft_net_node(const struct authority *a, raft_id id)
     return id == core_raft_id(&a->cfg.node_id) ? &a->cfg.node_id : NULL;
 }
 
-static void net_send(struct raft_net *base, raft_id to, struct blob bytes)
+static int send_frame(struct raft_peer *p, bool image, struct blob bytes)
 {
-    struct raft_net_fabric *n = container_of(base, struct raft_net_fabric, base);
-    struct raft_peer *p = find(n, to);
-    if (p == NULL || !fabric_peer_connected(n->a->cfg.fabric, &p->node_id)) {
-        return;
+    struct fabric *f = p->a->cfg.fabric;
+    struct fabric_stream **s = &p->streams[image];
+    if (!fabric_peer_connected(f, &p->node_id)) {
+        return -ERR_UNREACHABLE;
     }
-    if (p->stream == NULL) {
-        struct fabric_stream_to dst = {.node_id = p->node_id, .service = "raft"};
-        if (fabric_stream_open(n->a->cfg.fabric, &dst, &out_vtab, p, &p->stream) != 0) {
-            p->stream = NULL;
-            return;
+    if (*s == NULL) {
+        struct fabric_stream_to dst = {.node_id = p->node_id, .service = "raft", .bulk = image};
+        int rc = fabric_stream_open(f, &dst, &out_vtab, p, s);
+        if (rc != 0) {
+            *s = NULL;
+            return rc;
         }
     }
-    int rc = fabric_stream_send(p->stream, bytes);
-    if (rc == 0 && bytes.len >= LARGE_BYTES) {
-        p->snapshot_until_ms = authority_mono_ms() + 2000 + bytes.len / LARGE_BYTES_PER_MS;
+    return fabric_stream_send(*s, bytes);
+}
+
+static void net_send(struct raft_net *base, raft_id to, struct blob bytes)
+{
+    struct raft_peer *p = find(container_of(base, struct raft_net_fabric, base), to);
+    if (p != NULL) {
+        (void)send_frame(p, false, bytes);
+    }
+}
+
+static void net_send_image(struct raft_net *base, raft_id to, struct blob bytes)
+{
+    struct raft_peer *p = find(container_of(base, struct raft_net_fabric, base), to);
+    if (p != NULL && send_frame(p, true, bytes) == 0) {
+        p->image_until_ms = authority_mono_ms() + IMAGE_MS + bytes.len / IMAGE_BYTES_PER_MS;
     }
 }
 
@@ -90,11 +109,11 @@ static bool net_snapshot_in_flight(struct raft_net *base, raft_id to)
 {
     struct raft_net_fabric *n = container_of(base, struct raft_net_fabric, base);
     struct raft_peer *p = find(n, to);
-    return p != NULL && p->stream != NULL && authority_mono_ms() < p->snapshot_until_ms;
+    return p != NULL && p->streams[true] != NULL && authority_mono_ms() < p->image_until_ms;
 }
 
-static const struct raft_net_ops net_ops = {.send = net_send,
-                                            .snapshot_in_flight = net_snapshot_in_flight};
+static const struct raft_net_ops net_ops = {
+    .send = net_send, .send_image = net_send_image, .snapshot_in_flight = net_snapshot_in_flight};
 
 void raft_net_fabric_init(struct raft_net_fabric *n, struct authority *a)
 {

@@ -333,7 +333,8 @@ size_t stream_vec(struct fabric_stream *s, ngtcp2_vec *vec, size_t max, bool *re
     size_t n = 0;
     size_t bytes = 0;
     size_t off = s->tx_cur_off;
-    for (struct chunk *c = s->tx_cur; c != NULL && n < max; c = c->next) {
+    /* No more than a packet takes, for it is asked for at each packet. */
+    for (struct chunk *c = s->tx_cur; c != NULL && n < max && bytes < TX_PACKET_MAX; c = c->next) {
         if (c->len > off) {
             vec[n++] = (ngtcp2_vec){.base = c->data + off, .len = c->len - off};
             bytes += c->len - off;

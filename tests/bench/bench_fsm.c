@@ -1,6 +1,7 @@
 /* What one committed command costs the replicated state: CPU time of fsm_apply a token.create, in
- * entries of one and of many commands (bench_fsm [COMMANDS [A_ENTRY]]). Prints the state digest too: two builds that print the same
+ * entries of one and of many commands (bench_fsm [COMMANDS [A_ENTRY]]; with A_ENTRY, of an image too). Prints the state digest too: two builds that print the same
  * digest computed the same. */
+#include "authority/raft_image.h"
 #include "lib/fsm_fixture.h"
 
 #include <time.h>
@@ -20,7 +21,41 @@ static void count_refused(void *data, size_t n, const struct fsm_result *results
     }
 }
 
-static void run(uint32_t batch, uint32_t total)
+/* What an image of the state costs: the copy that the loop waits for, packing, and what a member does that
+ * receives it. */
+static void image(struct fsm_world *w)
+{
+    struct errmsg em = ERRMSG_INIT;
+    struct db_image *frozen;
+    struct buf packed;
+    struct buf raw;
+    buf_init(&packed, IMAGE_PACKED_MAX);
+    buf_init(&raw, IMAGE_MAX_BYTES);
+    int64_t t0 = cpu_ns();
+    CHECK(fsm_freeze(w->fsm, &frozen) == 0);
+    int64_t t1 = cpu_ns();
+    CHECK(raft_image_pack(frozen, &packed) == 0);
+    int64_t t2 = cpu_ns();
+    db_image_free(frozen);
+    CHECK(raft_image_check(buf_blob(&packed)) == 0);
+    int64_t t3 = cpu_ns();
+    CHECK(raft_image_unpack(buf_blob(&packed), &raw) == 0);
+    int64_t t4 = cpu_ns();
+    if (fsm_restore(w->fsm, buf_blob(&raw), &em) != 0) {
+        fatal("restore: %s", em.text);
+    }
+    int64_t t5 = cpu_ns();
+    (void)printf(
+        "image %.1f MB packed %.1f MB, CPU ms: freeze %.2f pack %.0f check %.0f unpack %.0f"
+        " restore %.0f\n",
+        (double)raw.len / 1e6, (double)packed.len / 1e6, (double)(t1 - t0) / 1e6,
+        (double)(t2 - t1) / 1e6, (double)(t3 - t2) / 1e6, (double)(t4 - t3) / 1e6,
+        (double)(t5 - t4) / 1e6);
+    buf_fini(&packed);
+    buf_fini(&raw);
+}
+
+static void run(uint32_t batch, uint32_t total, bool with_image)
 {
     struct fsm_world w;
     struct errmsg em = ERRMSG_INIT;
@@ -56,6 +91,9 @@ static void run(uint32_t batch, uint32_t total)
     fsm_digest_hex(w.fsm, digest);
     (void)printf("%6u a entry %8.2f us a command  refused %zu  digest %.16s\n", batch,
                  (double)spent_ns / 1000 / total, refused, digest);
+    if (with_image) {
+        image(&w);
+    }
     fsm_world_fini(&w);
 }
 
@@ -63,11 +101,11 @@ int main(int argc, char **argv)
 {
     uint32_t total = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 40000;
     if (argc > 2) {
-        run((uint32_t)strtoul(argv[2], NULL, 10), total);
+        run((uint32_t)strtoul(argv[2], NULL, 10), total, true);
     } else {
-        run(1, total);
-        run(16, total);
-        run(100, total);
+        run(1, total, false);
+        run(16, total, false);
+        run(100, total, false);
     }
     return 0;
 }

@@ -208,7 +208,8 @@ static bool op_in_flight(struct raft_net *net, raft_id to)
     return false;
 }
 
-static const struct raft_net_ops net_ops = {.send = op_send, .snapshot_in_flight = op_in_flight};
+static const struct raft_net_ops net_ops = {
+    .send = op_send, .send_image = op_send, .snapshot_in_flight = op_in_flight};
 
 static void deliver(struct core_cluster *c)
 {

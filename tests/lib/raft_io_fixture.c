@@ -101,7 +101,8 @@ static bool op_in_flight(struct raft_net *n, raft_id to)
     return of_net(n)->in_flight;
 }
 
-static const struct raft_net_ops net_ops = {.send = op_send, .snapshot_in_flight = op_in_flight};
+static const struct raft_net_ops net_ops = {
+    .send = op_send, .send_image = op_send, .snapshot_in_flight = op_in_flight};
 
 static uint64_t mono_ms(void *data)
 {

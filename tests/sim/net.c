@@ -98,7 +98,8 @@ static bool op_in_flight(struct raft_net *n, raft_id id)
     return to >= 0 && !p->w->net.cut[p->node][to] && p->large_until_us[to] > p->w->now_us;
 }
 
-static const struct raft_net_ops ops = {.send = op_send, .snapshot_in_flight = op_in_flight};
+static const struct raft_net_ops ops = {
+    .send = op_send, .send_image = op_send, .snapshot_in_flight = op_in_flight};
 
 void net_port_init(struct net_port *p, struct world *w, int node)
 {
