@@ -17,7 +17,8 @@ static const struct {
     {"hold", attack_hold, "token=FILE [to=ADDR] n=N [hello_only=1] [seconds=N] [from=IP]"},
     {"guess", attack_guess, "token=FILE [to=ADDR] n=N [parallel=N] [sources=N]"},
     {"handshake", attack_handshake,
-     "owner=DIR to=ADDR server=NODE_ID chain=KIND|nobody | member=DIR [key=other] [from=IP]"},
+     "owner=DIR to=ADDR server=NODE_ID chain=KIND|nobody | member=DIR [key=other] [service=S] "
+     "[from=IP]"},
     {"call", attack_call,
      "member=DIR | stolen=DIR id=NODE_ID|new to=ADDR server=NODE_ID service=S [body=KIND] "
      "[stream=1]"

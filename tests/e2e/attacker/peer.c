@@ -155,7 +155,9 @@ int attack_handshake(const struct args *a)
     }
     /* No such service: what tells a session that came up from one that did not. */
     struct fabric_stream *s;
-    const struct fabric_stream_to to = {.node_id = g.server_id, .service = "none"};
+    const char *service = arg(a, "service");
+    const struct fabric_stream_to to = {.node_id = g.server_id,
+                                        .service = service == NULL ? "none" : service};
     if (fabric_stream_open(v.fabric, &to, &vtab, &v, &s) != 0) {
         give_up("cannot open a stream");
     }
