@@ -79,12 +79,15 @@ void refused_tick(struct authority *a)
     pump(a);
 }
 
-/* -ERR_DENIED means that the state does not list this node: a follower may only be behind. */
+/* -ERR_DENIED means that the state does not list this node. A follower may only be behind, and so may a
+ * leader that has not applied an entry of its own term yet: then all before it is not applied either. */
 static bool is_current(const struct authority *a)
 {
     struct core_status s;
+    struct fsm_position pos;
     core_status_brief(a->core, &s);
-    return s.role == CORE_LEADER && s.quorum;
+    fsm_position(a->fsm, &pos);
+    return s.role == CORE_LEADER && s.quorum && pos.term == s.term;
 }
 
 void refused_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
