@@ -36,6 +36,20 @@ def server_user():
     raise Failure("no user to run PostgreSQL as")
 
 
+def stat_of(pid):
+    """Fields after the name in /proc/PID/stat: state, parent, ...; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def runs(pid):
+    stat = stat_of(pid)
+    return stat is not None and stat[0] not in "ZX"
+
+
 class Postgres:
     def __init__(self, env, name="pg", tcp=False):
         self.env, self.user = env, server_user()
@@ -80,10 +94,8 @@ class Postgres:
         for key, value in settings.items():
             args += ["-c", f"{key}={value}"]
         with open(self.log_path, "ab") as log:
-            # A session of its own: killing the group ends its backends at once with it.
             self.process = subprocess.Popen(args, stdout=log, stderr=log, cwd=self.dir,
-                                            stdin=subprocess.DEVNULL, preexec_fn=self.become,
-                                            start_new_session=True)
+                                            stdin=subprocess.DEVNULL, preexec_fn=self.become)
         self.wait_ready()
         return self
 
@@ -103,22 +115,38 @@ class Postgres:
         self.process.wait(30)
         self.process = None
 
+    def pids(self):
+        """The postmaster and its children, each of which has a process group of its own."""
+        found = [self.process.pid]
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            stat = stat_of(name)
+            if stat is not None and int(stat[1]) == self.process.pid:
+                found.append(int(name))
+        return found
+
+    def signal_all(self, number):
+        for pid in self.pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
     def kill9(self):
-        """The whole server at once, as a host that loses power (but for what the kernel has)."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """The whole server at once, as a host that loses power (but for what the kernel has). The
+        postmaster is stopped first: it must not start others, or clean up, in between."""
+        self.process.send_signal(signal.SIGSTOP)
+        children = self.pids()[1:]
+        self.signal_all(signal.SIGKILL)
         self.process.wait()
         self.process = None
+        wait_until(lambda: not any(map(runs, children)), "the backends to be gone")
         try:
             os.unlink(os.path.join(self.data, "postmaster.pid"))
         except FileNotFoundError:
             pass
 
-    def restart_killed(self):
-        self.kill9()
-        self.start()
-
     def cleanup(self):
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
             self.kill9()
         shutil.rmtree(self.dir, ignore_errors=True)
 
