@@ -296,7 +296,12 @@ void witness_applied(struct authority *a);
 void witness_tick(struct authority *a);
 void witness_close(struct authority *a);
 
-/* push_witness.c: an encoded snapshot_witness for a node; push_is_ready must hold. */
+/* push_witness.c: whether these bytes of a body are what the majority signed. They always are, unless
+ * rows that a snapshot is cut from can change without the config index that goes with them: then
+ * nobody gets it, rather than that every node reports a forgery. */
+bool push_is_decided(const struct authority *a, const struct snapshot_body *b,
+                     const uint8_t fingerprint[PKI_HASH_BYTES], struct blob body);
+/* An encoded snapshot_witness for a node; push_is_ready must hold. */
 int push_put_witness(struct authority *a, const struct uuid *node_id,
                      const struct snapshot_held *held, struct buf *out, struct errmsg *em);
 

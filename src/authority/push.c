@@ -33,9 +33,9 @@ static void cut_recovery(struct authority *a, uint64_t epoch, struct buf *out)
     db_done(st);
 }
 
-static int sign(struct authority *a, const struct snapshot_body *body, struct blob witness,
-                struct buf *out)
+static int sign(struct authority *a, const struct cut *c, struct blob witness, struct buf *out)
 {
+    const struct snapshot_body *body = &c->body;
     uint8_t sig[PKI_SIG_BYTES];
     struct buf bytes;
     struct buf list;
@@ -45,7 +45,9 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bl
     buf_init(&list, 8192);
     buf_init(&trust, TRUST_SIGNED_MAX);
     msg_encode(&snapshot_body_desc, body, &bytes);
-    if (bytes.err == 0) {
+    bool decided = bytes.err != 0 || witness.len == 0 ||
+                   push_is_decided(a, body, c->fingerprint, buf_blob(&bytes));
+    if (bytes.err == 0 && decided) {
         pki_sign(a->cfg.node_key, SNAPSHOT_SIGN_DOMAIN, buf_blob(&bytes), sig);
         struct snapshot_signature one = {.signature = blob_of(sig, sizeof sig),
                                          .leaf = buf_blob(&a->leaf_der),
@@ -60,7 +62,10 @@ static int sign(struct authority *a, const struct snapshot_body *body, struct bl
         };
         msg_encode(&signed_snapshot_desc, &all, out);
     }
-    int rc = bytes.err != 0 ? bytes.err : list.err != 0 ? list.err : out->err;
+    int rc = bytes.err != 0  ? bytes.err
+             : !decided      ? -ERR_DIVERGED
+             : list.err != 0 ? list.err
+                             : out->err;
     buf_fini(&bytes);
     buf_fini(&list);
     buf_fini(&trust);
@@ -119,7 +124,7 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id,
         set_position(a, &pos, &c.body);
         cut_recovery(a, c.body.epoch, &recovery);
         c.body.recovery = buf_blob(&recovery);
-        rc = sign(a, &c.body, buf_blob(&witness), out);
+        rc = sign(a, &c, buf_blob(&witness), out);
         if (rc != 0) {
             (void)errmsg_set(em, rc, "cannot sign a snapshot for %s: %s", id, err_text(rc));
         }
@@ -166,6 +171,7 @@ static bool is_due(const struct authority *a, const struct subscriber *s, uint64
 
 static void push(struct authority *a, struct subscriber *s, uint64_t version)
 {
+    static struct log_limit limit;
     struct buf bytes;
     struct errmsg em = ERRMSG_INIT;
     buf_init(&bytes, SNAPSHOT_MAX_BYTES);
@@ -184,7 +190,7 @@ static void push(struct authority *a, struct subscriber *s, uint64_t version)
                 .set_seq = a->witness.done.what.set_seq,
             };
         }
-    } else if (rc != -ERR_BUSY) {
+    } else if (rc != -ERR_BUSY && log_allow(&limit, 10)) {
         log_warn(LOG_AUTHORITY, "snapshot not sent", "why=\"%s\"", em.text);
     }
     buf_fini(&bytes);

@@ -61,6 +61,35 @@ static struct mp_list links_from(struct authority *a, uint64_t first, struct buf
     return list;
 }
 
+static bool is_item(const struct merkle *t, const uint8_t key[PKI_HASH_BYTES],
+                    const uint8_t value[PKI_HASH_BYTES])
+{
+    const uint8_t *signed_value = merkle_get(t, key);
+    return signed_value != NULL && memcmp(signed_value, value, PKI_HASH_BYTES) == 0;
+}
+
+bool push_is_decided(const struct authority *a, const struct snapshot_body *b,
+                     const uint8_t fingerprint[PKI_HASH_BYTES], struct blob body)
+{
+    uint8_t key[PKI_HASH_BYTES];
+    uint8_t value[PKI_HASH_BYTES];
+    uint8_t config[PKI_HASH_BYTES];
+    const struct merkle *t = a->witness.done.tree;
+    if (witness_part_hash(body, WITNESS_CLUSTER_PART, value) != 0 ||
+        witness_part_hash(body, WITNESS_NODE_PART, config) != 0) {
+        return false;
+    }
+    witness_cluster_key(key);
+    bool cluster = is_item(t, key, value);
+    witness_node_key(&b->node_id, key);
+    witness_node_value(&(struct node_leaf){.node_id = b->node_id,
+                                           .fingerprint = blob_of(fingerprint, PKI_HASH_BYTES),
+                                           .membership_status = b->membership_status,
+                                           .config = blob_of(config, sizeof config)},
+                       value);
+    return cluster && is_item(t, key, value);
+}
+
 int push_put_witness(struct authority *a, const struct uuid *node_id,
                      const struct snapshot_held *held, struct buf *out, struct errmsg *em)
 {
