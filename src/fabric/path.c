@@ -252,6 +252,9 @@ void path_sweep(struct session *ss)
     if (!f->relay.on || ss->state != SESSION_UP || ss->kind == KIND_ENROLL) {
         return;
     }
+    if (relay_pending(ss)) {
+        session_dirty(ss); /* its packet size may have become known by time alone */
+    }
     /* Ten thousand idle subscriptions must not cost an authority forty thousand packets a second. */
     bool busy = (p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS) ||
                 (p->active_ns != 0 && f->now_ns - p->active_ns < ACTIVE_FOR_NS);

@@ -17,6 +17,7 @@
 #define HALF_OPEN_MAX 256
 #define HALF_OPEN_PER_SOURCE 8
 #define CONTROL_MASK (1u << OVERLAY_CONTROL)
+#define SIZE_KNOWN_NS (500 * NS_PER_MS)
 
 #define SLUG_(name, slug) [FABRIC_DROP_##name] = slug,
 const char *const fabric_drop_slugs[FABRIC_DROP_COUNT] = {FABRIC_DROPS(SLUG_)};
@@ -169,13 +170,15 @@ static unsigned mask_of(const struct session *ss)
     return ss->kind == KIND_BULK ? ~CONTROL_MASK : CONTROL_MASK;
 }
 
-/* A path that has not been probed yet carries 1200 bytes, less than any packet of a handshake behind
- * our header; probing takes a round trip. */
-static bool carries_handshakes(const struct session *ss)
+/* A new connection does not know yet how large its packets may be; finding out takes some round trips.
+ * What is sent meanwhile waits: dropped, it would teach the session a size smaller than there is. */
+static bool knows_its_size(const struct session *ss)
 {
     size_t max;
     session_max_datagram(ss, &max);
-    return max >= OVERLAY_HEADER_BYTES + NGTCP2_MAX_UDP_PAYLOAD_SIZE;
+    return max >= OVERLAY_HEADER_BYTES + OVERLAY_PAYLOAD_MAX ||
+           (max >= OVERLAY_HEADER_BYTES + NGTCP2_MAX_UDP_PAYLOAD_SIZE &&
+            ss->f->now_ns - ss->up_ns > SIZE_KNOWN_NS);
 }
 
 static void count_queue(struct fabric *f, struct relay_queue *q, size_t bytes_before)
@@ -212,7 +215,7 @@ static bool enqueue(struct fabric *f, const struct uuid *hop, enum overlay_class
     if (carrier != NULL) {
         session_max_datagram(carrier, &max);
     }
-    if (carrier != NULL && len > max && carries_handshakes(carrier)) {
+    if (carrier != NULL && len > max && knows_its_size(carrier)) {
         relay_drop(f, FABRIC_DROP_TOO_LARGE);
         return false;
     }
@@ -249,7 +252,7 @@ bool relay_pending(struct session *ss)
     }
     return ss->peer != NULL && ss->peer->relay != NULL && !ss->path.relayed &&
            ss->state == SESSION_UP && ss->kind != KIND_ENROLL &&
-           relay_queue_waits(ss->peer->relay, mask_of(ss)) && carries_handshakes(ss);
+           relay_queue_waits(ss->peer->relay, mask_of(ss)) && knows_its_size(ss);
 }
 
 static void unpark(struct fabric *f)
