@@ -6,6 +6,9 @@
 
 #include "authority/raft_image.h"
 #include "base/log.h"
+
+/* Of entries that are sent to a silent member again. */
+#define REPEAT_BYTES ((size_t)64 << 10)
 #include "pki/statement.h"
 
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
@@ -429,7 +432,8 @@ static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
 
 /* --- network --- */
 
-static void transmit(struct raft_io_impl *im, const struct raft_message *m)
+/* false: it will not arrive. */
+static bool transmit(struct raft_io_impl *im, const struct raft_message *m)
 {
     struct raft_digest digest = {0};
     if (im->digest_ops != NULL) {
@@ -448,14 +452,33 @@ static void transmit(struct raft_io_impl *im, const struct raft_message *m)
             log_error(LOG_AUTHORITY, "raft message not sent", "type=%d why=\"%s\"", (int)m->type,
                       err_text(rc));
         }
-        return;
+        return false;
     }
     bool image = m->type == RAFT_INSTALL_SNAPSHOT;
-    (image ? im->net->ops->send_image : im->net->ops->send)(im->net, m->server_id,
-                                                            buf_blob(&im->out));
+    bool sent = (image ? im->net->ops->send_image : im->net->ops->send)(im->net, m->server_id,
+                                                                        buf_blob(&im->out));
     if (im->out.cap > RAFT_MSG_APPEND_BYTES) {
         buf_fini(&im->out); /* an image is rare and large */
     }
+    return sent;
+}
+
+/* G19: until a member answers, libraft sends it everything from the same place on at each heartbeat: up to
+ * MAX_INFLIGHT_ENTRIES of some kilobytes each, twenty times a second, for as long as it is away. The
+ * first few tell as much. libraft draws no conclusion from entries it has sent in this state. */
+static size_t send_bound(struct raft_io_impl *im, const struct raft_message *m)
+{
+    const struct raft_append_entries *a = &m->append_entries;
+    if (a->n_entries == 0) {
+        return RAFT_MSG_APPEND_BYTES;
+    }
+    struct raft_io_peer *p = raft_io_peer_of(im, m->server_id);
+    bool again = p->sent_ms != 0 && p->sent_prev == a->prev_log_index && p->heard_ms < p->sent_ms;
+    p->sent_prev = a->prev_log_index;
+    if (!again) {
+        p->sent_ms = im->env->mono_ms(im->env->data);
+    }
+    return again ? REPEAT_BYTES : RAFT_MSG_APPEND_BYTES;
 }
 
 /* libraft bounds a message by entries, not bytes: large ones go as several, which a follower cannot
@@ -465,23 +488,25 @@ static void send_append_entries(struct raft_io_impl *im, const struct raft_messa
     struct raft_message part = *message;
     struct raft_append_entries *a = &part.append_entries;
     unsigned left = a->n_entries;
+    size_t bound = send_bound(im, message);
+    bool more;
     do {
         unsigned n = 0;
         size_t bytes = 0;
         while (n < left && n < RAFT_MSG_ENTRIES_MAX &&
-               (n == 0 || bytes + a->entries[n].buf.len <= RAFT_MSG_APPEND_BYTES)) {
+               (n == 0 || bytes + a->entries[n].buf.len <= bound)) {
             bytes += a->entries[n].buf.len;
             n++;
         }
         a->n_entries = n;
-        transmit(im, &part);
+        more = transmit(im, &part) && bound == RAFT_MSG_APPEND_BYTES;
         if (n > 0) {
             a->prev_log_index += n;
             a->prev_log_term = a->entries[n - 1].term;
             a->entries += n;
         }
         left -= n;
-    } while (left > 0);
+    } while (left > 0 && more);
 }
 
 static void send_message(struct raft_io_impl *im, const struct raft_message *message)
@@ -515,7 +540,7 @@ static void send_message(struct raft_io_impl *im, const struct raft_message *mes
         case RAFT_TIMEOUT_NOW:
             break;
     }
-    transmit(im, &m);
+    (void)transmit(im, &m);
 }
 
 /* G1: always 0. An error would make raft_apply fail after its entry is in the log. */

@@ -15,6 +15,7 @@
  *   - G15 no second InstallSnapshot while one is being stored: libraft would leak it
  *   - G16, G17 (core_snapshot.c) no snapshot with another configuration than that of its index
  *   - G18 a follower refuses votes for the sake of its leader only while it hears it
+ *   - G19 entries that a silent member did not answer are not sent to it again and again, all of them
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it
@@ -86,11 +87,11 @@ struct raft_store {
 
 struct raft_net;
 struct raft_net_ops {
-    /* Best effort, in order per peer; bytes are copied. */
-    void (*send)(struct raft_net *n, raft_id to, struct blob bytes);
+    /* Best effort, in order per peer; bytes are copied. false: they will not arrive. */
+    bool (*send)(struct raft_net *n, raft_id to, struct blob bytes);
     /* An InstallSnapshot, tens of megabytes perhaps: in no order with other messages, and never in their
      * way. */
-    void (*send_image)(struct raft_net *n, raft_id to, struct blob bytes);
+    bool (*send_image)(struct raft_net *n, raft_id to, struct blob bytes);
     /* True while an earlier image to this peer is unsent or unacknowledged. */
     bool (*snapshot_in_flight)(struct raft_net *n, raft_id to);
 };

@@ -16,6 +16,8 @@ struct raft_io_peer {
     unsigned suspect_count;
     uint64_t term;  /* the highest it acted in */
     uint64_t acked; /* the highest committed index it acknowledged while we led */
+    uint64_t sent_prev; /* prev_log_index of the last entries sent to it */
+    uint64_t sent_ms;
 };
 
 struct raft_io_impl {
@@ -60,6 +62,8 @@ static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
     return io->impl;
 }
 
+/* Its slot; one is made for a member without one. */
+struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id id);
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
 
 #endif

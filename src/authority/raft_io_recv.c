@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-static struct raft_io_peer *peer_of(struct raft_io_impl *im, raft_id from)
+struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id from)
 {
     size_t i = 0;
     while (i < ARRAY_SIZE(im->peers) && im->peers[i].id != from && im->peers[i].id != 0) {
@@ -441,7 +441,7 @@ int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
         }
         return 0;
     }
-    struct raft_io_peer *peer = peer_of(im, from);
+    struct raft_io_peer *peer = raft_io_peer_of(im, from);
     if (shows_old_disk(im, peer, &digest)) {
         raft_msg_release(&m);
         return 0;

@@ -255,6 +255,9 @@ static bool step_job(struct raft_log *l, struct job *j)
             return j->rc != 0 || j->u.put.stored;
         case JOB_GET_SNAPSHOT:
             j->rc = raft_log_db_get_snapshot(&l->db, j->u.loaded, &j->em);
+            if (j->rc != 0) {
+                log_error(LOG_AUTHORITY, "snapshot cannot be read", "why=\"%s\"", j->em.text);
+            }
             return true;
         case JOB_LOAD:
             j->rc = raft_log_db_load(&l->db, j->u.loaded, &j->em);

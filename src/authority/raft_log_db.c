@@ -11,7 +11,7 @@ extern const struct db_migration migrations_raft[];
 /* Small enough that a batch of the log which waits for one does not feel it. */
 #define PART_BYTES ((size_t)256 << 10)
 #define CLEAN_PARTS 4
-#define CLEAN_ENTRIES 512
+#define CLEAN_ENTRIES 64
 /* The configuration of AUTHORITIES_MAX members is far below this. */
 #define CONF_MAX_BYTES (64u << 10)
 

@@ -5,6 +5,8 @@
 
 #include "base/log.h"
 
+/* Entries of one message and what is around them; as much may wait to be sent. */
+#define ENTRIES_FRAME_MAX ((size_t)2 * RAFT_MSG_APPEND_BYTES)
 /* Until an image can have arrived, no second one is sent (G7). */
 #define IMAGE_MS 2000
 #define IMAGE_BYTES_PER_MS 4096u
@@ -79,7 +81,11 @@ static int send_frame(struct raft_peer *p, bool image, struct blob bytes)
         return -ERR_UNREACHABLE;
     }
     if (*s == NULL) {
-        struct fabric_stream_to dst = {.node_id = p->node_id, .service = "raft", .bulk = image};
+        struct fabric_stream_to dst = {.node_id = p->node_id,
+                                       .service = "raft",
+                                       .frame_max_bytes = image ? RAFT_FRAME_MAX
+                                                                : ENTRIES_FRAME_MAX,
+                                       .bulk = image};
         int rc = fabric_stream_open(f, &dst, &out_vtab, p, s);
         if (rc != 0) {
             *s = NULL;
@@ -89,20 +95,20 @@ static int send_frame(struct raft_peer *p, bool image, struct blob bytes)
     return fabric_stream_send(*s, bytes);
 }
 
-static void net_send(struct raft_net *base, raft_id to, struct blob bytes)
+static bool net_send(struct raft_net *base, raft_id to, struct blob bytes)
 {
     struct raft_peer *p = find(container_of(base, struct raft_net_fabric, base), to);
-    if (p != NULL) {
-        (void)send_frame(p, false, bytes);
-    }
+    return p != NULL && send_frame(p, false, bytes) == 0;
 }
 
-static void net_send_image(struct raft_net *base, raft_id to, struct blob bytes)
+static bool net_send_image(struct raft_net *base, raft_id to, struct blob bytes)
 {
     struct raft_peer *p = find(container_of(base, struct raft_net_fabric, base), to);
-    if (p != NULL && send_frame(p, true, bytes) == 0) {
-        p->image_until_ms = authority_mono_ms() + IMAGE_MS + bytes.len / IMAGE_BYTES_PER_MS;
+    if (p == NULL || send_frame(p, true, bytes) != 0) {
+        return false;
     }
+    p->image_until_ms = authority_mono_ms() + IMAGE_MS + bytes.len / IMAGE_BYTES_PER_MS;
+    return true;
 }
 
 static bool net_snapshot_in_flight(struct raft_net *base, raft_id to)

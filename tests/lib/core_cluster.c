@@ -184,7 +184,7 @@ static void report(struct cluster_node *n)
 
 /* --- network --- */
 
-static void op_send(struct raft_net *net, raft_id id, struct blob bytes)
+static bool op_send(struct raft_net *net, raft_id id, struct blob bytes)
 {
     struct cluster_node *n = container_of(net, struct cluster_node, net);
     struct core_cluster *c = n->c;
@@ -199,6 +199,7 @@ static void op_send(struct raft_net *net, raft_id id, struct blob bytes)
             c->end = &m->next;
         }
     }
+    return true;
 }
 
 static bool op_in_flight(struct raft_net *net, raft_id to)

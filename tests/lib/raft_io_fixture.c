@@ -86,13 +86,14 @@ static const struct raft_store_ops store_ops = {
     .get_snapshot = op_get,
 };
 
-static void op_send(struct raft_net *n, raft_id to, struct blob bytes)
+static bool op_send(struct raft_net *n, raft_id to, struct blob bytes)
 {
     struct fixture *f = of_net(n);
     assert_int_equal(to, PEER);
     assert_true(f->sent_count < RECORDS_MAX);
     buf_init(&f->sent[f->sent_count], SIZE_MAX);
     buf_add(&f->sent[f->sent_count++], bytes.data, bytes.len);
+    return !f->unreachable;
 }
 
 static bool op_in_flight(struct raft_net *n, raft_id to)

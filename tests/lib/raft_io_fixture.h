@@ -30,6 +30,7 @@ struct fixture {
     struct buf sent[RECORDS_MAX];
     size_t sent_count;
     bool in_flight;
+    bool unreachable; /* sending says so */
     unsigned term_writes, vote_writes, truncates, sends_done;
     uint64_t term, vote;
     int store_rc;

@@ -73,7 +73,7 @@ static void check_promise(struct net_port *p, raft_id to, struct blob bytes)
     raft_msg_release(&m);
 }
 
-static void op_send(struct raft_net *n, raft_id id, struct blob bytes)
+static bool op_send(struct raft_net *n, raft_id id, struct blob bytes)
 {
     struct net_port *p = of(n);
     struct world *w = p->w;
@@ -83,12 +83,13 @@ static void op_send(struct raft_net *n, raft_id id, struct blob bytes)
     }
     check_promise(p, id, bytes);
     if (to < 0 || w->net.cut[p->node][to] || chance(w, w->net.loss)) {
-        return;
+        return true; /* nobody is told */
     }
     deliver_later(p, to, bytes);
     if (chance(w, w->net.dup)) {
         deliver_later(p, to, bytes);
     }
+    return true;
 }
 
 static bool op_in_flight(struct raft_net *n, raft_id id)

@@ -418,9 +418,85 @@ static void test_leader_counts_against_a_vote_only_while_it_is_heard(void **stat
     assert_true(has_leader_after(900, true)); /* it votes for nobody then */
 }
 
+/* --- G19 --- */
+
+static unsigned entries_sent(struct fixture *f)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < f->sent_count; i++) {
+        struct raft_message m = fx_decode_sent(f, i);
+        n += m.append_entries.n_entries;
+        raft_msg_release(&m);
+        buf_fini(&f->sent[i]);
+    }
+    f->sent_count = 0;
+    return n;
+}
+
+/* Four entries of 40 KiB behind `prev`. */
+static unsigned send_four(struct fixture *f, uint64_t prev)
+{
+    static uint8_t data[40 << 10];
+    struct raft_entry e[4];
+    for (size_t i = 0; i < ARRAY_SIZE(e); i++) {
+        fx_entry(&e[i], RAFT_COMMAND, 5, (struct raft_buffer){0}, data);
+        e[i].buf.len = sizeof data;
+    }
+    struct raft_message m = fx_heartbeat(5, prev, 4);
+    m.append_entries.entries = e;
+    m.append_entries.n_entries = 4;
+    fx_send(f, &m);
+    return entries_sent(f);
+}
+
+static void test_entries_a_silent_member_did_not_answer_are_not_all_sent_again(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fx_setup(&f);
+    assert_int_equal(send_four(&f, 10), 4);
+    f.now_ms += 50;
+    assert_int_equal(send_four(&f, 10), 1);
+    f.now_ms += 50;
+    assert_int_equal(send_four(&f, 10), 1);
+    struct raft_message heartbeat = fx_heartbeat(5, 0, 0);
+    assert_int_equal(fx_receive(&f, &heartbeat), 0);
+    assert_int_equal(send_four(&f, 10), 4); /* it is back */
+    f.now_ms += 50;
+    assert_int_equal(send_four(&f, 14), 4); /* goes on from another place */
+    fx_teardown(&f);
+}
+
+static void test_nothing_more_is_encoded_for_a_member_that_cannot_be_reached(void **state)
+{
+    (void)state;
+    static uint8_t data[3 << 20];
+    struct fixture f;
+    struct raft_entry e[4];
+    fx_setup(&f);
+    for (size_t i = 0; i < ARRAY_SIZE(e); i++) {
+        fx_entry(&e[i], RAFT_COMMAND, 5, (struct raft_buffer){0}, data);
+        e[i].buf.len = sizeof data;
+    }
+    struct raft_message m = fx_heartbeat(5, 10, 4);
+    m.append_entries.entries = e;
+    m.append_entries.n_entries = 4;
+    fx_send(&f, &m);
+    assert_int_equal(f.sent_count, 2);
+    assert_int_equal(entries_sent(&f), 4);
+    f.unreachable = true;
+    m.append_entries.prev_log_index = 14;
+    fx_send(&f, &m);
+    assert_int_equal(f.sent_count, 1);
+    assert_int_equal(entries_sent(&f), 2);
+    fx_teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_entries_a_silent_member_did_not_answer_are_not_all_sent_again),
+        cmocka_unit_test(test_nothing_more_is_encoded_for_a_member_that_cannot_be_reached),
         cmocka_unit_test(test_leader_counts_against_a_vote_only_while_it_is_heard),
         cmocka_unit_test(test_send_never_fails),
         cmocka_unit_test(test_install_snapshot_is_dropped_while_our_own_is_stored),

@@ -399,9 +399,9 @@ static void test_leftovers_are_deleted_in_steps(void **state)
         assert_int_equal(db_begin(d.db), 0);
         assert_int_equal(raft_log_db_clean(&d, &more), 0);
         assert_int_equal(db_commit(d.db), 0);
-        assert_in_range(rows - count_rows(&d, "log_entries"), 0, 512);
+        assert_in_range(rows - count_rows(&d, "log_entries"), 0, 64);
         rows = count_rows(&d, "log_entries");
-        assert_true(++steps < 20);
+        assert_true(++steps < 100);
     }
     assert_int_equal(rows, 201);
     assert_int_equal(count_rows(&d, "snapshot_parts"), 1);
