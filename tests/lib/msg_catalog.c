@@ -11,8 +11,7 @@ extern const struct msg_desc config_schema_desc; /* agent/config.c */
 #define STRICT_CMD(NAME, num, name, ...) {&name##_desc, true},
 
 const struct msg_catalog_entry msg_catalog[] = {
-    CMD_KINDS(STRICT_CMD)
-    {&cmd_entry_desc, true},
+    CMD_KINDS(STRICT_CMD){&cmd_entry_desc, true},
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
     {&trust_issuer_desc, true},
