@@ -110,9 +110,12 @@ static void list_push(struct job_list *l, struct job *j)
     l->count++;
 }
 
+/* The first job stands alone afterwards. */
 static void list_pop(struct job_list *l)
 {
-    l->head = l->head->next;
+    struct job *j = l->head;
+    l->head = j->next;
+    j->next = NULL;
     l->tail = l->head == NULL ? &l->head : l->tail;
     l->count--;
 }

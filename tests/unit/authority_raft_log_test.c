@@ -303,6 +303,32 @@ static void test_appends_are_durable_before_a_large_image_that_came_first(void *
     rlog_close(w);
 }
 
+/* libraft asks for a snapshot again when the first answer takes long. */
+static void test_snapshots_asked_for_in_a_row_all_come(void **state)
+{
+    struct rlog_world *w = *state;
+    struct raft_store_loaded l[3];
+    rlog_make(w, 100);
+    rlog_open(w);
+    rlog_put_snapshot(w, 90, 20, "image at ninety");
+    unsigned before = w->done;
+    sync_gate_set(true, false);
+    rlog_append(w, 101, 1);
+    sync_gate_wait_until_held(); /* so that they wait in one queue */
+    for (size_t i = 0; i < ARRAY_SIZE(l); i++) {
+        w->s->ops->get_snapshot(w->s, &l[i], rlog_on_done, w);
+    }
+    sync_gate_set(false, false);
+    rlog_run_until_done(w, before + 4);
+    assert_int_equal(w->failed, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(l); i++) {
+        assert_true(l[i].has_snapshot);
+        rlog_assert_image(&l[i], blob_str("image at ninety"));
+        raft_store_loaded_fini(&l[i]);
+    }
+    rlog_close(w);
+}
+
 /* A term is voted in while the image is written: the loop waits for it. */
 static void test_term_is_set_while_a_large_image_is_stored(void **state)
 {
@@ -633,6 +659,7 @@ int main(void)
         LOG_TEST(test_large_image_comes_back_unchanged),
         LOG_TEST(test_appends_are_durable_before_a_large_image_that_came_first),
         LOG_TEST(test_term_is_set_while_a_large_image_is_stored),
+        LOG_TEST(test_snapshots_asked_for_in_a_row_all_come),
         LOG_TEST(test_frozen_state_is_stored_as_it_was),
         LOG_TEST(test_leftovers_are_deleted_in_steps),
         LOG_TEST(test_snapshot_of_schema_1_is_read),
