@@ -460,7 +460,7 @@ def test_mirror_edited_by_hand_raises_an_alarm(env):
     leader = c.wait_leader()
     leader.kill9()
     new = c.wait_leader(c.others(leader))
-    expect(wait_until(lambda: status_of(new), "a status") == "failed", "still under alarm")
+    wait_until(lambda: status_of(new) == "failed", "the new leader to be under alarm")
     r = new.cli("mirror", "rebuild", "--yes", "--reason", "test")
     expect(r.rc == OK and r.json["state"] == "following", "a rebuild ends it", r)
     leader.start()
