@@ -6,6 +6,7 @@ int cli_run_node_list(struct cli *c)
         {"ID", "id", OUT_TEXT},
         {"NAME", "name", OUT_TEXT},
         {"IDENTITY", "identity_state", OUT_STATE},
+        {"MEMBER", "membership_status", OUT_STATE},
         {"HEALTH", "health_status", OUT_STATE},
         {"ROLES", "roles", OUT_TEXT},
         {"ADDRESS", "address", OUT_TEXT},
@@ -121,6 +122,98 @@ int cli_run_node_remove(struct cli *c)
     }
     util_path(&path, "/v1/nodes/", id, "");
     rc = util_mutate(c, "DELETE", &path, blob_of(NULL, 0), "removed");
+    buf_fini(&path);
+    return rc;
+}
+
+/* POST to a node's own verb, with what put (NULL: nothing) writes. */
+static int node_verb(struct cli *c, const char *node, const char *verb,
+                     void (*put)(struct cli *c, struct util_body *b), const char *done)
+{
+    struct buf path;
+    struct util_body body;
+    util_path(&path, "/v1/nodes/", node, verb);
+    util_body_begin(&body);
+    if (put != NULL) {
+        put(c, &body);
+    }
+    int rc = util_mutate(c, "POST", &path, util_body_end(&body), done);
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+static void put_reason(struct cli *c, struct util_body *b)
+{
+    if (cli_get(c, "reason") != NULL) {
+        mp_doc_str(&b->w, &b->d, "reason", cli_get(c, "reason"));
+    }
+}
+
+int cli_run_node_disable(struct cli *c)
+{
+    char id[128];
+    int rc = announce(c,
+                      "its sessions are cut, its roles stop counting, its heartbeats are refused, "
+                      "until `rap node enable`",
+                      "Disable it?", id);
+    return rc != CLI_OK ? rc : node_verb(c, id, "/disable", put_reason, "disabled");
+}
+
+int cli_run_node_enable(struct cli *c)
+{
+    return node_verb(c, c->operands[0], "/enable", put_reason, "enabled");
+}
+
+static void put_group(struct cli *c, struct util_body *b)
+{
+    if (c->operands[1] != NULL) {
+        mp_doc_str(&b->w, &b->d, "group", c->operands[1]);
+    }
+}
+
+int cli_run_node_group(struct cli *c)
+{
+    return node_verb(c, c->operands[0], "/group", put_group, "moved");
+}
+
+static void put_capability(struct cli *c, struct util_body *b)
+{
+    mp_doc_str(&b->w, &b->d, "capability", c->operands[1]);
+    if (cli_get(c, "withdraw") != NULL) {
+        mp_doc_bool(&b->w, &b->d, "withdraw", true);
+    }
+}
+
+int cli_run_node_verify(struct cli *c)
+{
+    return node_verb(c, c->operands[0], "/verify", put_capability, "noted");
+}
+
+static void put_telemetry(struct cli *c, struct util_body *b)
+{
+    mp_doc_bool(&b->w, &b->d, "test_telemetry", strcmp(c->operands[1], "on") == 0);
+}
+
+int cli_run_node_telemetry(struct cli *c)
+{
+    if (strcmp(c->operands[1], "on") != 0 && strcmp(c->operands[1], "off") != 0) {
+        return cli_usage(c, NULL, "test telemetry is on or off");
+    }
+    return node_verb(c, c->operands[0], "/telemetry", put_telemetry, "noted");
+}
+
+int cli_run_node_heartbeats(struct cli *c)
+{
+    static const struct out_col cols[] = {
+        {"RECEIVED", "received_at", OUT_AGE}, {"HEALTH", "health", OUT_STATE},
+        {"VERSION", "version", OUT_TEXT},     {"CONFIG", "config_version", OUT_TEXT},
+        {"SENT", "observed_at", OUT_AGE},
+    };
+    struct buf path;
+    util_path(&path, "/v1/nodes/", c->operands[0], "/heartbeats");
+    struct out_list list = {buf_cstr(&path), cols, ARRAY_SIZE(cols), true, "no observations yet"};
+    int rc = out_list(c, &list);
     buf_fini(&path);
     return rc;
 }

@@ -34,6 +34,7 @@ int cli_run_role_list(struct cli *c)
         {"ROLE", "role", OUT_TEXT},
         {"ORGANIZATION", "organization_id", OUT_TEXT},
         {"STATUS", "status", OUT_STATE},
+        {"STATE", "state", OUT_STATE},
         {"BY", "assigned_by_user_id", OUT_TEXT},
         {"ASSIGNED", "assigned_at", OUT_AGE},
     };

@@ -36,6 +36,7 @@ int cli_exit_of(int rc)
         case ERR_BAD_SET:
         case ERR_HISTORY:
         case ERR_NO_CERT:
+        case ERR_SUSPENDED:
             return CLI_DENIED;
         case ERR_CONFLICT:
         case ERR_EXISTS:
@@ -98,7 +99,8 @@ static const char *advice(int rc)
                    "--timeout";
         case CLI_UNREACHABLE:
             if (rc == -ERR_MIRROR_UNAVAILABLE) {
-                return "`rap mirror status` tells what PostgreSQL lacks; nothing is queued for later";
+                return "`rap mirror status` tells what PostgreSQL lacks; nothing is queued for "
+                       "later";
             }
             return rc == -ERR_NO_QUORUM ? "bring back a majority of the authority (`rap authority "
                                           "list --stale` shows it); "

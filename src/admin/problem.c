@@ -26,6 +26,7 @@ int api_status(int rc)
         case ERR_BAD_SET:
         case ERR_HISTORY:
         case ERR_NO_CERT:
+        case ERR_SUSPENDED:
             return 403;
         case ERR_NOT_FOUND:
         case ERR_TOKEN_UNKNOWN:

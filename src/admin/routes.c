@@ -6,6 +6,7 @@
     {"cursor", "cursor", API_QUERY, API_STR, false}
 #define BODY(name, key) {name, key, API_BODY, API_STR, true}
 #define BODY_OPT(name, key) {name, key, API_BODY, API_STR, false}
+#define FLAG(name, key) {name, key, API_BODY, API_BOOL, false}
 #define QUERY(name) {name, name, API_QUERY, API_STR, false}
 
 /* clang-format off */
@@ -14,6 +15,21 @@ const struct api_route api_routes[] = {
     {"GET", "/readyz", "status", API_READY, 200, {{0}}},
     {"GET", "/v1/status", "status", API_READ, 200, {{0}}},
     {"GET", "/v1/cluster", "cluster", API_READ, 200, {{0}}},
+    {"PATCH", "/v1/cluster", "cluster.update", API_MUTATION, 200,
+     {BODY_OPT("name", "name"), BODY_OPT("region", "region"), BODY_OPT("metadata", "metadata"),
+      FLAG("test_telemetry", "test_telemetry"),
+      {"heartbeat_sample", "heartbeat_sample_ms", API_BODY, API_DURATION, false}}},
+    {"POST", "/v1/cluster/capabilities", "capability.policy", API_MUTATION, 200,
+     {BODY("capability", "capability"), FLAG("manual", "manual")}},
+    {"POST", "/v1/cluster/roles", "role.require", API_MUTATION, 200,
+     {BODY("role", "role"), FLAG("not", "not")}},
+    {"GET", "/v1/groups", "group.list", API_READ, 200, {PAGE}},
+    {"POST", "/v1/groups", "group.create", API_MUTATION, 201,
+     {BODY("name", "name"), BODY_OPT("parent", "parent"), BODY_OPT("kind", "kind")}},
+    {"GET", "/v1/groups/{id}", "group.show", API_READ, 200, {ID}},
+    {"PATCH", "/v1/groups/{id}", "group.move", API_MUTATION, 200,
+     {ID, BODY_OPT("name", "name"), BODY_OPT("parent", "parent")}},
+    {"DELETE", "/v1/groups/{id}", "group.delete", API_MUTATION, 200, {ID}},
     {"GET", "/v1/memberships", "memberships", API_READ, 200, {PAGE}},
 
     {"GET", "/v1/tokens", "token.list", API_READ, 200, {PAGE}},
@@ -43,6 +59,17 @@ const struct api_route api_routes[] = {
       {"count", "count", API_BODY, API_UINT, false},
       {"size", "size", API_BODY, API_UINT, false},
       {"bytes", "bytes", API_BODY, API_UINT, false}}},
+    {"POST", "/v1/nodes/{id}/disable", "node.disable", API_MUTATION, 200,
+     {ID, BODY("reason", "reason")}},
+    {"POST", "/v1/nodes/{id}/enable", "node.enable", API_MUTATION, 200,
+     {ID, BODY_OPT("reason", "reason")}},
+    {"POST", "/v1/nodes/{id}/telemetry", "node.update", API_MUTATION, 200,
+     {ID, {"test_telemetry", "test_telemetry", API_BODY, API_BOOL, true}}},
+    {"POST", "/v1/nodes/{id}/group", "node.group", API_MUTATION, 200,
+     {ID, BODY_OPT("group", "group")}},
+    {"POST", "/v1/nodes/{id}/verify", "node.verify", API_MUTATION, 200,
+     {ID, BODY("capability", "capability"), FLAG("withdraw", "withdraw")}},
+    {"GET", "/v1/nodes/{id}/heartbeats", "node.heartbeats", API_READ, 200, {ID}},
     {"DELETE", "/v1/nodes/{id}", "node.remove", API_MUTATION, 200, {ID}},
 
     {"GET", "/v1/authorities", "authority.list", API_READ, 200, {{0}}},
@@ -79,7 +106,7 @@ const struct api_route api_routes[] = {
     {"POST", "/v1/trust/rotate", "trust.rotate", API_MUTATION, 200,
      {BODY("record", "record"), BODY_OPT("authority_set", "authority_set"),
       {"issuers", "issuers", API_BODY, API_STRS, false},
-      {"force", "force", API_BODY, API_BOOL, false}}},
+      FLAG("force", "force")}},
 
     {"GET", "/v1/roles", "role.list", API_READ, 200, {PAGE, QUERY("node")}},
     {"POST", "/v1/roles", "role.assign", API_MUTATION, 201,

@@ -427,7 +427,10 @@ void agent_status(const struct agent *a, struct agent_status *ret)
         .issuer_expires_ms = a->issuer.not_after_ms,
         .root_expires_ms = a->root.not_after_ms,
     };
-    ret->health = a->revoked ? "revoked" : (ret->degraded ? "degraded" : "healthy");
+    ret->disabled = a->disabled;
+    ret->health = a->revoked    ? "revoked"
+                  : a->disabled ? "disabled"
+                                : (ret->degraded ? "degraded" : "healthy");
 }
 
 /* --- open and close --- */

@@ -83,6 +83,7 @@ struct agent_status {
     bool connected;          /* a config subscription to some authority is live, or we are one */
     struct uuid authority;   /* which */
     int64_t last_contact_ms; /* wall clock; 0 never */
+    bool disabled;           /* our membership is: peers refuse us, authorities only tell us */
     bool degraded;           /* snapshot expired, or no authority for 3 heartbeats */
     const char *health;      /* "healthy", "degraded", or "revoked": our key is banned, or an
                                 authority refused it; it asks again about once a minute */

@@ -52,6 +52,7 @@ struct agent {
     uint64_t audit_seq;                /* the audit when we last looked; 0 never */
     uint8_t history[PKI_HASH_BYTES];
     bool revoked;
+    bool disabled; /* our membership, as the snapshot in force says */
     bool was_degraded;
 
     struct uplink uplink;

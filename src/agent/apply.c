@@ -17,6 +17,16 @@ static void ban_revoked(struct agent *a, const struct config *cfg)
     while (config_next_fingerprint(&it, &fingerprint) == 1) {
         pki_trust_retire(a->cfg.trust, fingerprint);
     }
+    /* An authority goes on telling a disabled member what it is; nobody else speaks with it. */
+    bool tells = config_lists_authority(cfg, &a->member->node_id);
+    config_iter_init(&it, cfg->body.disabled_keys);
+    while (config_next_fingerprint(&it, &fingerprint) == 1) {
+        if (tells) {
+            pki_trust_suspend(a->cfg.trust, fingerprint);
+        } else if (memcmp(fingerprint, a->leaf.fingerprint, PKI_HASH_BYTES) != 0) {
+            pki_trust_ban(a->cfg.trust, fingerprint);
+        }
+    }
 }
 
 static void set_authorities(struct agent *a)
@@ -58,6 +68,15 @@ static void put_in_force(struct agent *a, struct config *cfg)
     if (config_revokes(cfg, a->leaf.fingerprint)) {
         agent_bar(a, "the signed configuration revokes our key");
         agent_uplink_event(a, UPLINK_EV_BARRED, 0, 0);
+    }
+    if (config_is_disabled(cfg) != a->disabled) {
+        a->disabled = config_is_disabled(cfg);
+        if (a->disabled) {
+            log_warn(LOG_AGENT, "membership disabled",
+                     "next=\"doing nothing until an administrator enables this node\"%s", "");
+        } else {
+            log_info(LOG_AGENT, "membership enabled", "%s", "");
+        }
     }
     agent_wake(a);
 }

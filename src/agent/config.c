@@ -106,6 +106,11 @@ static int check_lists(const struct snapshot_body *b)
         while ((rc = config_next_fingerprint(&it, &fingerprint)) == 1) {
         }
     }
+    if (rc == 0) {
+        config_iter_init(&it, b->disabled_keys);
+        while ((rc = config_next_fingerprint(&it, &fingerprint)) == 1) {
+        }
+    }
     return rc;
 }
 
@@ -407,4 +412,15 @@ bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_B
 bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI_HASH_BYTES])
 {
     return lists_fingerprint(c->body.retired_issuers, issuer_fingerprint);
+}
+
+bool config_is_disabled(const struct config *c)
+{
+    return blob_equal(c->body.membership_status, blob_str("disabled"));
+}
+
+bool config_lists_authority(const struct config *c, const struct uuid *node_id)
+{
+    struct snapshot_authority listed;
+    return find_authority(&c->body, node_id, &listed);
 }

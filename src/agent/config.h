@@ -73,6 +73,10 @@ bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_B
 /* Whether this is the CA of a removed authority. */
 bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI_HASH_BYTES]);
 
+/* Our own membership is disabled: we do nothing until it is enabled again. */
+bool config_is_disabled(const struct config *c);
+bool config_lists_authority(const struct config *c, const struct uuid *node_id);
+
 /* Walks a list of the body: 1 an item, 0 the end. */
 struct config_iter {
     struct mp_reader r;

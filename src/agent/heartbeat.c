@@ -32,6 +32,13 @@ static void on_answer(struct agent *a, int rc, struct blob body)
         agent_wake(a);
         return;
     }
+    if (rc == -ERR_SUSPENDED) {
+        /* It does not count, but the authority is there and will tell when that changes. */
+        agent_contact(a);
+        agent_uplink_event(a, UPLINK_EV_ACKED, 0, a->uplink.interval_ms);
+        agent_wake(a);
+        return;
+    }
     if (rc == -ERR_REVOKED || rc == -ERR_KEY_REVOKED) {
         agent_bar(a, "an authority refuses our heartbeat");
     }

@@ -102,7 +102,11 @@ struct live_node {
     char committed[16];             /* health the state has */
     uint8_t report[PKI_HASH_BYTES]; /* of what it says of itself, as committed */
     bool report_known;
-    bool proposing; /* a change is under way: */
+    bool heard; /* a heartbeat of its own came in this leadership: */
+    char version[33];
+    int64_t observed_ms; /* by its clock */
+    int64_t sampled_ms;  /* when it was last observed for the log */
+    bool proposing;      /* a change is under way: */
     char next_health[16];
     uint8_t next_report[PKI_HASH_BYTES];
     bool next_report_known;
@@ -164,6 +168,7 @@ struct authority {
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;
     uint64_t last_expiry_look_ms; /* monotonic */
+    bool sampling;                /* a heartbeat_log is under way */
 
     struct witnessing witness;
     uint32_t forgery_budget; /* reports still taken in this window */
@@ -205,6 +210,8 @@ int64_t authority_now_ms(const struct authority *a);
 /* Whether this is the key the applied state lists for this node, with an active membership: a
  * certificate alone, whoever signed it, is not enough to be served. */
 bool authority_knows(struct authority *a, const struct fabric_peer *peer);
+/* The same, or disabled: it may hear what it is. */
+bool authority_tells(struct authority *a, const struct fabric_peer *peer);
 uint64_t authority_mono_ms(void);
 
 /* raft_net.c */

@@ -1,5 +1,6 @@
 /* The reading of applied state for a call, with what only the running node knows laid over it. */
 #include "authority/call_impl.h"
+#include "authority/query_impl.h"
 
 static const struct {
     const char *method;
@@ -22,6 +23,9 @@ static const struct {
     {"divergence.list", "reports"},
     {"divergence.show", "divergence"},
     {"trust.show", "trust"},
+    {"group.list", "groups"},
+    {"group.show", "groups"},
+    {"node.heartbeats", "heartbeats"},
     {"audit.verify", NULL},
     {"backup.create", NULL},
 };
@@ -68,6 +72,14 @@ static void overlay(struct authority *a, const char *kind, struct blob row, bool
         if (alone) {
             health_links(a, &id, w, &d);
         }
+        query_node_more(a->fsm, text, w, &d);
+    } else if (strcmp(kind, "cluster") == 0) {
+        query_cluster_more(a->fsm, w, &d);
+    } else if (strcmp(kind, "roles") == 0) {
+        char role[ROLE_MAX_BYTES + 1];
+        mp_find_str(row, "node_id", text, sizeof text);
+        mp_find_str(row, "role", role, sizeof role);
+        mp_doc_str(w, &d, "state", query_role_state(state_db(a), text, role));
     }
     mp_doc_end(w, &d);
 }
@@ -93,6 +105,17 @@ static void overlay_page(struct authority *a, const char *kind, struct blob page
     mp_doc_key(w, &d, "next_cursor");
     mp_put_raw(w, mp_find(page, "next_cursor"));
     mp_doc_end(w, &d);
+}
+
+static bool is_overlaid(const char *kind)
+{
+    static const char *const kinds[] = {"authorities", "nodes", "cluster", "roles"};
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (strcmp(kind, kinds[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 struct text_args {
@@ -135,7 +158,7 @@ static int run_query(struct authority *a, const char *kind, struct blob args, st
     }
     if (rc == 0) {
         mp_writer_init(&w, out);
-        if (strcmp(kind, "authorities") == 0 || strcmp(kind, "nodes") == 0) {
+        if (is_overlaid(kind)) {
             overlay_page(a, kind, buf_blob(&page), &w);
         } else {
             mp_put_raw(&w, buf_blob(&page));

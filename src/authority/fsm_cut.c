@@ -11,6 +11,7 @@ void cut_init(struct cut *c)
     buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
     buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
     buf_init(&c->relays, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->disabled, SNAPSHOT_MAX_BYTES);
     buf_init(&c->scopes, 256);
 }
 
@@ -21,13 +22,14 @@ void cut_fini(struct cut *c)
     buf_fini(&c->revocations);
     buf_fini(&c->retired);
     buf_fini(&c->relays);
+    buf_fini(&c->disabled);
     buf_fini(&c->scopes);
 }
 
 static int finish(const struct cut *c, int rc)
 {
-    const struct buf *all[] = {&c->authorities, &c->roles,  &c->revocations,
-                               &c->retired,     &c->relays, &c->scopes};
+    const struct buf *all[] = {&c->authorities, &c->roles,    &c->revocations, &c->retired,
+                               &c->relays,      &c->disabled, &c->scopes};
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(all); i++) {
         rc = all[i]->err;
     }
@@ -86,7 +88,9 @@ int cut_node(struct db *state, const struct uuid *node_id, struct cut *c)
     if (rc != 0) {
         return rc;
     }
-    cut_roles(state, id, c);
+    if (strcmp(c->membership, "active") == 0) {
+        cut_roles(state, id, c); /* a disabled membership authorizes nothing */
+    }
     struct mp_writer w;
     mp_writer_init(&w, &c->scopes);
     mp_put_str(&w, "node");
@@ -155,6 +159,10 @@ static void cut_revocations(struct db *state, int64_t at_ms, struct cut *c)
                            " cluster_authorities WHERE status = 'removed'"
                            " ORDER BY issuer_fingerprint");
     c->body.retired_issuers = fingerprints(st, &c->retired);
+    st = db_prepare(state, "SELECT n.fingerprint FROM nodes n JOIN cluster_memberships m"
+                           " ON m.node_id = n.id WHERE m.membership_status = 'disabled'"
+                           " ORDER BY n.fingerprint");
+    c->body.disabled_keys = fingerprints(st, &c->disabled);
 }
 
 /* The rows of one node come one after the other; its roles become one entry. A node that relays for
@@ -166,7 +174,9 @@ static void cut_relays(struct db *state, struct cut *c)
                " max(r.role = 'core-mesh') AS core,"
                " CASE WHEN max(r.organization_id IS NULL) THEN '' ELSE min(r.organization_id) END"
                " AS organization_id FROM node_role_assignments r JOIN nodes n ON n.id = r.node_id"
-               " WHERE r.role IN ('relay-node', 'core-mesh') AND r.status = 'active'"
+               " JOIN cluster_memberships m ON m.node_id = n.id"
+               " WHERE m.membership_status = 'active' AND r.role IN ('relay-node', 'core-mesh') "
+               "AND r.status = 'active'"
                " AND n.identity_state = 'active' AND coalesce(n.address, '') <> ''"
                " GROUP BY n.id ORDER BY n.id LIMIT ?");
     db_bind_int(st, RELAYS_MAX);

@@ -11,7 +11,7 @@
 
 struct cut {
     struct snapshot_body body; /* views into this struct */
-    struct buf authorities, roles, revocations, retired, relays, scopes;
+    struct buf authorities, roles, revocations, retired, relays, disabled, scopes;
     char cluster_name[NAME_MAX_BYTES + 1];
     char node_name[NAME_MAX_BYTES + 1];
     char membership[16];

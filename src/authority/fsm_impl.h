@@ -11,6 +11,7 @@
  *   fsm_witness.c what a majority signs: tree, history, authority sets
  *   fsm_recovery.c fsm_divergence.c fsm_partition.c   epochs, fenced authorities, partitions
  *   fsm_trust.c   roots in rotation, issuing CAs, certificates that run out
+ *   fsm_model.c   memberships, capabilities, observations; fsm_group.c groups
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
 #define RAP_AUTHORITY_FSM_IMPL_H
@@ -222,6 +223,13 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     "SELECT m.cluster_id, m.node_id, n.name AS node_name, m.membership_status, m.joined_at,"   \
     " m.last_seen_at, m.group_id"                                                              \
     " FROM cluster_memberships m LEFT JOIN nodes n ON n.id = m.node_id"
+#define FSM_SQL_GROUP                                                                          \
+    "SELECT g.id, g.cluster_id, g.parent_group_id, p.name AS parent_name, g.name, g.kind,"     \
+    " (SELECT count(*) FROM cluster_memberships m WHERE m.group_id = g.id) AS nodes_count,"    \
+    " g.created_at FROM node_groups g LEFT JOIN node_groups p ON p.id = g.parent_group_id"
+#define FSM_SQL_HEARTBEAT                                                                      \
+    "SELECT h.node_id, h.observed_at, h.received_at, h.health, h.version, h.config_version"    \
+    " FROM node_heartbeats h"
 #define FSM_SQL_AUDIT                                                                          \
     "SELECT e.seq, e.id, e.cluster_id, e.organization_id, e.event_type, e.actor_kind,"         \
     " e.actor_id, e.subject_type, e.subject_id, e.high_risk, e.details, e.authority_term,"     \
@@ -295,6 +303,8 @@ int fsm_cert_issuer_known(struct fsm_ctx *x, const struct cmd_cert *c);
 int fsm_identity_insert(struct fsm_ctx *x, const char *node_id, const struct cmd_cert *c);
 int fsm_capabilities_set(struct fsm_ctx *x, const char *node_id, const struct mp_list *list,
                          bool *ret_changed);
+/* What policy verifies by itself is verified. */
+int fsm_capabilities_by_policy(struct fsm_ctx *x, const char *node_id);
 struct fsm_new_node {
     const char *id;
     struct blob name;

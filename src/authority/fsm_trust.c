@@ -119,7 +119,9 @@ static int put_issuers(struct fsm_ctx *x, const struct trust_rotate *b, const ch
     for (uint32_t i = 0; rc == 0 && fits && i < b->issuers.count; i++) {
         struct trust_issuer item;
         char node_id[UUID_TEXT_MAX];
-        rc = msg_decode(&trust_issuer_desc, MSG_STRICT, mp_get_bin(&r, SIZE_MAX), &item);
+        if (msg_decode(&trust_issuer_desc, MSG_STRICT, mp_get_bin(&r, SIZE_MAX), &item) != 0) {
+            return fsm_refuse(x, -ERR_MALFORMED, "a CA of the list does not decode");
+        }
         if (rc == 0) {
             rc = put_issuer(x, fsm_id(&item.node_id, node_id), item.der, root_id);
         }

@@ -135,6 +135,11 @@ int fsm_node_get_active(struct fsm_ctx *x, const struct uuid *id, struct fsm_nod
     if (rc != 0) {
         return rc;
     }
+    if (n.enrolled && strcmp(n.membership, "disabled") == 0) {
+        return fsm_refuse(x, -ERR_SUSPENDED,
+                          "the membership of node %s is disabled: `rap node enable %s` first",
+                          n.name, n.name);
+    }
     if (!n.enrolled || strcmp(n.membership, "active") != 0) {
         return fsm_refuse(x, -ERR_REVOKED, "node %s is not a member any more (%s)", n.name,
                           n.membership);
@@ -332,6 +337,9 @@ int fsm_capabilities_set(struct fsm_ctx *x, const char *node_id, const struct mp
         db_bind_int(st, x->now_ms);
         rc = db_run(st);
         changed = changed || (rc == 0 && db_changes(x->db) > 0);
+    }
+    if (rc == 0 && changed) {
+        rc = fsm_capabilities_by_policy(x, node_id);
     }
     if (rc == 0) {
         *ret_changed = changed;

@@ -104,6 +104,9 @@ static void committed(void *data, int rc, struct blob doc)
             (void)snprintf(n->committed, sizeof n->committed, "%s", n->next_health);
             memcpy(n->report, n->next_report, sizeof n->report);
             n->report_known = n->report_known || n->next_report_known;
+        } else if (rc == -ERR_REVOKED || rc == -ERR_NOT_FOUND || rc == -ERR_SUSPENDED) {
+            HASH_DEL(c->a->live, n); /* no active member any more: nothing to watch */
+            free(n);
         } else {
             log_debug(LOG_AUTHORITY, "health change not committed",
                       "error=%s next=\"with the next heartbeat\"", err_slug(rc));
@@ -195,6 +198,12 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
     }
     n->seen_ms = authority_now_ms(a);
     keep_links(n, hb);
+    if (hb->agent_version.len > 0) { /* else it was seen through Raft, and said nothing */
+        n->heard = true;
+        n->observed_ms = hb->sent_at_ms;
+        (void)snprintf(n->version, sizeof n->version, "%.*s", (int)hb->agent_version.len,
+                       (const char *)hb->agent_version.data);
+    }
     if (hb->config_version > n->config_version) {
         n->config_version = hb->config_version;
     }
@@ -212,6 +221,67 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
                                       .facts = hb->facts,
                                       .capabilities = hb->capabilities});
     }
+}
+
+/* --- observations for the log: each node now and then (DESIGN D11) --- */
+
+#define SAMPLE_DEFAULT_MS (15LL * 60 * 1000)
+
+static int64_t sample_every_ms(struct authority *a)
+{
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT heartbeat_sample_ms FROM clusters LIMIT 1");
+    int64_t ms = db_step(st) == 1 ? db_col_int(st, "heartbeat_sample_ms") : 0;
+    db_done(st);
+    return ms == 0 ? SAMPLE_DEFAULT_MS : ms;
+}
+
+static void sampled(void *data, int rc, struct blob doc)
+{
+    struct authority *a = data;
+    (void)rc; /* one observation less */
+    (void)doc;
+    a->sampling = false;
+}
+
+/* Those heard since they were last observed; the rest with the next tick. */
+static void sample(struct authority *a)
+{
+    struct buf list;
+    struct buf args;
+    uint32_t count = 0;
+    if (a->sampling || fsm_level(a->fsm) < LEVEL_MEMBERS) {
+        return;
+    }
+    int64_t now_ms = authority_now_ms(a);
+    int64_t every_ms = sample_every_ms(a);
+    buf_init(&list, CMD_BODY_MAX);
+    for (struct live_node *n = a->live; n != NULL && count < HEARTBEAT_SAMPLES_MAX;
+         n = n->hh.next) {
+        if (!n->heard || n->committed[0] == '\0' || n->seen_ms <= n->sampled_ms ||
+            now_ms - n->sampled_ms < every_ms) {
+            continue;
+        }
+        const struct heartbeat_sample s = {
+            .node_id = n->node_id,
+            .observed_at_ms = n->observed_ms,
+            .received_at_ms = n->seen_ms,
+            .health = blob_str(n->committed),
+            .version = blob_str(n->version),
+            .config_version = n->config_version,
+        };
+        n->sampled_ms = now_ms;
+        msg_list_add(&heartbeat_sample_desc, &s, &list, &count);
+    }
+    if (count > 0) {
+        const struct heartbeat_log body = {.samples = {.raw = buf_blob(&list), .count = count}};
+        buf_init(&args, CMD_BODY_MAX);
+        msg_encode(&heartbeat_log_desc, &body, &args);
+        a->sampling = true;
+        call_internal(a, "heartbeat.log", buf_blob(&args), NULL, ACTOR_SYSTEM, "", sampled, a);
+        buf_fini(&args);
+    }
+    buf_fini(&list);
 }
 
 /* A new leader knows nothing yet: every active node gets a full period before it is called stale,
@@ -311,6 +381,7 @@ void health_tick(struct authority *a)
     if (s.role == CORE_LEADER && s.quorum) {
         see_members(a);
         find_stale(a);
+        sample(a);
     }
 }
 

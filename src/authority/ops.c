@@ -10,21 +10,20 @@
 
 #define DEFAULT_TTL_MS (3600LL * 1000)
 
-static struct uuid fresh_id(const struct prepare *p)
+struct uuid op_fresh_id(const struct prepare *p)
 {
     uint8_t random[10];
     rng_bytes(random, sizeof random);
     return uuid_make(p->now_ms, random);
 }
 
-static void put_body(struct prepare *p, enum cmd_kind kind, const void *body)
+void op_put_body(struct prepare *p, enum cmd_kind kind, const void *body)
 {
     p->out->kind = kind;
     msg_encode(cmd_body_desc(kind), body, &p->out->body);
 }
 
-/* A text argument as a view into args; empty when absent. */
-static struct blob arg_text(const struct prepare *p, const char *key)
+struct blob op_arg_text(const struct prepare *p, const char *key)
 {
     struct mp_reader r;
     mp_reader_init(&r, mp_find(p->in->args, key));
@@ -44,16 +43,16 @@ static struct mp_list arg_list(const struct prepare *p, const char *key)
     return l;
 }
 
-static int arg_id(struct prepare *p, const char *kind, struct uuid *ret)
+int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret)
 {
     char text[128];
     mp_find_str(p->in->args, "id", text, sizeof text);
     return op_resolve(p->a, kind, text, ret, p->em);
 }
 
-static int arg_reason(struct prepare *p, struct blob *ret)
+int op_arg_reason(struct prepare *p, struct blob *ret)
 {
-    *ret = arg_text(p, "reason");
+    *ret = op_arg_text(p, "reason");
     if (ret->len == 0) {
         return errmsg_set(p->em, -ERR_INVALID, "a reason is required: add --reason TEXT");
     }
@@ -123,7 +122,7 @@ static int prepare_token_create(struct prepare *p)
             return errmsg_set(p->em, -ERR_ROLE_UNKNOWN, "unknown role among the token's roles");
         }
     }
-    struct blob name = arg_text(p, "name");
+    struct blob name = op_arg_text(p, "name");
     if (name.len > 0 && !text_is_name((const char *)name.data, name.len)) {
         return errmsg_set(p->em, -ERR_BAD_NAME,
                           "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
@@ -141,14 +140,14 @@ static int prepare_token_create(struct prepare *p)
         return errmsg_set(p->em, -ERR_INVALID, "secret_hash is not a SHA-256 in hex");
     }
     struct token_create body = {
-        .token_id = fresh_id(p),
+        .token_id = op_fresh_id(p),
         .token_hash = blob_of(hash, sizeof hash),
         .expires_at_ms = p->now_ms + ttl_ms,
         .max_uses = (uint64_t)uses,
         .scope_roles = roles,
         .scope_name = name,
     };
-    put_body(p, CMD_TOKEN_CREATE, &body);
+    op_put_body(p, CMD_TOKEN_CREATE, &body);
 
     /* What a caller needs to write the token down; the secret only when we made it, and then it is
      * in this one answer and nowhere else. */
@@ -180,9 +179,9 @@ static int prepare_token_create(struct prepare *p)
 static int prepare_token_revoke(struct prepare *p)
 {
     struct token_revoke body;
-    int rc = arg_id(p, "tokens", &body.token_id);
+    int rc = op_arg_id(p, "tokens", &body.token_id);
     if (rc == 0) {
-        put_body(p, CMD_TOKEN_REVOKE, &body);
+        op_put_body(p, CMD_TOKEN_REVOKE, &body);
     }
     return rc;
 }
@@ -198,11 +197,11 @@ static int prepare_join_submit(struct prepare *p)
     if (rc != 0) {
         return rc;
     }
-    body.join_id = fresh_id(p);
+    body.join_id = op_fresh_id(p);
     body.expires_at_ms = p->now_ms + JOIN_PENDING_MAX_MS;
     rc = fsm_check_join(p->a->fsm, &body, p->now_ms, p->em);
     if (rc == 0) {
-        put_body(p, CMD_JOIN_SUBMIT, &body);
+        op_put_body(p, CMD_JOIN_SUBMIT, &body);
     }
     return rc;
 }
@@ -242,10 +241,10 @@ static int request_key(struct prepare *p, const struct uuid *join_id, const char
 static int prepare_join_approve(struct prepare *p)
 {
     char fingerprint[2 * PKI_HASH_BYTES + 1];
-    struct join_approve body = {.node_id = fresh_id(p)};
+    struct join_approve body = {.node_id = op_fresh_id(p)};
     uint8_t key[PKI_KEY_BYTES];
     mp_find_str(p->in->args, "fingerprint", fingerprint, sizeof fingerprint);
-    int rc = arg_id(p, "requests", &body.join_id);
+    int rc = op_arg_id(p, "requests", &body.join_id);
     if (rc == 0) {
         rc = request_key(p, &body.join_id, fingerprint, key);
     }
@@ -257,7 +256,7 @@ static int prepare_join_approve(struct prepare *p)
     rc = issue_leaf(p->a, &body.node_id, key, &cert, p->em);
     if (rc == 0) {
         body.cert = buf_blob(&cert);
-        put_body(p, CMD_JOIN_APPROVE, &body);
+        op_put_body(p, CMD_JOIN_APPROVE, &body);
     }
     buf_fini(&cert);
     return rc;
@@ -266,19 +265,19 @@ static int prepare_join_approve(struct prepare *p)
 static int prepare_join_reject(struct prepare *p)
 {
     struct join_reject body;
-    int rc = arg_reason(p, &body.reason);
+    int rc = op_arg_reason(p, &body.reason);
     if (rc == 0) {
-        rc = arg_id(p, "requests", &body.join_id);
+        rc = op_arg_id(p, "requests", &body.join_id);
     }
     if (rc == 0) {
-        put_body(p, CMD_JOIN_REJECT, &body);
+        op_put_body(p, CMD_JOIN_REJECT, &body);
     }
     return rc;
 }
 
 static int prepare_join_expire(struct prepare *p)
 {
-    put_body(p, CMD_JOIN_EXPIRE, &(struct join_expire){.before_ms = p->now_ms});
+    op_put_body(p, CMD_JOIN_EXPIRE, &(struct join_expire){.before_ms = p->now_ms});
     return 0;
 }
 
@@ -286,14 +285,14 @@ static int prepare_join_expire(struct prepare *p)
 
 static int prepare_node_rename(struct prepare *p)
 {
-    struct node_rename body = {.name = arg_text(p, "name")};
+    struct node_rename body = {.name = op_arg_text(p, "name")};
     if (!text_is_name((const char *)body.name.data, body.name.len)) {
         return errmsg_set(p->em, -ERR_BAD_NAME,
                           "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
     }
-    int rc = arg_id(p, "nodes", &body.node_id);
+    int rc = op_arg_id(p, "nodes", &body.node_id);
     if (rc == 0) {
-        put_body(p, CMD_NODE_RENAME, &body);
+        op_put_body(p, CMD_NODE_RENAME, &body);
     }
     return rc;
 }
@@ -301,12 +300,12 @@ static int prepare_node_rename(struct prepare *p)
 static int prepare_node_revoke(struct prepare *p)
 {
     struct node_revoke body;
-    int rc = arg_reason(p, &body.reason);
+    int rc = op_arg_reason(p, &body.reason);
     if (rc == 0) {
-        rc = arg_id(p, "nodes", &body.node_id);
+        rc = op_arg_id(p, "nodes", &body.node_id);
     }
     if (rc == 0) {
-        put_body(p, CMD_NODE_REVOKE, &body);
+        op_put_body(p, CMD_NODE_REVOKE, &body);
     }
     return rc;
 }
@@ -314,9 +313,9 @@ static int prepare_node_revoke(struct prepare *p)
 static int prepare_node_remove(struct prepare *p)
 {
     struct node_remove body;
-    int rc = arg_id(p, "nodes", &body.node_id);
+    int rc = op_arg_id(p, "nodes", &body.node_id);
     if (rc == 0) {
-        put_body(p, CMD_NODE_REMOVE, &body);
+        op_put_body(p, CMD_NODE_REMOVE, &body);
     }
     return rc;
 }
@@ -337,7 +336,7 @@ static int prepare_node_renew(struct prepare *p)
     rc = issue_leaf(p->a, &rq.node_id, key, &cert, p->em);
     if (rc == 0) {
         struct cert_renew body = {.node_id = rq.node_id, .cert = buf_blob(&cert)};
-        put_body(p, CMD_CERT_RENEW, &body);
+        op_put_body(p, CMD_CERT_RENEW, &body);
     }
     buf_fini(&cert);
     return rc;
@@ -348,23 +347,23 @@ static int prepare_node_renew(struct prepare *p)
 static int role_args(struct prepare *p, struct uuid *ret_node, struct blob *ret_role,
                      struct blob *ret_org)
 {
-    *ret_role = arg_text(p, "role");
-    *ret_org = arg_text(p, "organization_id");
+    *ret_role = op_arg_text(p, "role");
+    *ret_org = op_arg_text(p, "organization_id");
     if (!role_is_known(*ret_role)) {
         return errmsg_set(p->em, -ERR_ROLE_UNKNOWN,
                           "no role \"%.*s\"; roles are listed in "
                           "`rap role assign --help`",
                           (int)ret_role->len, (const char *)ret_role->data);
     }
-    return arg_id(p, "nodes", ret_node);
+    return op_arg_id(p, "nodes", ret_node);
 }
 
 static int prepare_role_assign(struct prepare *p)
 {
-    struct role_assign body = {.assignment_id = fresh_id(p)};
+    struct role_assign body = {.assignment_id = op_fresh_id(p)};
     int rc = role_args(p, &body.node_id, &body.role, &body.organization_id);
     if (rc == 0) {
-        put_body(p, CMD_ROLE_ASSIGN, &body);
+        op_put_body(p, CMD_ROLE_ASSIGN, &body);
     }
     return rc;
 }
@@ -374,7 +373,7 @@ static int prepare_role_unassign(struct prepare *p)
     struct role_unassign body;
     int rc = role_args(p, &body.node_id, &body.role, &body.organization_id);
     if (rc == 0) {
-        put_body(p, CMD_ROLE_UNASSIGN, &body);
+        op_put_body(p, CMD_ROLE_UNASSIGN, &body);
     }
     return rc;
 }
@@ -383,10 +382,10 @@ static int prepare_role_unassign(struct prepare *p)
 
 static int prepare_authority_remove(struct prepare *p)
 {
-    struct authority_remove body = {.reason = arg_text(p, "reason")};
-    int rc = arg_id(p, "authorities", &body.node_id);
+    struct authority_remove body = {.reason = op_arg_text(p, "reason")};
+    int rc = op_arg_id(p, "authorities", &body.node_id);
     if (rc == 0) {
-        put_body(p, CMD_AUTHORITY_REMOVE, &body);
+        op_put_body(p, CMD_AUTHORITY_REMOVE, &body);
     }
     return rc;
 }
@@ -406,9 +405,9 @@ static int prepare_partition_merge(struct prepare *p)
     if (hex_decode(hex, signature, sizeof signature) != 0) {
         return errmsg_set(p->em, -ERR_INVALID, "signature is not an Ed25519 signature in hex");
     }
-    int rc = arg_id(p, "authorities", &body.node_id);
+    int rc = op_arg_id(p, "authorities", &body.node_id);
     if (rc == 0) {
-        put_body(p, CMD_PARTITION_MERGE, &body);
+        op_put_body(p, CMD_PARTITION_MERGE, &body);
     }
     return rc;
 }
@@ -421,7 +420,7 @@ static int prepare_trust_policy(struct prepare *p)
     if (body.leaf_life_ms < LEAF_LIFE_MIN_MS || body.leaf_life_ms > LEAF_LIFE_MAX_MS) {
         return errmsg_set(p->em, -ERR_INVALID, "a node certificate lives between 1m and 90d");
     }
-    put_body(p, CMD_CERT_POLICY, &body);
+    op_put_body(p, CMD_CERT_POLICY, &body);
     return 0;
 }
 
@@ -462,6 +461,18 @@ static const struct {
     {"node.forgery", false, NULL, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
     {"trust.policy", true, prepare_trust_policy, CMD_CERT_POLICY, LEVEL_MODEL},
     {"certificate.alarm", false, NULL, CMD_CERT_ALARM, LEVEL_MODEL},
+    {"node.disable", true, op_node_disable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
+    {"node.enable", true, op_node_enable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
+    {"node.update", true, op_node_update, CMD_NODE_UPDATE, LEVEL_MEMBERS},
+    {"node.group", true, op_node_group, CMD_GROUP_ASSIGN, LEVEL_MEMBERS},
+    {"node.verify", true, op_node_verify, CMD_CAPABILITY_VERIFY, LEVEL_MEMBERS},
+    {"capability.policy", true, op_capability_policy, CMD_CAPABILITY_POLICY, LEVEL_MEMBERS},
+    {"cluster.update", true, op_cluster_update, CMD_CLUSTER_UPDATE, LEVEL_MEMBERS},
+    {"role.require", true, op_role_require, CMD_ROLE_REQUIRE, LEVEL_MEMBERS},
+    {"group.create", true, op_group_create, CMD_GROUP_CREATE, LEVEL_MEMBERS},
+    {"group.move", true, op_group_move, CMD_GROUP_MOVE, LEVEL_MEMBERS},
+    {"group.delete", true, op_group_delete, CMD_GROUP_DELETE, LEVEL_MEMBERS},
+    {"heartbeat.log", false, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };
 
 /* An encoded body from a node, an authority or the leader itself, who decided all of it. */
@@ -474,7 +485,7 @@ static int pass_on(struct prepare *p, uint64_t kind)
     } body;
     int rc = msg_decode(cmd_body_desc(kind), MSG_STRICT, p->in->args, &body);
     if (rc == 0) {
-        put_body(p, (enum cmd_kind)kind, &body);
+        op_put_body(p, (enum cmd_kind)kind, &body);
     }
     return rc;
 }

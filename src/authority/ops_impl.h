@@ -21,5 +21,25 @@ int prepare_mirror_event(struct prepare *p);
 /* -ERR_MIRROR_UNAVAILABLE: what was prepared is high-risk, and PostgreSQL, which is required, is too far
  * behind to record it. */
 int mirror_allows(struct prepare *p);
+struct uuid op_fresh_id(const struct prepare *p);
+void op_put_body(struct prepare *p, enum cmd_kind kind, const void *body);
+/* A text argument as a view into the arguments; empty when absent. */
+struct blob op_arg_text(const struct prepare *p, const char *key);
+/* The thing that the argument "id" names. */
+int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret);
+int op_arg_reason(struct prepare *p, struct blob *ret);
+
+/* --- ops_model.c --- */
+int op_node_disable(struct prepare *p);
+int op_node_enable(struct prepare *p);
+int op_node_update(struct prepare *p);
+int op_node_group(struct prepare *p);
+int op_node_verify(struct prepare *p);
+int op_capability_policy(struct prepare *p);
+int op_cluster_update(struct prepare *p);
+int op_role_require(struct prepare *p);
+int op_group_create(struct prepare *p);
+int op_group_move(struct prepare *p);
+int op_group_delete(struct prepare *p);
 
 #endif

@@ -345,7 +345,7 @@ static void on_config_stream(void *data, struct fabric_stream *stream)
         fabric_stream_reset(stream, a->fence.fenced ? -ERR_FENCED : -ERR_CLOSED);
         return;
     }
-    if (!authority_knows(a, peer)) {
+    if (!authority_tells(a, peer)) {
         refused_peer(a, REFUSAL_SERVICE, peer, "config", -ERR_DENIED);
         fabric_stream_reset(stream, -ERR_DENIED);
         return;
@@ -362,6 +362,7 @@ static void on_config_stream(void *data, struct fabric_stream *stream)
 void push_serve(struct authority *a)
 {
     fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "config",
+                                                         .flags = FABRIC_SVC_SUSPENDED,
                                                          .frame_max_bytes = 4096,
                                                          .answer_max_bytes = RPC_FRAME_MAX,
                                                          .data = a,

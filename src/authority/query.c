@@ -170,6 +170,14 @@ static const struct finder authority_finder = {
                 " LIMIT 2",
 };
 
+static const struct finder group_finder = {
+    .noun = "group",
+    .list = "rap group list",
+    .by_id = "SELECT id FROM node_groups WHERE id = ?",
+    .by_name = "SELECT id FROM node_groups WHERE name = ?",
+    .by_range = "SELECT id FROM node_groups WHERE id >= ? AND id < ? LIMIT 2",
+};
+
 static int one(struct db *db, const struct finder *f, const char *sql, const char *text,
                struct mp_writer *w, struct errmsg *em)
 {
@@ -431,6 +439,38 @@ static int q_memberships(struct db *db, const struct query_args *args, struct mp
                               w, em);
 }
 
+static int q_groups(struct db *db, const struct query_args *args, struct mp_writer *w,
+                    struct errmsg *em)
+{
+    if (args->id != NULL) {
+        return one(db, &group_finder, FSM_SQL_GROUP " WHERE g.id = ?", args->id, w, em);
+    }
+    struct page p = {.cursor_column = "id"};
+    int rc = page_limit(args, &p.limit, em);
+    return rc != 0
+               ? rc
+               : put_page(&p,
+                          begin_page(db, FSM_SQL_GROUP " WHERE g.id > ?1 ORDER BY g.id LIMIT ?2",
+                                     args, p.limit),
+                          w, em);
+}
+
+/* Of one node, which is few: one page. */
+static int q_heartbeats(struct db *db, const struct query_args *args, struct mp_writer *w,
+                        struct errmsg *em)
+{
+    char node_id[64];
+    struct page p = {.limit = HEARTBEATS_KEPT, .cursor_column = "received_at"};
+    int rc = resolve(db, &node_finder, args->id == NULL ? "" : args->id, node_id, em);
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(db, FSM_SQL_HEARTBEAT
+                                    " WHERE h.node_id = ? ORDER BY h.received_at");
+    db_bind_text(st, node_id);
+    return put_page(&p, st, w, em);
+}
+
 static int q_terms(struct db *db, const struct query_args *args, struct mp_writer *w,
                    struct errmsg *em)
 {
@@ -548,6 +588,8 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"reports", q_reports, LEVEL_RECOVERY},
         {"divergence", q_divergence, LEVEL_RECOVERY},
         {"trust", query_trust, LEVEL_MODEL},
+        {"groups", q_groups, LEVEL_MEMBERS},
+        {"heartbeats", q_heartbeats, LEVEL_MEMBERS},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

@@ -532,6 +532,10 @@ size_t fabric_recheck(struct fabric *f)
             /* No authority any more: a new handshake decides what it still is. */
             session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
         } else if (ss->state == SESSION_UP && ss->who.authenticated &&
+                   ss->suspended !=
+                       pki_trust_is_suspended(f->cfg.trust, ss->who.identity.fingerprint)) {
+            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
+        } else if (ss->state == SESSION_UP && ss->who.authenticated &&
                    !pki_trust_has_root(f->cfg.trust, ss->who.identity.root_fingerprint)) {
             /* Authenticated under a root that was retired: by now it has a certificate under the
              * new one, or it has none. */

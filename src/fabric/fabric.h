@@ -124,6 +124,7 @@ enum fabric_service_flags {
     FABRIC_SVC_ENROLL = 1,    /* reachable by hosts without a certificate (and only by them), which
                                  nobody else lets in: ALPN rap-enroll/1 */
     FABRIC_SVC_AUTHORITY = 2, /* only for peers with an authority name */
+    FABRIC_SVC_SUSPENDED = 4, /* also for members that are disabled (pki_trust_suspend) */
 };
 
 struct fabric_service {

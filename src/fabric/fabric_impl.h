@@ -333,6 +333,7 @@ struct session {
     bool proven;       /* accepted: the peer does receive at its address */
     bool entered;      /* counted in its source's sessions, */
     bool opening;      /* and in its unfinished handshakes */
+    bool suspended;    /* the peer's membership is disabled */
     bool reported;     /* counted in its peer's up count */
     bool mute_close;   /* nobody listens: send no close */
     struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */

@@ -367,6 +367,7 @@ void peer_session_up(struct session *ss)
         session_close(ss, FABRIC_CLOSE_REVOKED, -ERR_REVOKED);
         return;
     }
+    ss->suspended = pki_trust_is_suspended(f->cfg.trust, ss->who.identity.fingerprint);
     struct peer *p = ss->peer != NULL ? ss->peer : peer_get(f, &ss->who.identity.node_id);
     ss->peer = p;
     struct session *old = p->up[bulk][ss->dialled];

@@ -454,6 +454,10 @@ void relay_receive(struct session *from, struct blob packet)
         return;
     }
     const struct uuid *neighbour = &from->who.identity.node_id;
+    if (from->suspended) {
+        relay_drop(f, FABRIC_DROP_REVOKED);
+        return;
+    }
     /* A neighbour speaks for itself; for others only if it relays. What comes over a relayed session
      * is no neighbour's at all: one tunnel in another would defeat the hop limit. */
     if (!from->who.authenticated || from->path.relayed ||

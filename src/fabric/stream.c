@@ -401,6 +401,9 @@ static int service_for(struct fabric_stream *s, const struct stream_header *h,
     if ((svc->flags & FABRIC_SVC_AUTHORITY) != 0 && !s->ss->who.identity.authority) {
         return -ERR_NOT_AUTHORITY;
     }
+    if (s->ss->suspended && (svc->flags & FABRIC_SVC_SUSPENDED) == 0) {
+        return -ERR_SUSPENDED;
+    }
     *ret = svc;
     return 0;
 }

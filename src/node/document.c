@@ -96,6 +96,17 @@ static void put_expiry(struct mp_writer *w, struct mp_doc *doc, const struct age
     mp_doc_time(w, doc, "next_expiry_at", ends[first].at_ms);
 }
 
+static void put_membership(struct mp_writer *w, struct mp_doc *doc, const struct config *cfg)
+{
+    mp_doc_key(w, doc, "membership_status");
+    if (cfg == NULL) {
+        mp_put_nil(w);
+    } else {
+        mp_put_strn(w, (const char *)cfg->body.membership_status.data,
+                    cfg->body.membership_status.len);
+    }
+}
+
 static void status_doc(struct node *n, struct mp_writer *w)
 {
     struct agent_status as;
@@ -106,7 +117,8 @@ static void status_doc(struct node *n, struct mp_writer *w)
     if (n->authority != NULL) {
         authority_state(n->authority, &st);
     }
-    bool ready = st.member ? st.quorum : as.connected && cfg != NULL && !as.degraded;
+    bool ready = st.member ? st.quorum
+                           : as.connected && cfg != NULL && !as.degraded && !as.disabled;
     mp_doc_begin(w, &doc);
     mp_doc_uuid(w, &doc, "node_id", &n->member->node_id);
     mp_doc_str(w, &doc, "node_name", n->member->node_name);
@@ -115,6 +127,7 @@ static void status_doc(struct node *n, struct mp_writer *w)
     mp_doc_key(w, &doc, "roles");
     put_roles(n, w);
     put_authority(n, w, &doc, &st);
+    put_membership(w, &doc, cfg);
     mp_doc_bool(w, &doc, "ready", ready);
     mp_doc_str(w, &doc, "health", st.member && st.quorum ? "healthy" : as.health);
     mp_doc_bool(w, &doc, "degraded", !ready);

@@ -169,7 +169,11 @@ void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES
  * renew elsewhere at once. */
 void pki_trust_retire(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 bool pki_trust_is_retired(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
-/* Forgets bans and retired CAs. */
+/* A member that is disabled for a while: its certificate verifies, and its sessions reach only the
+ * services that say so (FABRIC_SVC_SUSPENDED). A ban is stronger. */
+void pki_trust_suspend(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+bool pki_trust_is_suspended(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
+/* Forgets bans, suspensions and retired CAs. */
 void pki_trust_clear_bans(struct pki_trust *t);
 bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES]);
 

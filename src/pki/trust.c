@@ -5,6 +5,7 @@
 struct ban {
     uint8_t fingerprint[PKI_HASH_BYTES];
     bool retired_ca; /* not banned: it only makes no authority any more */
+    bool suspended;  /* not banned: it may be told what it is, and nothing else */
     UT_hash_handle hh;
 };
 
@@ -167,7 +168,24 @@ static struct ban *add_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HA
 
 void pki_trust_ban(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
-    add_ban(t, fingerprint)->retired_ca = false;
+    struct ban *b = add_ban(t, fingerprint);
+    b->retired_ca = false;
+    b->suspended = false;
+}
+
+void pki_trust_suspend(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    if (find_ban(t, fingerprint) == NULL) {
+        struct ban *b = add_ban(t, fingerprint);
+        b->retired_ca = false;
+        b->suspended = true;
+    }
+}
+
+bool pki_trust_is_suspended(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
+{
+    const struct ban *b = find_ban(t, fingerprint);
+    return b != NULL && b->suspended;
 }
 
 void pki_trust_retire(struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
@@ -195,7 +213,7 @@ void pki_trust_clear_bans(struct pki_trust *t)
 bool pki_trust_is_banned(const struct pki_trust *t, const uint8_t fingerprint[PKI_HASH_BYTES])
 {
     const struct ban *b = find_ban(t, fingerprint);
-    return b != NULL && !b->retired_ca;
+    return b != NULL && !b->retired_ca && !b->suspended;
 }
 
 /* Of the roots we hold, the one above this issuing CA; a chain that shows its root must show one of

@@ -8,6 +8,7 @@
 #ifndef RAP_WIRE_CMD_H
 #define RAP_WIRE_CMD_H
 
+#include "wire/cmd_model.h"
 #include "wire/cmd_trust.h"
 #include "wire/limits.h"
 #include "wire/msg.h"
@@ -28,6 +29,7 @@
 #define LEVEL_RELAYS 4
 #define LEVEL_MIRROR 5
 #define LEVEL_MODEL 6
+#define LEVEL_MEMBERS 7
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -69,7 +71,18 @@
     X(AUTHORITY_RENEW, 46, authority_renew, 1, LEVEL_MODEL, CMD_BY_OWNER) \
     X(TRUST_ROTATE, 47, trust_rotate, 1, LEVEL_MODEL, CMD_BY_OWNER)      \
     X(CERT_ALARM, 48, cert_alarm, 0, LEVEL_MODEL, CMD_BY_SYSTEM)         \
-    X(CERT_POLICY, 49, cert_policy, 1, LEVEL_MODEL, CMD_BY_PEOPLE)
+    X(CERT_POLICY, 49, cert_policy, 1, LEVEL_MODEL, CMD_BY_PEOPLE)       \
+    X(MEMBERSHIP_SET, 50, membership_set, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
+    X(CLUSTER_UPDATE, 51, cluster_update, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
+    X(NODE_UPDATE, 52, node_update, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)     \
+    X(ROLE_REQUIRE, 53, role_require, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)   \
+    X(GROUP_CREATE, 54, group_create, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)   \
+    X(GROUP_MOVE, 55, group_move, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)       \
+    X(GROUP_DELETE, 56, group_delete, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)   \
+    X(GROUP_ASSIGN, 57, group_assign, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)   \
+    X(CAPABILITY_VERIFY, 58, capability_verify, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
+    X(CAPABILITY_POLICY, 59, capability_policy, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
+    X(HEARTBEAT_LOG, 60, heartbeat_log, 0, LEVEL_MEMBERS, CMD_BY_SYSTEM)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,

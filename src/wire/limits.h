@@ -42,6 +42,12 @@
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32
+#define GROUPS_MAX 1000
+#define GROUP_DEPTH_MAX 8
+#define HEARTBEATS_KEPT 16        /* observations of one node */
+#define HEARTBEAT_SAMPLES_MAX 128 /* in one command */
+#define HEARTBEAT_SAMPLE_MIN_MS 1000LL
+#define HEARTBEAT_SAMPLE_MAX_MS (24LL * 3600 * 1000)
 #define LEAF_LIFE_MIN_MS (60LL * 1000)
 #define LEAF_LIFE_MAX_MS (90LL * 86400 * 1000)
 #define PAGE_DEFAULT 100

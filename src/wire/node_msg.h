@@ -146,7 +146,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
     X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */ \
     X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */ \
-    X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */
+    X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */ \
+    X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import sqlite3
 import threading
 
-from lib import (CONFLICT, DENIED, NOT_FOUND, OK, TIMED_OUT, UNAVAILABLE, USAGE, Failure, expect,
+from lib import (CONFLICT, DENIED, NOT_FOUND, OK, USAGE, expect,
                  items, says, wait_until)
 from cluster_tests import all_items
+from join_tests import token_parts, token_text
 
 
 def level_reached(c):
@@ -83,6 +85,16 @@ def certificates(node):
 def write_certificates(node, blocks):
     with open(os.path.join(node.dir, "member", "node.crt"), "w", encoding="ascii") as f:
         f.write("".join(blocks))
+
+
+def copy_snapshot(source, target):
+    """The stored signed configuration of one node.db into another."""
+    a, b = sqlite3.connect(source), sqlite3.connect(target)
+    row = a.execute("SELECT epoch, config_version, received_at, signed FROM snapshot").fetchone()
+    b.execute("UPDATE snapshot SET epoch = ?, config_version = ?, received_at = ?, signed = ?", row)
+    b.commit()
+    a.close()
+    b.close()
 
 
 def log_has(node, text):
@@ -251,3 +263,194 @@ def test_leaf_lifetime_is_policy(env):
         return c.a1.ok("node", "show", "n2")["certificate_serial"] != first
     wait_until(renewed, "n2 to renew by itself", 120)
     expect(c.n2.cli("status", "--check").rc == OK, "n2 works")
+
+
+def test_disabled_member_authorizes_nothing(env):
+    """MEM-05: sessions cut, roles ineffective, heartbeats refused, certificates not renewed; enabled
+    again without a restart, and distinct from revoked."""
+    c = env.cluster(authorities=3, nodes=2)
+    level_reached(c)
+    c.a1.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to get its role")
+    c.a1.refused(USAGE, "usage", "node", "disable", "n1", "--yes")
+    c.a1.refused(CONFLICT, "conflict", "node", "disable", "a2", "--reason", "no", "--yes")
+    c.a2.ok("node", "disable", "n1", "--reason", "maintenance", "--yes")
+    c.a1.refused(CONFLICT, "already_decided", "node", "disable", "n1", "--reason", "x", "--yes")
+
+    def told():
+        s = c.n1.status()
+        expect(s["membership_status"] == "disabled" and s["roles"] == [] and
+               s["health"] == "disabled" and not s["ready"], "n1 knows", s)
+        return True
+    wait_until(told, "n1 to be told that it is disabled")
+    row = c.a1.ok("node", "show", "n1")
+    expect(row["membership_status"] == "disabled" and row["disabled_reason"] == "maintenance" and
+           row["identity_state"] == "active", "not revoked", row)
+    role = [r for r in items(c.a1.cli("role", "list")) if r["role"] == "relay-node"]
+    expect([r["state"] for r in role] == ["ineffective"], "its role does not count", role)
+    c.a1.refused(DENIED, "membership_disabled", "role", "assign", "n1", "core-mesh")
+    heard = [h["received_at"] for h in items(c.a1.cli("node", "heartbeats", "n1"))]
+    # From nothing but its disk it is still disabled, and its heartbeats count for nothing.
+    c.n1.stop()
+    c.n1.start(wait=False)
+    wait_until(lambda: c.n1.cli("status").rc == OK, "n1 to run")
+    wait_until(told, "n1 to be disabled still")
+    expect([h["received_at"] for h in items(c.a1.cli("node", "heartbeats", "n1"))] == heard,
+           "no heartbeat was taken")
+    c.a1.ok("node", "enable", "n1", "--reason", "done")
+    c.n1.wait_ready()
+    wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to have its role again")
+    wait_until(lambda: c.a1.ok("node", "show", "n1")["health_status"] == "healthy", "n1 is well")
+    events = [e["event_type"] for e in all_items(c.a1, "audit", "--subject", c.n1.id)
+              if e["event_type"].startswith("membership_")]
+    expect(events == ["membership_disabled", "membership_enabled"], "audited", events)
+
+
+def test_groups_are_folders_and_nothing_else(env):
+    """GRP-01, GRP-02: nested, without cycles, bounded; a move changes no decision and no snapshot."""
+    c = env.cluster(authorities=1, nodes=2)
+    level_reached(c)
+    make = ("group", "create")
+    c.a1.ok(*make, "europe", "--kind", "region")
+    c.a1.ok(*make, "berlin", "--parent", "europe", "--kind", "site")
+    c.a1.ok(*make, "rack-1", "--parent", "berlin")
+    c.a1.refused(CONFLICT, "name_taken", *make, "berlin", "--parent", "europe")
+    c.a1.refused(NOT_FOUND, "not_found", *make, "x", "--parent", "nowhere")
+    c.a1.refused(CONFLICT, "conflict", "group", "move", "europe", "--parent", "rack-1")
+    c.a1.refused(CONFLICT, "conflict", "group", "move", "berlin", "--parent", "berlin")
+    c.a1.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to get its role")
+    version = c.n1.status()["config_version"]
+    c.a1.ok("node", "group", "n1", "rack-1")
+    c.a1.refused(CONFLICT, "conflict", "group", "delete", "rack-1")
+    expect(c.a1.ok("node", "show", "n1")["group_name"] == "rack-1", "n1 is in its rack")
+    c.a1.ok("group", "move", "rack-1", "--parent", "/", "--name", "rack-2")
+    expect(c.a1.ok("group", "show", "rack-2")["parent_group_id"] is None, "at the top")
+    c.a1.ok("node", "group", "n1")
+    c.a1.ok("group", "delete", "rack-2")
+    expect([g["name"] for g in items(c.a1.cli("group", "list"))] == ["europe", "berlin"], "left")
+    # Nothing that was decided moved: the same configuration, the same role, the same approvals.
+    expect(c.n1.status()["config_version"] == version and "relay-node" in c.n1.roles(),
+           "n1's configuration is the one it had")
+    below = "europe"
+    for i in range(2, 9):
+        c.a1.ok(*make, f"level-{i}", "--parent", below)
+        below = f"level-{i}"
+    r = c.a1.cli(*make, "too-deep", "--parent", below)
+    expect(r.rc != OK and says(r, "too_large"), "depth is bounded", r)
+
+
+def test_capabilities_are_verified_by_policy(env):
+    """CAP-02, ROLE-04: what is reported is the upper bound, and marked until somebody vouches."""
+    c = env.cluster(authorities=1, nodes=1)
+    level_reached(c)
+    row = c.a1.ok("node", "show", "n1")
+    expect(row["capabilities"] and row["unverified_capabilities"] == row["capabilities"],
+           "reported, not verified", row)
+    c.a1.refused(USAGE, "invalid", "node", "verify", "n1", "can_fly")
+    c.a1.ok("role", "assign", "n1", "relay-node")
+
+    def state():
+        return [r["state"] for r in items(c.a1.cli("role", "list", "--node", "n1"))]
+    expect(state() == ["unverified"], "its role says so", state())
+    c.a1.ok("node", "verify", "n1", "can_route_mesh")
+    expect(state() == ["effective"], "vouched for", state())
+    c.a1.ok("node", "verify", "n1", "can_route_mesh", "--withdraw")
+    expect(state() == ["unverified"], "withdrawn", state())
+    c.a1.ok("cluster", "auto-verify", "can_route_mesh")
+    expect(state() == ["effective"], "by policy", state())
+    c.enroll("n2")
+    expect("can_route_mesh" not in c.a1.ok("node", "show", "n2")["unverified_capabilities"],
+           "whoever comes is verified by policy")
+    c.a1.refused(CONFLICT, "already_decided", "cluster", "auto-verify", "can_route_mesh")
+
+
+def test_cluster_shows_gaps_and_takes_a_name(env):
+    """CLU-04, HB-01: the last holder of a role gone is a gap; health, region, flags, observations."""
+    c = env.cluster(authorities=3, nodes=2)
+    level_reached(c)
+
+    def coverage(role):
+        return next((r for r in c.a1.ok("cluster", "show")["role_coverage"] if r["role"] == role),
+                    None)
+    expect(coverage("relay-node") is None, "nobody asked for a relay yet")
+    c.a1.ok("cluster", "require", "relay-node")
+    expect(coverage("relay-node")["gap"] and c.a1.ok("cluster", "show")["health"] == "degraded",
+           "required, and nobody has it")
+    c.a1.ok("role", "assign", "n1", "relay-node")
+    expect(not coverage("relay-node")["gap"], "n1 has it", coverage("relay-node"))
+    c.a1.ok("node", "disable", "n1", "--reason", "test", "--yes")
+    expect(coverage("relay-node")["gap"], "the last holder is gone")
+    c.a1.ok("node", "enable", "n1")
+    c.a1.ok("cluster", "require", "relay-node", "--not")
+    r = c.a1.ok("cluster", "update", "--region", "eu-1", "--metadata", '{"owner": "ops"}',
+                "--test-telemetry", "on", "--heartbeat-sample", "1s")
+    expect(r["region"] == "eu-1" and r["test_telemetry"] is True, "updated", r)
+    expect(c.a1.ok("cluster", "show")["metadata"] in ('{"owner": "ops"}', {"owner": "ops"}),
+           "metadata is kept", c.a1.ok("cluster", "show"))
+    c.a1.refused(USAGE, "invalid", "cluster", "update", "--heartbeat-sample", "1ms")
+    c.a1.ok("cluster", "update", "--name", "renamed")
+    wait_until(lambda: c.n2.status()["cluster_name"] in ("renamed", "demo"), "n2 goes on")
+    c.a1.ok("node", "telemetry", "n1", "on")
+    expect(c.a1.ok("node", "show", "n1")["test_telemetry"] is True, "marked")
+
+    def observed():
+        rows = items(c.a1.cli("node", "heartbeats", "n2"))
+        return rows and rows[-1]["version"] and len(rows) <= 16
+    wait_until(observed, "an observation of n2")
+
+
+def test_two_clusters_on_one_host(env):
+    """MEM-03, MEM-04, CLU-03: one host in two clusters, with different roles; what is A's is worth
+    nothing in B."""
+    a, b = env.new_cluster("ca"), env.new_cluster("cb")
+    a.init("alpha")
+    b.init("beta")
+    level_reached(a)
+    level_reached(b)
+    a.enroll("n1")
+    b.enroll("n1")
+    expect(a.n1.id != b.n1.id and a.n1.dir != b.n1.dir, "two identities, two directories")
+    a.a1.ok("role", "assign", "n1", "entry-node")
+    wait_until(lambda: "entry-node" in a.n1.roles(), "n1 to be an entry of alpha")
+    expect(b.n1.roles() == [], "and nothing of beta")
+    b.a1.refused(NOT_FOUND, "not_found", "node", "show", a.n1.id)
+    # The overview of this host.
+    seen = a.n1.cli("cluster", "memberships", os.path.dirname(b.n1.dir))
+    rows = {(r["cluster_name"], r["node_name"]) for r in seen.json["items"] if r["running"]}
+    expect({("alpha", "n1"), ("beta", "n1"), ("beta", "a1")} <= rows, "both are listed", seen.json)
+    # A's token at B, with B's address put into it.
+    token, _ = a.token("--uses", "1")
+    head, secret, _ = token_parts(token)
+    stray = b.add("n2")
+    r = stray.cli(*stray.join_args(env.token_file(token_text(head, secret,
+                                                             b.a1.address.encode())),
+                                   "--no-wait", "--timeout", "10s"))
+    expect(r.rc != OK, "A's token opens nothing at B", r)
+    expect(not b.request("n2"), "B has heard of no request")
+    del b.nodes["n2"]
+    # A's certificate, key and configuration in B's directory.
+    b.n1.stop()
+    kept = certificates(b.n1)
+    member = os.path.join(b.n1.dir, "member")
+    shutil.copy(os.path.join(member, "node.key"), os.path.join(member, "kept.key"))
+    shutil.copy(os.path.join(a.n1.dir, "member", "node.key"), os.path.join(member, "node.key"))
+    write_certificates(b.n1, certificates(a.n1))
+    b.n1.start(wait=False)
+    wait_until(lambda: b.n1.process.poll() is not None or log_has(b.a1, "peer refused") or
+               log_has(b.n1, "peer refused"), "A's certificate to be refused in B")
+    expect(b.n1.cli("status", "--check").rc != OK, "it does not work")
+    b.n1.cleanup()
+    os.replace(os.path.join(member, "kept.key"), os.path.join(member, "node.key"))
+    write_certificates(b.n1, kept)
+    b.n1.start()
+    # A's signed configuration in B's store.
+    b.n1.stop()
+    shutil.copy(os.path.join(member, "node.db"), os.path.join(member, "kept.db"))
+    a.n1.stop()
+    copy_snapshot(os.path.join(a.n1.dir, "member", "node.db"), os.path.join(member, "node.db"))
+    a.n1.start()
+    b.n1.start(wait=False)
+    wait_until(lambda: log_has(b.n1, "stored configuration not usable"),
+               "A's configuration to be refused in B")
+    expect("entry-node" not in b.n1.roles(), "and to give no role")

@@ -15,6 +15,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_desc, true},
     {&cmd_cert_desc, true},
     {&trust_issuer_desc, true},
+    {&heartbeat_sample_desc, true},
     {&trust_root_desc, false},
     {&trust_record_desc, false},
     {&trust_signature_desc, false},

@@ -124,6 +124,17 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_TRUST_ROTATE:
         case CMD_CERT_ALARM:
         case CMD_CERT_POLICY:
+        case CMD_MEMBERSHIP_SET:
+        case CMD_CLUSTER_UPDATE:
+        case CMD_NODE_UPDATE:
+        case CMD_ROLE_REQUIRE:
+        case CMD_GROUP_CREATE:
+        case CMD_GROUP_MOVE:
+        case CMD_GROUP_DELETE:
+        case CMD_GROUP_ASSIGN:
+        case CMD_CAPABILITY_VERIFY:
+        case CMD_CAPABILITY_POLICY:
+        case CMD_HEARTBEAT_LOG:
             return 0;
     }
     return 0;

@@ -114,9 +114,9 @@ static void test_list_renders_a_table(void **state)
         "\"next_cursor\":null}",
         0);
     assert_int_equal(rap("role list --node n"), 0);
-    assert_string_equal(o.out, "NODE  ROLE        ORGANIZATION  STATUS  BY     ASSIGNED\n"
-                               "a     relay-node  -             active  uid:0  -\n"
-                               "bbbb  x?[31m      o             active  uid:0  -\n");
+    assert_string_equal(o.out, "NODE  ROLE        ORGANIZATION  STATUS  STATE  BY     ASSIGNED\n"
+                               "a     relay-node  -             active  -      uid:0  -\n"
+                               "bbbb  x?[31m      o             active  -      uid:0  -\n");
     call_is(0, "role.list {\"node\":\"n\",\"limit\":500}");
 }
 
