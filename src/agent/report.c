@@ -247,10 +247,14 @@ int agent_admit(struct agent *a, const struct pki_identity *who, struct errmsg *
     const struct witness_member *m = witness_set_find(&a->set, &who->node_id);
     bool same_ca = true;
     int rc = 0;
-    if (m != NULL && memcmp(m->fingerprint, who->fingerprint, PKI_HASH_BYTES) != 0) {
+    bool listed = is_listed_authority(a, who, &same_ca);
+    /* A new CA of this authority's own name: the root key alone makes one, so this is an authority
+     * that the owner restored on another host. What it says has to prove itself as ever. */
+    bool restored = listed && !same_ca && who->authority;
+    if (m != NULL && !restored && memcmp(m->fingerprint, who->fingerprint, PKI_HASH_BYTES) != 0) {
         rc = errmsg_set(em, -ERR_NOT_WITNESSED,
                         "its key is not the one that the authority set has for this authority");
-    } else if (m == NULL && a->set.known && is_listed_authority(a, who, &same_ca) && !same_ca) {
+    } else if (m == NULL && a->set.known && listed && !same_ca) {
         /* One that is still joining: any CA can write its id into an ordinary certificate. */
         rc = errmsg_set(em, -ERR_NOT_WITNESSED, "its certificate is not under its own CA");
     }
@@ -263,8 +267,7 @@ int agent_admit(struct agent *a, const struct pki_identity *who, struct errmsg *
         memcpy(signer.fingerprint, who->issuer_fingerprint, sizeof signer.fingerprint);
         uuid_format(&who->node_id, id);
         (void)snprintf(why, sizeof why, "a certificate for %s: %.150s", id, em->text);
-        report_forgery(a, "certificate", rc, why, &signer,
-                       blob_of(who->public_key, PKI_KEY_BYTES));
+        report_forgery(a, "certificate", rc, why, &signer, blob_of(who->public_key, PKI_KEY_BYTES));
     }
     return rc;
 }
