@@ -4,8 +4,13 @@
 
 #include "agent/member.h"
 
-enum join_event { JOIN_CONNECTING, JOIN_SUBMITTED, JOIN_STILL_PENDING, JOIN_APPROVED_EVENT,
-                  JOIN_WAITING /* an authority asked to come again later */ };
+enum join_event {
+    JOIN_CONNECTING,
+    JOIN_SUBMITTED,
+    JOIN_STILL_PENDING,
+    JOIN_APPROVED_EVENT,
+    JOIN_WAITING /* an authority asked to come again later */
+};
 
 struct join_options {
     const char *data_dir;

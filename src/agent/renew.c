@@ -61,6 +61,10 @@ static void renewed(struct agent *a)
     char at[CLOCK_TEXT_MAX];
     (void)member_drop(a->member, RENEW_ID_KEY, NULL);
     renew_schedule(a);
+    int64_t soonest = renewal_soonest_ms(clock_wall_ms(), a->leaf.not_after_ms);
+    if (a->renew_at_ms < soonest) {
+        a->renew_at_ms = soonest;
+    }
     if (a->snapshot != NULL) {
         renew_if_outdated(a);
     }

@@ -11,6 +11,12 @@ int64_t renewal_due_ms(int64_t not_before_ms, int64_t not_after_ms, uint64_t ran
     return not_before_ms + life / 3 * 2 + (int64_t)(random % ((uint64_t)life / 20 + 1));
 }
 
+int64_t renewal_soonest_ms(int64_t now_ms, int64_t not_after_ms)
+{
+    int64_t half = not_after_ms > now_ms ? (not_after_ms - now_ms) / 2 : 0;
+    return now_ms + (half < RETRY_MIN_MS ? RETRY_MIN_MS : half);
+}
+
 int64_t renewal_retry_ms(int64_t now_ms, int64_t not_after_ms, uint32_t failures, uint64_t random)
 {
     int64_t left = not_after_ms > now_ms ? not_after_ms - now_ms : 0;

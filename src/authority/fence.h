@@ -19,7 +19,7 @@ struct fence {
     uint64_t restart_at_ms; /* monotonic: a promotion waits for the restart; 0 none */
     struct buf believed;    /* a statement of a higher epoch, verified; empty: none */
     uint64_t epoch;         /* of it */
-    bool rival;          /* a peer has another statement of our epoch */
+    bool rival;             /* a peer has another statement of our epoch */
     uint64_t commit_index;
     struct divergence divergence;
     /* The one question under way. */

@@ -484,6 +484,5 @@ bool mirror_core_available(const struct mirror_core *m, uint64_t now_ms)
     /* While it is compared PostgreSQL is there and answers; that it is not written to is our doing. */
     bool late = m->state != MIRROR_VERIFYING &&
                 mirror_core_lag_ms(m, now_ms) > m->settings.max_lag_ms;
-    return !late &&
-           (!m->position_known || mirror_core_lag(m) <= MIRROR_LAG_ENTRIES_MAX);
+    return !late && (!m->position_known || mirror_core_lag(m) <= MIRROR_LAG_ENTRIES_MAX);
 }

@@ -14,8 +14,8 @@ struct raft_io_peer {
     /* A start that shows less, heard since suspect_ms and not refuted by `boot` in between. */
     uint64_t suspect, suspect_ms;
     unsigned suspect_count;
-    uint64_t term;  /* the highest it acted in */
-    uint64_t acked; /* the highest committed index it acknowledged while we led */
+    uint64_t term;      /* the highest it acted in */
+    uint64_t acked;     /* the highest committed index it acknowledged while we led */
     uint64_t sent_prev; /* prev_log_index of the last entries sent to it */
     uint64_t sent_ms;
 };

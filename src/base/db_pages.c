@@ -219,8 +219,7 @@ static sqlite3_pcache_page *on_fetch(sqlite3_pcache *base, unsigned number, int 
     }
     uint8_t *at = xmalloc(sizeof *p + c->extra_bytes + c->page_bytes);
     p = (struct page *)(void *)at;
-    *p = (struct page){.base = {.pExtra = at + sizeof *p,
-                                .pBuf = at + sizeof *p + c->extra_bytes},
+    *p = (struct page){.base = {.pExtra = at + sizeof *p, .pBuf = at + sizeof *p + c->extra_bytes},
                        .epoch = c->epoch};
     memset(p->base.pExtra, 0, c->extra_bytes); /* its first word must be */
     put(c, number, p);

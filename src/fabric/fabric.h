@@ -28,7 +28,7 @@ struct fabric_request;
 struct fabric_peer {
     bool authenticated;           /* false: an enrolling host, which showed no certificate */
     struct pki_identity identity; /* when authenticated */
-    struct addr address; /* through relays: none that could be dialled */
+    struct addr address;          /* through relays: none that could be dialled */
 };
 
 /* Application close codes, seen by the peer as the reason of a close (RFC 9000 section 19.19). */

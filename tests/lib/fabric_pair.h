@@ -57,8 +57,8 @@ struct fabric_node_opts {
     struct fabric_node *issuer; /* else: whose CA signs; must be an authority */
     bool foreign;               /* of the other cluster */
     bool no_identity;           /* nothing presented; trusts by pin */
-    bool serve_enroll; /* the test registers such a service */
-    int64_t leaf_life_ms; /* 0: 30 days; negative: expired that long ago */
+    bool serve_enroll;          /* the test registers such a service */
+    int64_t leaf_life_ms;       /* 0: 30 days; negative: expired that long ago */
     uint32_t keepalive_ms, dead_ms;
     struct fabric_limits limits;
     const char *listen; /* NULL: 127.0.0.1:0 */

@@ -11,9 +11,9 @@
 struct fake_witness {
     const struct fake_cluster *cluster;
     const struct fake_node *members[FAKE_MEMBERS];
-    struct witness_set set; /* these three, by the root */
-    struct buf link;        /* the same, as nodes are sent it */
-    struct history history; /* 100 events */
+    struct witness_set set;              /* these three, by the root */
+    struct buf link;                     /* the same, as nodes are sent it */
+    struct history history;              /* 100 events */
     uint8_t fingerprint[PKI_HASH_BYTES]; /* of the node the snapshot is for */
 
     unsigned who; /* bit i: member i signs */

@@ -302,10 +302,26 @@ static void test_renewal_retry_never_waits_past_a_tenth_of_what_is_left(void **s
     assert_int_equal(renewal_retry_ms(now, now - 1, 30, 0) - now, 10000);
 }
 
+/* Near the end of its CA a leaf comes with two thirds of its back-dated life behind it. */
+static void test_new_certificate_is_kept_for_half_of_what_is_left(void **state)
+{
+    (void)state;
+    int64_t now = 1000000;
+    int64_t end = now + 90000;
+    assert_true(renewal_due_ms(now - 300000, end, 0) < now);
+    assert_int_equal(renewal_soonest_ms(now, end), now + 45000);
+    assert_int_equal(renewal_soonest_ms(now, now + 15000), now + 10000);
+    assert_int_equal(renewal_soonest_ms(now, now - 1), now + 10000);
+    /* A usual one is renewed at two thirds, which is later. */
+    assert_true(renewal_soonest_ms(now, now + 30 * DAY_MS) <
+                renewal_due_ms(now - 300000, now + 30 * DAY_MS, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_authority_known_nothing_to_do),
+        cmocka_unit_test(test_new_certificate_is_kept_for_half_of_what_is_left),
         cmocka_unit_test(test_last_good_authority_tried_first),
         cmocka_unit_test(test_tick_before_its_time_does_nothing),
         cmocka_unit_test(test_each_failure_moves_to_the_next_with_a_growing_pause),
