@@ -395,6 +395,16 @@ class Cluster:
         wait_until(same, "the authorities to agree")
         return self.leader(running)
 
+    def one_digest(self):
+        """Every authority holds the same state, seen at one index: something may be committed while
+        they are asked."""
+        def same():
+            seen = {(s["index"], s["state_digest"]) for s in
+                    (n.status() for n in self.authorities() if n.process)}
+            expect(len(seen) == 1, "one index and digest", seen)
+            return True
+        wait_until(same, "the authorities to show one digest")
+
     # --- many at once ---
     def start_all(self):
         for n in self.nodes.values():
