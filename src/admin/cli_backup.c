@@ -239,27 +239,9 @@ int cli_run_authority_backup(struct cli *c)
 
 /* --- rap authority restore --- */
 
-struct restoring {
-    struct cli *c;
-    int exit;
-    struct buf doc;
-};
-
-static int on_plan(void *data, struct blob doc, struct cli_consent *ret)
-{
-    struct restoring *o = data;
-    buf_add(&o->doc, doc.data, doc.len);
-    o->exit = cli_consent(o->c, doc, ret);
-    if (o->exit == CLI_OK && o->c->dry_run) {
-        cli_note(o->c, "dry run: nothing was changed");
-        return -ERR_CANCELED;
-    }
-    return o->exit == CLI_OK ? 0 : -ERR_CANCELED;
-}
-
 int cli_run_authority_restore(struct cli *c)
 {
-    struct restoring o = {.c = c, .exit = CLI_OK};
+    struct cli_offline o = {.c = c, .exit = CLI_OK};
     struct errmsg em = ERRMSG_INIT;
     struct mapped m = {.base = NULL};
     struct backup_file f;
@@ -282,7 +264,7 @@ int cli_run_authority_restore(struct cli *c)
                                       .reason = cli_get(c, "reason"),
                                       .epoch = (uint64_t)epoch,
                                       .backup = &f,
-                                      .consent = on_plan,
+                                      .consent = cli_on_plan,
                                       .data = &o};
         err = c->ops->restore(&restore, &em);
     }

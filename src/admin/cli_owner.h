@@ -45,5 +45,15 @@ int owner_parse_hex(struct blob hex, struct pki_cert *ret);
 
 /* cli_recover.c: shows what a recovery would do, asks, signs. Exit code. */
 int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret);
+/* An act of the owner's while the agent is stopped: what was planned, and the exit code of who was
+ * asked about it. */
+struct cli_offline {
+    struct cli *c;
+    int exit;
+    struct buf doc;
+};
+/* A cli_consent_cb for it: asks as cli_consent does; -ERR_CANCELED when the answer is no, or nothing
+ * is to be done (--dry-run). */
+int cli_on_plan(void *data, struct blob doc, struct cli_consent *ret);
 
 #endif

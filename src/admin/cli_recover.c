@@ -126,15 +126,9 @@ int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret)
 
 /* --- rap authority recover --- */
 
-struct offline {
-    struct cli *c;
-    int exit;
-    struct buf doc;
-};
-
-static int on_plan(void *data, struct blob doc, struct cli_consent *ret)
+int cli_on_plan(void *data, struct blob doc, struct cli_consent *ret)
 {
-    struct offline *o = data;
+    struct cli_offline *o = data;
     buf_add(&o->doc, doc.data, doc.len);
     o->exit = cli_consent(o->c, doc, ret);
     if (o->exit == CLI_OK && o->c->dry_run) {
@@ -146,11 +140,13 @@ static int on_plan(void *data, struct blob doc, struct cli_consent *ret)
 
 int cli_run_authority_recover(struct cli *c)
 {
-    struct offline o = {.c = c, .exit = CLI_OK};
+    struct cli_offline o = {.c = c, .exit = CLI_OK};
     struct errmsg em = ERRMSG_INIT;
     buf_init(&o.doc, 1u << 20);
-    struct cli_recover recover = {
-        .data_dir = c->data_dir, .reason = cli_get(c, "reason"), .consent = on_plan, .data = &o};
+    struct cli_recover recover = {.data_dir = c->data_dir,
+                                  .reason = cli_get(c, "reason"),
+                                  .consent = cli_on_plan,
+                                  .data = &o};
     int err = c->ops->recover(&recover, &em);
     int rc = o.exit;
     if (err != 0 && err != -ERR_CANCELED) {

@@ -105,8 +105,8 @@ void mirror_sql_schema(struct mirror *m)
 
 void mirror_sql_claim(struct mirror *m)
 {
-    struct number epoch;
-    struct number term;
+    struct number epoch = {.text = ""};
+    struct number term = {.text = ""};
     char name[MIRROR_NAME_MAX];
     (void)snprintf(name, sizeof name, "rap-mirror-%s", m->cluster_id);
     const char *others[] = {name, m->cluster_id, u64(&epoch, m->core.epoch),
@@ -131,7 +131,7 @@ void mirror_sql_look(struct mirror *m)
 void mirror_sql_fence(struct mirror *m, const struct fsm_position *to, unsigned level,
                       uint64_t prev, uint64_t rebuilds)
 {
-    struct number n[9];
+    struct number n[9] = {{.text = ""}};
     char digest[2 * PKI_HASH_BYTES + 1];
     hex_encode(to->digest, sizeof to->digest, digest);
     const char *params[] = {
@@ -148,7 +148,7 @@ void mirror_sql_fence(struct mirror *m, const struct fsm_position *to, unsigned 
         u64(&n[8], prev),
         NULL,
     };
-    struct number r;
+    struct number r = {.text = ""};
     params[11] = u64(&r, rebuilds);
     pg_run(m->link, MIRROR_TAG_FENCE, "fence", 12, params);
 }

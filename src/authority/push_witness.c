@@ -119,8 +119,8 @@ int push_put_witness(struct authority *a, const struct uuid *node_id,
         msg.links = links_from(a, first_link(a, same ? held->set_seq : 0), &links);
         rc = links.err != 0 || msg.links.count > AUTHORITY_SET_LINKS_MAX
                  ? errmsg_set(em, -ERR_TOO_LARGE,
-                              "%u authority sets since the root last signed one: run `rap "
-                              "authority anchor --owner-dir DIR`",
+                              "%u authority sets since the one that the node holds are more than "
+                              "a snapshot carries: let the node join anew",
                               msg.links.count)
                  : 0;
     }

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from lib import OK, UNAVAILABLE, expect, says, wait_until
+from lib import OK, UNAVAILABLE, expect, items, says, wait_until
 from netns import NetCluster
 
 MIB = 1 << 20
@@ -160,6 +160,12 @@ def test_transfer_survives_what_happens_to_its_relay(env):
     expect(all(g <= GAP_LIMIT_MS for g in gaps.values()), f"gaps within {GAP_LIMIT_MS} ms", gaps)
 
 
+def sent(node, to):
+    """Bytes on the live sessions of a node to another one."""
+    return sum(s["bytes_out"] for s in items(node.cli("fabric", "sessions"))
+               if s["node_id"] == to.id)
+
+
 def test_direct_path_is_left_when_it_dies_and_found_again(env):
     """b1 can be reached directly by a1, which knows its way; the session that runs over it moves to the
     relay and back, and the transfer on it goes on."""
@@ -168,7 +174,7 @@ def test_direct_path_is_left_when_it_dies_and_found_again(env):
     answer = pinged(c.n1, c.r2)
     expect(answer["path"] == "direct", "direct at first", answer)
     t = Transfer(c.n1, c.r2, 1024 * MIB)
-    time.sleep(0.5)  # not to wait for something: so that the cut comes in the middle of it
+    wait_until(lambda: sent(c.n1, c.r2) > 8 * MIB, "the transfer to be under way")
     c.net.cut(c.n1, c.r2)
     result = t.finish()
     report("direct path cut", result)
