@@ -5,11 +5,12 @@
  * Prints its seeds first. Exit code 1 when anything failed. */
 #include "sim.h"
 
+#include "shares.h"
+
 #include "base/log.h"
 
 #include <malloc.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -126,38 +127,21 @@ static void run_share(const struct options *o, int share, struct total *t)
     }
 }
 
-/* Shares of the seeds in processes of their own; each sends its totals back. */
+static void run_options(const void *options, int share, void *total)
+{
+    run_share(options, share, total);
+}
+
+static void add_total(void *sum, const void *total)
+{
+    add(sum, total);
+}
+
 static struct total run_all(const struct options *o)
 {
     struct total sum = {0};
-    int pipes[64][2];
-    if (o->jobs == 1) {
-        run_share(o, 0, &sum);
-        return sum;
-    }
-    (void)fflush(stdout);
-    for (int j = 0; j < o->jobs; j++) {
-        CHECK(pipe(pipes[j]) == 0);
-        pid_t pid = fork();
-        CHECK(pid >= 0);
-        if (pid == 0) {
-            struct total t = {0};
-            run_share(o, j, &t);
-            CHECK(write(pipes[j][1], &t, sizeof t) == (ssize_t)sizeof t);
-            _exit(0);
-        }
-        (void)close(pipes[j][1]);
-    }
-    for (int j = 0; j < o->jobs; j++) {
-        struct total t = {0};
-        if (read(pipes[j][0], &t, sizeof t) != (ssize_t)sizeof t) {
-            (void)printf("FAIL a process of seeds died\n");
-            t = (struct total){.failed = 1};
-        }
-        (void)close(pipes[j][0]);
-        add(&sum, &t);
-    }
-    while (wait(NULL) > 0) {
+    if (!sim_shares(o->jobs, &sum, sizeof sum, run_options, o, add_total)) {
+        sum.failed++;
     }
     return sum;
 }
