@@ -113,6 +113,8 @@ int cli_run_status(struct cli *c);
 int cli_run_sessions(struct cli *c);
 int cli_run_route_list(struct cli *c);
 int cli_run_route_explain(struct cli *c);
+int cli_run_mesh_links(struct cli *c);
+int cli_run_mesh_routes(struct cli *c);
 int cli_run_token_create(struct cli *c);
 int cli_run_token_list(struct cli *c);
 int cli_run_token_revoke(struct cli *c);

@@ -312,6 +312,15 @@ const struct cli_cmd cli_commands[] = {
      "no_role, no_route, policy, hop_limit, revoked, udp_blocked.",
      0, cli_run_route_explain, {{0}}},
 
+    {"mesh", "links", "", "links of the overlay, as the nodes at both ends report them",
+     "Samples that come with heartbeats; the leader has them all. Needs an authority.",
+     CLI_READS | CLI_LISTS, cli_run_mesh_links,
+     {{"node", "N", "from or to this node", false, false}}},
+    {"mesh", "routes", "", "where nodes send what is for others, as they report it",
+     "A relay reports its ways to other relays, an ordinary node what it has asked for.",
+     CLI_READS | CLI_LISTS, cli_run_mesh_routes,
+     {{"node", "N", "from or to this node", false, false}}},
+
     {"version", NULL, "", "version of this binary", NULL, CLI_OFFLINE, cli_run_version, {{0}}},
     {"completion", NULL, "SHELL", "completions for bash, zsh or fish",
      "For bash: rap completion bash > /etc/bash_completion.d/rap", CLI_OFFLINE, cli_run_completion,

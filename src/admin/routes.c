@@ -131,6 +131,8 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/config", "config.show", API_READ, 200, {{0}}},
     {"GET", "/v1/config/verify", "config.verify", API_READ, 200, {{0}}},
     {"GET", "/v1/fabric/sessions", "fabric.sessions", API_READ, 200, {{0}}},
+    {"GET", "/v1/mesh/links", "mesh.links", API_READ, 200, {PAGE, QUERY("node")}},
+    {"GET", "/v1/mesh/routes", "mesh.routes", API_READ, 200, {PAGE, QUERY("node")}},
     {"GET", "/v1/routes", "route.list", API_READ, 200, {{0}}},
     {"GET", "/v1/routes/{dst}", "route.explain", API_READ, 200,
      {{"dst", "dst", API_PATH, API_STR, true}}},

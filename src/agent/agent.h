@@ -31,9 +31,9 @@ struct agent_config {
     /* This node was made an authority: issuer.key, issuer.crt and a leaf with the authority name are
      * stored and in use. Runs on a later turn than the request that brought them. May be NULL. */
     void (*authority_installed)(void *data);
-    /* Appends link_samples to a heartbeat that is about to go, at most LINKS_MAX; how many. May be
-     * NULL. */
-    uint32_t (*links)(void *data, struct buf *raw);
+    /* The overlay's links and routes for a heartbeat that is about to go: fills them in with what it
+     * appends to the two buffers. May be NULL. */
+    void (*mesh_report)(void *data, struct heartbeat *hb, struct buf *links, struct buf *routes);
     /* This node is an authority and was shown a forgery: an encoded forgery_report for it. May be
      * NULL. */
     void (*forgery_seen)(void *data, struct blob report);

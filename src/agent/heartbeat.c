@@ -72,19 +72,21 @@ int heartbeat_send(struct agent *a, const struct uuid *to)
     }
     struct buf body;
     struct buf links;
+    struct buf routes;
     buf_init(&body, RPC_FRAME_MAX);
-    buf_init(&links, 8192);
-    if (a->cfg.links != NULL) {
-        hb.links.count = a->cfg.links(a->cfg.data, &links);
-        hb.links.raw = buf_blob(&links);
+    buf_init(&links, LINKS_MAX * SAMPLE_BYTES_MAX);
+    buf_init(&routes, ROUTE_SAMPLES_MAX * SAMPLE_BYTES_MAX);
+    if (a->cfg.mesh_report != NULL) {
+        a->cfg.mesh_report(a->cfg.data, &hb, &links, &routes);
     }
     msg_encode(&heartbeat_desc, &hb, &body);
-    int rc = body.err != 0 ? body.err : links.err;
+    int rc = body.err != 0 ? body.err : links.err != 0 ? links.err : routes.err;
     if (rc == 0) {
         rc = agent_rpc_start(a, &a->heartbeat, to, "heartbeat", buf_blob(&body),
                              HEARTBEAT_DEADLINE_MS, on_answer);
     }
     buf_fini(&body);
     buf_fini(&links);
+    buf_fini(&routes);
     return rc;
 }

@@ -35,6 +35,9 @@ struct authority_config {
      * leaf under it), then calls authority_issuer_installed. 0, or it is tried again with the next
      * change. */
     int (*issuer_changed)(void *data, struct blob issuer_der, struct errmsg *em);
+    /* This node's own links and routes, for its heartbeat: fills them in with what it appends to the two
+     * buffers. May be NULL. */
+    void (*mesh_report)(void *data, struct heartbeat *hb, struct buf *links, struct buf *routes);
 };
 
 int authority_open(const struct authority_config *config, struct authority **ret,

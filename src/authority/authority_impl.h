@@ -5,6 +5,7 @@
 #include "authority/authority.h"
 #include "authority/core.h"
 #include "authority/fence.h"
+#include "authority/mesh_live.h"
 #include "authority/query.h"
 #include "authority/raft_io.h"
 #include "authority/refusals.h"
@@ -110,8 +111,8 @@ struct live_node {
     char next_health[16];
     uint8_t next_report[PKI_HASH_BYTES];
     bool next_report_known;
-    struct buf links; /* link_samples of its last heartbeat, checked */
-    uint32_t links_count;
+    struct mesh_report *mesh; /* of its last heartbeat; NULL: it has no overlay */
+    int64_t mesh_ms;
     UT_hash_handle hh;
 };
 
@@ -341,9 +342,6 @@ void health_became_leader(struct authority *a);
 void health_fini(struct authority *a);
 /* What the leader knows now; 0 when it has not heard of the node. */
 int64_t health_last_seen(const struct authority *a, const struct uuid *node_id);
-/* The links it reported last, as a list of documents under "links". */
-void health_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
-                  struct mp_doc *doc);
 uint64_t health_config_version(const struct authority *a, const struct uuid *node_id);
 void health_seen(struct authority *a, const struct heartbeat *hb);
 

@@ -455,11 +455,12 @@ static void begin(struct pending_call *pc)
                           strcmp(pc->method, "authority.remove") == 0 ||
                           strcmp(pc->method, "authority.transfer") == 0;
     bool mirror_call = call_is_mirror(pc->method);
-    if (mirror_call && (leader || pc->stale)) {
-        call_answer_mirror(pc);
+    bool mesh_call = call_is_mesh(pc->method);
+    if ((mirror_call || mesh_call) && (leader || pc->stale)) {
+        (mirror_call ? call_answer_mirror : call_answer_mesh)(pc);
         return;
     }
-    if (!authority_call && !mirror_call && trust_op_kind(pc->method) == 0 &&
+    if (!authority_call && !mirror_call && !mesh_call && trust_op_kind(pc->method) == 0 &&
         !op_is_mutation(pc->method)) {
         (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);

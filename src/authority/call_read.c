@@ -70,7 +70,7 @@ static void overlay(struct authority *a, const char *kind, struct blob row, bool
     } else if (strcmp(kind, "nodes") == 0) {
         mp_doc_time(w, &d, "last_heartbeat_at", health_last_seen(a, &id));
         if (alone) {
-            health_links(a, &id, w, &d);
+            mesh_node_links(a, &id, w, &d);
         }
         query_node_more(a->fsm, text, w, &d);
     } else if (strcmp(kind, "cluster") == 0) {

@@ -27,63 +27,32 @@ int64_t health_last_seen(const struct authority *a, const struct uuid *node_id)
     return n == NULL ? 0 : n->seen_ms;
 }
 
-/* --- links (SPEC RTE-09): samples of the overlay, kept as long as this authority leads --- */
-
-static void put_link(const struct link_sample *l, struct mp_writer *w)
-{
-    char state[17];
-    struct mp_doc d;
-    (void)snprintf(state, sizeof state, "%.*s", (int)l->state.len, (const char *)l->state.data);
-    mp_doc_begin(w, &d);
-    mp_doc_uuid(w, &d, "peer_id", &l->peer_id);
-    mp_doc_str(w, &d, "state", state);
-    mp_doc_bool(w, &d, "relay", l->relay);
-    mp_doc_int(w, &d, "rtt_us", (int64_t)l->rtt_us);
-    mp_doc_int(w, &d, "jitter_us", (int64_t)l->jitter_us);
-    mp_doc_int(w, &d, "loss_permille", (int64_t)l->loss_permille);
-    mp_doc_int(w, &d, "cost_us", (int64_t)l->cost_us);
-    mp_doc_end(w, &d);
-}
-
-void health_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
-                  struct mp_doc *doc)
-{
-    const struct live_node *n = find(a, node_id);
-    struct mp_reader r;
-    mp_doc_key(w, doc, "links");
-    mp_put_array(w, n == NULL ? 0 : n->links_count);
-    mp_reader_init(&r, n == NULL ? blob_of(NULL, 0) : buf_blob(&n->links));
-    for (uint32_t i = 0; n != NULL && i < n->links_count; i++) {
-        struct link_sample l;
-        CHECK(msg_decode(&link_sample_desc, MSG_LENIENT, mp_get_bin(&r, LINK_SAMPLE_BYTES_MAX),
-                         &l) == 0); /* keep_links let nothing else in */
-        put_link(&l, w);
-    }
-}
-
-/* Keeps the samples that decode; a node that sends others is shown with fewer. */
-static void keep_links(struct live_node *n, const struct heartbeat *hb)
-{
-    struct mp_reader r;
-    buf_clear(&n->links);
-    n->links_count = 0;
-    mp_reader_init(&r, hb->links.raw);
-    for (uint32_t i = 0; i < hb->links.count; i++) {
-        struct link_sample l;
-        struct blob one = mp_get_bin(&r, LINK_SAMPLE_BYTES_MAX);
-        if (r.err != 0) {
-            return;
-        }
-        if (msg_decode(&link_sample_desc, MSG_LENIENT, one, &l) == 0) {
-            msg_list_add(&link_sample_desc, &l, &n->links, &n->links_count);
-        }
-    }
-}
-
 uint64_t health_config_version(const struct authority *a, const struct uuid *node_id)
 {
     const struct live_node *n = find(a, node_id);
     return n == NULL ? 0 : n->config_version;
+}
+
+static void drop(struct authority *a, struct live_node *n)
+{
+    HASH_DEL(a->live, n);
+    free(n->mesh);
+    free(n);
+}
+
+/* Nodes without an overlay have none: the table of ten thousand of them stays small. */
+static void keep_mesh(struct live_node *n, const struct heartbeat *hb)
+{
+    if (hb->links.count == 0 && hb->routes.count == 0) {
+        free(n->mesh);
+        n->mesh = NULL;
+        return;
+    }
+    if (n->mesh == NULL) {
+        n->mesh = xcalloc(1, sizeof *n->mesh);
+    }
+    n->mesh_ms = n->seen_ms;
+    mesh_report_take(hb, n->mesh);
 }
 
 /* --- proposing what changed --- */
@@ -105,8 +74,7 @@ static void committed(void *data, int rc, struct blob doc)
             memcpy(n->report, n->next_report, sizeof n->report);
             n->report_known = n->report_known || n->next_report_known;
         } else if (rc == -ERR_REVOKED || rc == -ERR_NOT_FOUND || rc == -ERR_SUSPENDED) {
-            HASH_DEL(c->a->live, n); /* no active member any more: nothing to watch */
-            free(n);
+            drop(c->a, n); /* no active member any more: nothing to watch */
         } else {
             log_debug(LOG_AUTHORITY, "health change not committed",
                       "error=%s next=\"with the next heartbeat\"", err_slug(rc));
@@ -169,7 +137,6 @@ static struct live_node *add(struct authority *a, const struct uuid *id)
 {
     struct live_node *n = xcalloc(1, sizeof *n);
     n->node_id = *id;
-    buf_init(&n->links, LINKS_MAX * LINK_SAMPLE_BYTES_MAX);
     HASH_ADD(hh, a->live, node_id, sizeof n->node_id, n);
     return n;
 }
@@ -197,9 +164,9 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
         return; /* what an authority passes on grows this table for members only */
     }
     n->seen_ms = authority_now_ms(a);
-    keep_links(n, hb);
     if (hb->agent_version.len > 0) { /* else it was seen through Raft, and said nothing */
         n->heard = true;
+        keep_mesh(n, hb);
         n->observed_ms = hb->sent_at_ms;
         (void)snprintf(n->version, sizeof n->version, "%.*s", (int)hb->agent_version.len,
                        (const char *)hb->agent_version.data);
@@ -338,21 +305,30 @@ static void report_self(struct authority *a, const struct core_status *s)
         return;
     }
     struct heartbeat hb = a->cfg.self;
+    struct buf links;
+    struct buf routes;
     hb.health = blob_str("healthy");
     hb.sent_at_ms = authority_now_ms(a);
     a->self_report_at_ms = now + interval_ms(a);
+    buf_init(&links, LINKS_MAX * SAMPLE_BYTES_MAX);
+    buf_init(&routes, ROUTE_SAMPLES_MAX * SAMPLE_BYTES_MAX);
+    if (a->cfg.mesh_report != NULL) {
+        a->cfg.mesh_report(a->cfg.data, &hb, &links, &routes);
+    }
     if (s->role == CORE_LEADER) {
         hb.node_id = a->cfg.node_id;
         health_seen(a, &hb);
-        return;
+    } else {
+        struct buf body;
+        buf_init(&body, RPC_FRAME_MAX);
+        msg_encode(&heartbeat_desc, &hb, &body);
+        a->self_call = (struct fabric_call){.data = a};
+        a->self_busy = fabric_call_start(a->cfg.fabric, &a->self_call, leader, "heartbeat",
+                                         buf_blob(&body), FORWARD_TIMEOUT_MS, self_answered) == 0;
+        buf_fini(&body);
     }
-    struct buf body;
-    buf_init(&body, RPC_FRAME_MAX);
-    msg_encode(&heartbeat_desc, &hb, &body);
-    a->self_call = (struct fabric_call){.data = a};
-    a->self_busy = fabric_call_start(a->cfg.fabric, &a->self_call, leader, "heartbeat",
-                                     buf_blob(&body), FORWARD_TIMEOUT_MS, self_answered) == 0;
-    buf_fini(&body);
+    buf_fini(&links);
+    buf_fini(&routes);
 }
 
 static void find_stale(struct authority *a)
@@ -391,9 +367,7 @@ void health_fini(struct authority *a)
     struct live_node *tmp;
     HASH_ITER(hh, a->live, n, tmp)
     {
-        HASH_DEL(a->live, n);
-        buf_fini(&n->links);
-        free(n);
+        drop(a, n);
     }
 }
 

@@ -157,6 +157,14 @@ static int on_issuer_changed(void *data, struct blob issuer_der, struct errmsg *
     return rc;
 }
 
+static void on_mesh_report(void *data, struct heartbeat *hb, struct buf *links, struct buf *routes)
+{
+    struct node *n = data;
+    if (n->overlay != NULL) {
+        overlay_report(n->overlay, hb, links, routes);
+    }
+}
+
 static int start_authority(struct node *n, struct errmsg *em)
 {
     n->capabilities_count = 0;
@@ -185,6 +193,7 @@ static int start_authority(struct node *n, struct errmsg *em)
         .restart = on_restart,
         .roots_changed = on_roots_changed,
         .issuer_changed = on_issuer_changed,
+        .mesh_report = on_mesh_report,
     };
     const struct config *held = agent_snapshot(n->agent);
     if (held != NULL) {
@@ -216,12 +225,6 @@ static void on_directory_changed(void *data, const struct config *cfg)
     if (n->overlay != NULL) {
         overlay_directory(n->overlay, cfg);
     }
-}
-
-static uint32_t on_links_wanted(void *data, struct buf *raw)
-{
-    struct node *n = data;
-    return n->overlay == NULL ? 0 : overlay_links(n->overlay, raw);
 }
 
 /* The owner has made this node an authority. */
@@ -388,7 +391,7 @@ static int open_all(struct node *n, struct errmsg *em)
         .config_changed = on_directory_changed,
         .identity_renewed = on_identity_renewed,
         .authority_installed = on_authority_installed,
-        .links = on_links_wanted,
+        .mesh_report = on_mesh_report,
         .forgery_seen = on_forgery_seen,
     };
     rc = agent_open(&agent, &n->agent, em);

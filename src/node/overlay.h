@@ -25,9 +25,9 @@ void overlay_close(struct overlay *o);
 /* After the loop has ended. NULL-safe. */
 void overlay_free(struct overlay *o);
 
-/* The links of this node, for its heartbeat: appends link_samples, at most LINKS_MAX; how many. Those to
- * relays first. */
-uint32_t overlay_links(struct overlay *o, struct buf *raw);
+/* The links and routes of this node, for its heartbeat: at most LINKS_MAX, those to relays first, and
+ * ROUTE_SAMPLES_MAX. A relay reports its ways to other relays only; there are many to others. */
+void overlay_report(struct overlay *o, struct heartbeat *hb, struct buf *links, struct buf *routes);
 
 /* route.list and route.explain; args of the latter: dst. */
 void overlay_list_doc(struct overlay *o, struct mp_writer *w);

@@ -221,32 +221,56 @@ int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w
 /* --- the heartbeat's --- */
 
 struct samples {
+    struct overlay *o;
     struct buf *raw;
     uint32_t count;
     bool relays;
 };
 
-static void add_sample(void *data, const struct mesh_link_info *info)
+static void add_link(void *data, const struct mesh_link_info *info)
 {
     struct samples *s = data;
     if (s->count == LINKS_MAX || info->relay != s->relays) {
         return;
     }
-    struct link_sample one = {.peer_id = info->id,
-                              .state = blob_str(mesh_link_state_text(info->link->state)),
-                              .rtt_us = info->link->srtt_us,
-                              .jitter_us = info->link->jitter_us,
-                              .loss_permille = info->loss_permille,
-                              .cost_us = info->cost_us,
-                              .relay = info->relay};
+    struct link_sample one = {
+        .peer_id = info->id,
+        .state = blob_str(mesh_link_state_text(info->link->state)),
+        .rtt_us = info->link->srtt_us,
+        .jitter_us = info->link->jitter_us,
+        .loss_permille = info->loss_permille,
+        .cost_us = info->cost_us,
+        .relay = info->relay,
+        .refused_routes = route_refused_from(mesh_routes(s->o->mesh), &info->id)};
     msg_list_add(&link_sample_desc, &one, s->raw, &s->count);
 }
 
-uint32_t overlay_links(struct overlay *o, struct buf *raw)
+static void add_route(void *data, const struct route_path *p)
 {
-    struct samples s = {.raw = raw, .relays = true};
-    mesh_links(o->mesh, overlay_now_us(), add_sample, &s);
-    s.relays = false;
-    mesh_links(o->mesh, overlay_now_us(), add_sample, &s);
-    return s.count;
+    struct samples *s = data;
+    if (s->count == ROUTE_SAMPLES_MAX ||
+        (s->relays && !mesh_peers_is_relay(mesh_peers(s->o->mesh), &p->dst))) {
+        return;
+    }
+    bool usable = p->refusal == ROUTE_NONE && p->metric != MESH_METRIC_INFINITE;
+    struct route_sample one = {
+        .destination_id = p->dst,
+        .state = blob_str(usable ? "usable" : route_refusal_text(p->refusal)),
+        .next_hop_id = usable ? p->next : UUID_NIL,
+        .metric_us = usable ? p->metric : 0,
+        .hops = p->hops,
+    };
+    msg_list_add(&route_sample_desc, &one, s->raw, &s->count);
+}
+
+void overlay_report(struct overlay *o, struct heartbeat *hb, struct buf *links, struct buf *routes)
+{
+    struct samples l = {.o = o, .raw = links, .relays = true};
+    struct samples r = {.o = o, .raw = routes, .relays = o->relay};
+    mesh_links(o->mesh, overlay_now_us(), add_link, &l);
+    l.relays = false;
+    mesh_links(o->mesh, overlay_now_us(), add_link, &l);
+    route_list(mesh_routes(o->mesh), add_route, &r);
+    hb->links = (struct mp_list){.raw = buf_blob(links), .count = l.count};
+    hb->routes = (struct mp_list){.raw = buf_blob(routes), .count = r.count};
 }

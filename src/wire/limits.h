@@ -38,7 +38,8 @@
 #define ENROLL_RATE_MAX 1000000 /* attempts to join a second from one address, as configured */
 #define AUTHORITIES_MAX 9
 #define LINKS_MAX 32              /* that one node reports */
-#define LINK_SAMPLE_BYTES_MAX 128 /* one of them, encoded */
+#define ROUTE_SAMPLES_MAX 32      /* that one node reports */
+#define SAMPLE_BYTES_MAX 128      /* a link or a route of a report, encoded */
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32

@@ -61,7 +61,8 @@ MSG_DECLARE(enroll_status, ENROLL_STATUS_FIELDS)
     X(T, 9, ID, node_id, 0, 0) /* set by the authority that forwards it, from the session */ \
     X(T, 10, U64, audit_seq, 0, 0)                                 \
     X(T, 11, FIX, audit_head, 32, 0)                               \
-    X(T, 12, LIST, links, LINKS_MAX, 0) /* of bin: link_sample; the overlay's, when it is on */
+    X(T, 12, LIST, links, LINKS_MAX, 0) /* of bin: link_sample; the overlay's, when it is on */ \
+    X(T, 13, LIST, routes, ROUTE_SAMPLES_MAX, 0) /* of bin: route_sample */
 MSG_DECLARE(heartbeat, HEARTBEAT_FIELDS)
 
 /* How a node sees one of its links (DESIGN D11: live state, never committed). */
@@ -72,8 +73,18 @@ MSG_DECLARE(heartbeat, HEARTBEAT_FIELDS)
     X(T, 4, U64, jitter_us, 0, 0)                                     \
     X(T, 5, U64, loss_permille, 0, 0)                                 \
     X(T, 6, U64, cost_us, 0, 0)                                       \
-    X(T, 7, FLAG, relay, 0, 0)
+    X(T, 7, FLAG, relay, 0, 0)                                        \
+    X(T, 8, U64, refused_routes, 0, 0) /* messages that advertised others without the role */
 MSG_DECLARE(link_sample, LINK_SAMPLE_FIELDS)
+
+/* Where a node sends what is for another one. */
+#define ROUTE_SAMPLE_FIELDS(X, T)                                     \
+    X(T, 1, ID, destination_id, 0, MSG_REQUIRED)                      \
+    X(T, 2, STR, state, 16, MSG_REQUIRED) /* usable, or why not: route_refusal_text */ \
+    X(T, 3, ID, next_hop_id, 0, 0)                                    \
+    X(T, 4, U64, metric_us, 0, 0)                                     \
+    X(T, 5, U64, hops, 0, 0)
+MSG_DECLARE(route_sample, ROUTE_SAMPLE_FIELDS)
 
 #define HEARTBEAT_ACK_FIELDS(X, T)             \
     X(T, 1, U64, interval_ms, 0, MSG_REQUIRED) \

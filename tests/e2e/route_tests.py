@@ -89,26 +89,65 @@ def test_a_revoked_relay_is_left_within_5s(env):
     wait_until(lambda: leads(c.n1, c.n2, [other]) is other, "another relay", FAILOVER_SECONDS)
 
 
-def test_links_are_shown_by_the_authority(env):
-    """RTE-09, SYN-04: samples come with the heartbeat and are no decisions: the state stays as it is."""
-    c = overlay_cluster(env, 3, ["n3"])
-    c.a1.stop()
-    c.a1.start(args=("--agent-heartbeat", "300ms"))
+def test_links_and_routes_are_shown_by_any_authority(env):
+    """RTE-09, SYN-04: samples come with the heartbeat and are no decisions: the state stays as it is.
+    Whoever is asked, the leader answers."""
+    c = env.cluster(authorities=3, nodes=3)
+    c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
+    for n in c.nodes.values():
+        n.stop()
+    for n in c.nodes.values():
+        n.start(wait=False, args=("--overlay", "--agent-heartbeat", "300ms"))
+    for n in c.nodes.values():
+        n.wait_ready()
     leads(c.n1, c.n2, [c.n3])
+    follower = c.others(c.wait_leader())[0]
 
     def link():
-        shown = {s["peer_id"]: s for s in c.a1.ok("node", "show", "n1")["links"]}
-        seen = shown.get(c.n3.id)
-        expect(seen and seen["state"] == "up" and seen["relay"] and seen["rtt_us"] > 0,
-               "n1's link to its relay", shown)
-        return seen
+        seen = [r for r in follower.ok("mesh", "links", "--node", "n1")["items"]
+                if (r["from_node_name"], r["to_node_name"]) == ("n1", "n3")]
+        expect(len(seen) == 1 and seen[0]["status"] == "up" and seen[0]["relay"] and
+               seen[0]["rtt_us"] > 0, "n1's link to its relay", seen)
+        return seen[0]
     wait_until(link, "the link", 60)
+
+    def route():
+        seen = [r for r in follower.ok("mesh", "routes", "--node", "n2")["items"]
+                if (r["from_node_name"], r["to_node_name"]) == ("n1", "n2")]
+        expect(len(seen) == 1 and seen[0]["status"] == "usable" and
+               (seen[0]["path_kind"], seen[0]["next_hop_name"]) == ("relayed", "n3"),
+               "n1's way to n2", seen)
+        return True
+    wait_until(route, "the route", 60)
+
+    # An authority reports its own links as well; pages hold each link once.
+    def of_authorities():
+        seen = follower.ok("mesh", "links")["items"]
+        expect({"a1", "a2", "a3"} <= {r["from_node_name"] for r in seen if r["status"] == "up"},
+               "authorities report links", seen)
+        return {(r["from_node_id"], r["to_node_id"]) for r in seen}
+    everything = wait_until(of_authorities, "links of authorities", 60)
+    paged, cursor = [], None
+    while True:
+        page = follower.ok("mesh", "links", "--limit", "2",
+                           *(["--cursor", cursor] if cursor else []))
+        expect(len(page["items"]) <= 2, "no page above its limit", page)
+        paged += [(r["from_node_id"], r["to_node_id"]) for r in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    expect(paged == sorted(set(paged)) and set(paged) >= everything, "each link once, in order",
+           paged, everything)
+    follower.refused(USAGE, "invalid", "mesh", "links", "--limit", "2", "--cursor", "nonsense")
+    follower.refused(NOT_FOUND, "not_found", "mesh", "links", "--node", "nobody")
+
     index = c.a1.status()["index"]
     c.n3.kill9()
 
     def gone():
-        shown = {s["peer_id"]: s["state"] for s in c.a1.ok("node", "show", "n1")["links"]}
-        expect(shown.get(c.n3.id) != "up", "the link is not up", shown)
+        shown = {s["to_node_name"]: s["status"]
+                 for s in follower.ok("mesh", "links", "--node", "n1")["items"]}
+        expect(shown.get("n3") != "up", "the link is not up", shown)
         return True
     wait_until(gone, "the link to be down")
     rows = c.a1.ok("audit", "list")["items"]

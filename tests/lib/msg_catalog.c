@@ -24,6 +24,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&enroll_status_desc, false},
     {&heartbeat_desc, false},
     {&link_sample_desc, false},
+    {&route_sample_desc, false},
     {&heartbeat_ack_desc, false},
     {&renew_request_desc, false},
     {&renew_answer_desc, false},
