@@ -67,6 +67,8 @@ struct authority_call {
     struct blob args; /* msgpack document; valid until cb */
     struct uuid request_id;
     const char *actor_kind, *actor_id; /* valid until cb */
+    const struct fabric_peer
+        *via; /* the authority that passed the call on; NULL: none did. Copied */
     bool stale, dry_run;
     uint32_t timeout_ms;
     authority_call_cb cb;

@@ -252,6 +252,13 @@ struct op_input {
  * -ERR_NOT_FOUND for a method that is no mutation. */
 int op_prepare(struct authority *a, const struct op_input *in, struct op_prepared *ret,
                struct errmsg *em);
+/* Whether this caller may ask for this method (0 or -ERR_DENIED): the one place where that is decided.
+ * via: the authority that passed the call on, by its certificate; NULL: none did. */
+int op_admits(const struct op_input *in, const struct uuid *via, struct errmsg *em);
+/* Every method that op_admits knows, by number; NULL after the last. */
+const char *op_method_at(size_t i);
+/* It means something on the leader alone, and is not passed on. */
+bool op_is_for_leader(const char *method);
 bool op_is_mutation(const char *method);
 /* The command a method becomes; 0 for one that becomes none. */
 uint64_t op_kind(const char *method);
@@ -327,6 +334,8 @@ void enroll_close(struct authority *a);
 void refused_note(struct authority *a, const struct refusal *r);
 /* An attempt to enrol. The token named by its hash counts only when there is one. */
 void refused_join(struct authority *a, struct refusal *r);
+/* An authority passed on what it may not. */
+void refused_forward(struct authority *a, const struct fabric_peer *via, const char *method);
 /* Of a peer by its certificate. */
 void refused_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
                   const char *service, int rc);

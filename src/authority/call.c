@@ -390,6 +390,7 @@ static void propose_prepared(struct pending_call *pc, const char *method)
         .actor_id = blob_str(pc->actor_id),
         .body = buf_blob(&pc->prep.body),
         .request_hash = blob_of(pc->request_hash, sizeof pc->request_hash),
+        .via = fsm_level(a->fsm) >= LEVEL_SIGNED ? pc->via.identity.node_id : UUID_NIL,
     };
     struct buf bytes;
     buf_init(&bytes, CMD_BODY_MAX + 1024);
@@ -434,6 +435,17 @@ static void begin(struct pending_call *pc)
     bool leader = s.role == CORE_LEADER;
     struct errmsg em = ERRMSG_INIT;
 
+    const struct op_input in = {
+        .method = pc->method, .actor_kind = pc->actor_kind, .actor_id = pc->actor_id};
+    const struct uuid *via = pc->via.authenticated ? &pc->via.identity.node_id : NULL;
+    int admitted = op_admits(&in, via, &em);
+    if (admitted != 0) {
+        if (via != NULL && admitted == -ERR_DENIED) {
+            refused_forward(a, &pc->via, pc->method);
+        }
+        call_answer_text(pc, admitted, &em);
+        return;
+    }
     if (call_is_local(pc->method)) {
         call_local(pc);
         return;
@@ -464,6 +476,11 @@ static void begin(struct pending_call *pc)
         !op_is_mutation(pc->method)) {
         (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);
+        return;
+    }
+    if (!leader && op_is_for_leader(pc->method)) {
+        /* We led when we asked for it; the next leader decides for itself. */
+        call_answer(pc, -ERR_NOT_LEADER, blob_of(NULL, 0));
         return;
     }
     if (!leader) {
@@ -511,6 +528,9 @@ void authority_call(struct authority *a, const struct authority_call *call)
     pc->request_id = uuid_is_nil(&call->request_id) ? uuid_new() : call->request_id;
     struct blob parts[] = {blob_str(pc->method), buf_blob(&pc->args)};
     pki_sha256_parts(parts, ARRAY_SIZE(parts), pc->request_hash);
+    if (call->via != NULL) {
+        pc->via = *call->via;
+    }
     pc->stale = call->stale;
     pc->dry_run = call->dry_run;
     uint32_t timeout_ms = call->timeout_ms == 0 ? CALL_TIMEOUT_MS : call->timeout_ms;
@@ -606,6 +626,7 @@ static void read_index_done(struct core_read *r, int rc, uint64_t index)
 static void on_op(void *data, struct fabric_request *rq, struct blob body)
 {
     struct authority *a = data;
+    const struct fabric_peer *peer = fabric_request_peer(rq);
     struct op_request op;
     struct core_status s;
     if (a->closing) {
@@ -619,6 +640,10 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
     }
     if (rc == 0 && (op.epoch == 0 ? EPOCH_FIRST : op.epoch) != authority_epoch(a)) {
         rc = -ERR_FENCED; /* an index of this history means nothing in another */
+    }
+    if (rc == 0 && !authority_knows(a, peer)) {
+        rc = -ERR_DENIED; /* removed, or with a key that the state does not list */
+        refused_peer(a, REFUSAL_SERVICE, peer, "op", rc);
     }
     if (rc != 0) {
         fabric_answer(rq, rc, blob_of(NULL, 0));
@@ -647,6 +672,7 @@ static void on_op(void *data, struct fabric_request *rq, struct blob body)
                           .request_id = op.request_id,
                           .actor_kind = kind,
                           .actor_id = id,
+                          .via = peer,
                           .dry_run = op.dry_run,
                           .timeout_ms = fabric_request_left_ms(rq),
                           .cb = op_answered,

@@ -38,6 +38,7 @@ struct pending_call {
     struct buf args;
     struct uuid request_id;
     uint8_t request_hash[PKI_HASH_BYTES];
+    struct fabric_peer via; /* the authority that passed it on; not authenticated: it came to us */
     bool stale, dry_run;
     bool confirmed;  /* a refusal was made by a leader known to be one */
     bool maybe_done; /* a leader we lost may have decided it */

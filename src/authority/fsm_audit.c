@@ -11,7 +11,7 @@ static struct blob opt(const char *s)
     return s == NULL ? blob_of(NULL, 0) : blob_str(s);
 }
 
-int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob details)
+static int audit_insert(struct fsm_ctx *x, const struct fsm_audit *a, struct blob details)
 {
     struct fsm_vars *v = x->v;
     struct audit_row row = {
@@ -66,6 +66,27 @@ int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob deta
         memcpy(v->audit_head, hash, 32);
         fsm_witness_audit(x->f, row.seq, hash);
     }
+    return rc;
+}
+
+/* Whose word it is that the actor asked: an authority that passed the call on (cmd.h, via). */
+static struct blob with_via(const struct fsm_ctx *x, struct blob details, struct buf *out)
+{
+    char id[UUID_TEXT_MAX];
+    if (uuid_is_nil(&x->cmd->via) || details.len < 2) {
+        return details;
+    }
+    buf_add(out, details.data, details.len - 1);
+    buf_addf(out, "%s\"via\":\"%s\"}", details.len == 2 ? "" : ",", fsm_id(&x->cmd->via, id));
+    return buf_blob(out);
+}
+
+int fsm_audit_add(struct fsm_ctx *x, const struct fsm_audit *a, struct blob details)
+{
+    struct buf more;
+    buf_init(&more, DETAILS_MAX + 64);
+    int rc = audit_insert(x, a, with_via(x, details, &more));
+    buf_fini(&more);
     return rc;
 }
 

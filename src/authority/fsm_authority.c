@@ -98,6 +98,9 @@ int fsm_authority_add(struct fsm_ctx *x, const struct authority_add *b)
         rc = add_checks(x, b, &n, &cert);
     }
     if (rc == 0) {
+        rc = fsm_owner_made_authority(x, b, &cert);
+    }
+    if (rc == 0) {
         rc = fsm_cert_rotate(x, &n, &cert);
     }
     if (rc == 0) {

@@ -341,6 +341,12 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
  * Refused: another key, a banned key. */
 int fsm_cert_rotate(struct fsm_ctx *x, const struct fsm_node *n, const struct cmd_cert *cert);
 
+/* --- fsm_owner.c: refused unless the owner's key signed what the command says; 0 below LEVEL_SIGNED --- */
+int fsm_owner_made_authority(struct fsm_ctx *x, const struct authority_add *b,
+                             const struct cmd_cert *leaf);
+int fsm_owner_renewed_issuer(struct fsm_ctx *x, const struct authority_renew *b);
+int fsm_owner_rotated(struct fsm_ctx *x, const struct trust_rotate *b);
+
 /* --- the commands --- */
 #define FSM_HANDLER_(NAME, num, name, ...) int fsm_##name(struct fsm_ctx *x, const struct name *b);
 CMD_KINDS(FSM_HANDLER_)

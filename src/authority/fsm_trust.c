@@ -5,7 +5,7 @@
  *     prepared --rollback--> withdrawn;  retiring --rollback--> active, and active --> prepared
  *
  * Which phase a command is follows from the roots it names and those there are. That the owner signed
- * it was checked by the leader, and every node checks it for itself (pki_trust_adopt). */
+ * it is checked by the leader, here (fsm_owner.c), and by every node for itself (pki_trust_adopt). */
 #include "authority/fsm_impl.h"
 
 #include <inttypes.h>
@@ -93,7 +93,10 @@ int fsm_authority_renew(struct fsm_ctx *x, const struct authority_renew *b)
                           "new key remove the authority and add it again",
                           n.name);
     }
-    rc = rc < 0 ? rc : put_issuer(x, n.id, b->issuer_der, root_id);
+    rc = rc < 0 ? rc : fsm_owner_renewed_issuer(x, b);
+    if (rc == 0) {
+        rc = put_issuer(x, n.id, b->issuer_der, root_id);
+    }
     if (rc == 0) {
         x->config_changed = true;
         rc = fsm_audit_simple(x, "issuer_renewed", "node", n.id, "issuer_fingerprint",
@@ -310,6 +313,10 @@ int fsm_trust_rotate(struct fsm_ctx *x, const struct trust_rotate *b)
                           "record %" PRIu64 " does not follow record %" PRId64
                           ": another rotation came first, see `rap trust show`",
                           b->seq, seq);
+    }
+    rc = fsm_owner_rotated(x, b);
+    if (rc != 0) {
+        return rc;
     }
     struct step step = run_step(x, b, &now, active, other);
     if (step.phase == NULL) {

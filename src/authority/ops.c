@@ -1,14 +1,12 @@
 /* What each mutation becomes. Everything here runs on the leader, reads only applied state and the
  * call's arguments, and decides what the command must carry: times, ids, certificates. Apply checks
  * all of it again. */
+#include "authority/call_impl.h"
 #include "authority/ops_impl.h"
 
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/text.h"
-#include "wire/token.h"
-
-#define DEFAULT_TTL_MS (3600LL * 1000)
 
 struct uuid op_fresh_id(const struct prepare *p)
 {
@@ -28,19 +26,6 @@ struct blob op_arg_text(const struct prepare *p, const char *key)
     struct mp_reader r;
     mp_reader_init(&r, mp_find(p->in->args, key));
     return mp_peek(&r) == MP_STR ? mp_get_str(&r, SIZE_MAX) : blob_of(NULL, 0);
-}
-
-/* A list of texts, as a message list. */
-static struct mp_list arg_list(const struct prepare *p, const char *key)
-{
-    struct mp_reader r;
-    mp_reader_init(&r, mp_find(p->in->args, key));
-    struct mp_list l = {.count = 0};
-    if (mp_peek(&r) == MP_ARRAY) {
-        l.count = mp_get_array(&r, 1024);
-        l.raw = blob_of(r.p, (size_t)(r.end - r.p));
-    }
-    return l;
 }
 
 int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret)
@@ -95,190 +80,6 @@ void op_load_addresses(struct authority *a)
         buf_addf(out, "%s%s", out->len == 0 ? "" : ",", db_col_text(st, "address"));
     }
     db_done(st);
-}
-
-/* --- tokens --- */
-
-static int prepare_token_create(struct prepare *p)
-{
-    int64_t ttl_ms = mp_find_int(p->in->args, "ttl_ms");
-    int64_t uses = mp_find_int(p->in->args, "uses");
-    ttl_ms = ttl_ms == 0 ? DEFAULT_TTL_MS : ttl_ms;
-    uses = uses == 0 ? 1 : uses;
-    if (ttl_ms < 1000 || ttl_ms > TOKEN_TTL_MAX_MS) {
-        return errmsg_set(p->em, -ERR_INVALID, "a token lives between 1s and 30d");
-    }
-    if (uses < 1 || uses > TOKEN_USES_MAX) {
-        return errmsg_set(p->em, -ERR_INVALID, "a token has between 1 and %d uses", TOKEN_USES_MAX);
-    }
-    struct mp_list roles = arg_list(p, "roles");
-    struct mp_reader r;
-    mp_reader_init(&r, roles.raw);
-    if (roles.count > ROLES_MAX) {
-        return errmsg_set(p->em, -ERR_TOO_LARGE, "at most %d roles", ROLES_MAX);
-    }
-    for (uint32_t i = 0; i < roles.count; i++) {
-        if (!role_is_known(mp_get_str(&r, ROLE_MAX_BYTES))) {
-            return errmsg_set(p->em, -ERR_ROLE_UNKNOWN, "unknown role among the token's roles");
-        }
-    }
-    struct blob name = op_arg_text(p, "name");
-    if (name.len > 0 && !text_is_name((const char *)name.data, name.len)) {
-        return errmsg_set(p->em, -ERR_BAD_NAME,
-                          "a node name is 1-63 of a-z, 0-9 and -, no - at either end");
-    }
-
-    uint8_t secret[32];
-    uint8_t hash[PKI_HASH_BYTES];
-    char hash_hex[2 * PKI_HASH_BYTES + 1];
-    mp_find_str(p->in->args, "secret_hash", hash_hex, sizeof hash_hex);
-    bool ours = hash_hex[0] == '\0';
-    if (ours) {
-        rng_bytes(secret, sizeof secret);
-        pki_sha256(blob_of(secret, sizeof secret), hash);
-    } else if (hex_decode(hash_hex, hash, sizeof hash) != 0) {
-        return errmsg_set(p->em, -ERR_INVALID, "secret_hash is not a SHA-256 in hex");
-    }
-    struct token_create body = {
-        .token_id = op_fresh_id(p),
-        .token_hash = blob_of(hash, sizeof hash),
-        .expires_at_ms = p->now_ms + ttl_ms,
-        .max_uses = (uint64_t)uses,
-        .scope_roles = roles,
-        .scope_name = name,
-    };
-    op_put_body(p, CMD_TOKEN_CREATE, &body);
-
-    /* What a caller needs to write the token down; the secret only when we made it, and then it is
-     * in this one answer and nowhere else. */
-    struct mp_writer w;
-    struct mp_doc d;
-    mp_writer_init(&w, &p->out->extra);
-    mp_doc_begin(&w, &d);
-    mp_doc_uuid(&w, &d, "cluster_id", &p->a->cfg.cluster_id);
-    const char *addresses = buf_cstr(&p->a->voter_addresses);
-    mp_doc_hex(&w, &d, "root_fingerprint", blob_of(p->a->root_fingerprint, PKI_HASH_BYTES));
-    mp_doc_str(&w, &d, "addresses", addresses);
-    if (ours) {
-        struct join_token t = {.cluster_id = p->a->cfg.cluster_id};
-        struct buf text;
-        buf_init(&text, TOKEN_TEXT_MAX);
-        memcpy(t.root_fingerprint, p->a->root_fingerprint, sizeof t.root_fingerprint);
-        memcpy(t.secret, secret, sizeof t.secret);
-        (void)snprintf(t.addresses, sizeof t.addresses, "%s", addresses);
-        token_format(&t, &text);
-        mp_doc_str(&w, &d, "token", buf_cstr(&text));
-        buf_wipe(&text);
-        pki_wipe(&t, sizeof t);
-        pki_wipe(secret, sizeof secret);
-    }
-    mp_doc_end(&w, &d);
-    return 0;
-}
-
-static int prepare_token_revoke(struct prepare *p)
-{
-    struct token_revoke body;
-    int rc = op_arg_id(p, "tokens", &body.token_id);
-    if (rc == 0) {
-        op_put_body(p, CMD_TOKEN_REVOKE, &body);
-    }
-    return rc;
-}
-
-/* --- joining --- */
-
-static int prepare_join_submit(struct prepare *p)
-{
-    /* args is the encoded join_submit of the authority that took the request (enroll.c); only the
-     * id and the time limit are decided here. */
-    struct join_submit body;
-    int rc = msg_decode(&join_submit_desc, MSG_STRICT, p->in->args, &body);
-    if (rc != 0) {
-        return rc;
-    }
-    body.join_id = op_fresh_id(p);
-    body.expires_at_ms = p->now_ms + JOIN_PENDING_MAX_MS;
-    rc = fsm_check_join(p->a->fsm, &body, p->now_ms, p->em);
-    if (rc == 0) {
-        op_put_body(p, CMD_JOIN_SUBMIT, &body);
-    }
-    return rc;
-}
-
-/* The key of a join request: what the approver saw must be what gets the certificate (S7). */
-static int request_key(struct prepare *p, const struct uuid *join_id, const char *fingerprint,
-                       uint8_t ret_key[PKI_KEY_BYTES])
-{
-    char id[UUID_TEXT_MAX];
-    uuid_format(join_id, id);
-    struct db_stmt *st = db_prepare(
-        state_db(p->a), "SELECT status, node_fingerprint, public_key FROM node_join_requests"
-                        " WHERE id = ?");
-    db_bind_text(st, id);
-    int rc = 0;
-    if (db_step(st) != 1) {
-        rc = errmsg_set(p->em, -ERR_NOT_FOUND, "no join request %s", id);
-    } else if (strcmp(db_col_text(st, "status"), "pending") != 0) {
-        rc = errmsg_set(p->em, -ERR_DECIDED, "join request %s is %s", id,
-                        db_col_text(st, "status"));
-    } else if (strcmp(db_col_text(st, "node_fingerprint"), fingerprint) != 0) {
-        rc = errmsg_set(p->em, -ERR_FINGERPRINT,
-                        "the request's key is %s: compare it with what the host printed",
-                        db_col_text(st, "node_fingerprint"));
-    } else {
-        struct blob key = db_col_blob(st, "public_key");
-        if (key.len == PKI_KEY_BYTES) {
-            memcpy(ret_key, key.data, PKI_KEY_BYTES);
-        } else {
-            rc = -ERR_CORRUPT;
-        }
-    }
-    db_done(st);
-    return rc;
-}
-
-static int prepare_join_approve(struct prepare *p)
-{
-    char fingerprint[2 * PKI_HASH_BYTES + 1];
-    struct join_approve body = {.node_id = op_fresh_id(p)};
-    uint8_t key[PKI_KEY_BYTES];
-    mp_find_str(p->in->args, "fingerprint", fingerprint, sizeof fingerprint);
-    int rc = op_arg_id(p, "requests", &body.join_id);
-    if (rc == 0) {
-        rc = request_key(p, &body.join_id, fingerprint, key);
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    struct buf cert;
-    buf_init(&cert, CMD_CERT_MAX);
-    rc = issue_leaf(p->a, &body.node_id, key, &cert, p->em);
-    if (rc == 0) {
-        body.cert = buf_blob(&cert);
-        op_put_body(p, CMD_JOIN_APPROVE, &body);
-    }
-    buf_fini(&cert);
-    return rc;
-}
-
-static int prepare_join_reject(struct prepare *p)
-{
-    struct join_reject body;
-    int rc = op_arg_reason(p, &body.reason);
-    if (rc == 0) {
-        rc = op_arg_id(p, "requests", &body.join_id);
-    }
-    if (rc == 0) {
-        op_put_body(p, CMD_JOIN_REJECT, &body);
-    }
-    return rc;
-}
-
-static int prepare_join_expire(struct prepare *p)
-{
-    op_put_body(p, CMD_JOIN_EXPIRE, &(struct join_expire){.before_ms = p->now_ms});
-    return 0;
 }
 
 /* --- nodes --- */
@@ -424,55 +225,78 @@ static int prepare_trust_policy(struct prepare *p)
     return 0;
 }
 
+/* Who may ask for a method, and with it what an authority that passes a call on may say of its caller.
+ * The leader cannot see who sat at another authority's socket, so it takes the word of the one that
+ * passes the call on, within these bounds; what only the leader itself decides is nobody else's to ask
+ * for. The numbers start above those of a bool. */
+enum op_caller {
+    OP_BY_LEADER = 2, /* the leader, who has decided all of it */
+    OP_BY_PERSON,     /* an administrator at the socket of any authority */
+    OP_BY_NODE,       /* a node that any authority serves */
+    OP_BY_SELF,       /* any authority, about itself */
+    OP_BY_MEMBER,     /* any authority, about what it saw */
+};
+
 static const struct {
     const char *method;
-    bool public; /* a person may ask for it; the rest come from nodes and the leader itself */
+    enum op_caller by;
     int (*prepare)(struct prepare *p); /* NULL: the arguments are the encoded body */
     enum cmd_kind kind;                /* what it becomes */
     unsigned level;                    /* schema level it needs; 0: there from the first */
 } ops[] = {
-    {"token.create", true, prepare_token_create, CMD_TOKEN_CREATE, 0},
-    {"token.revoke", true, prepare_token_revoke, CMD_TOKEN_REVOKE, 0},
-    {"request.approve", true, prepare_join_approve, CMD_JOIN_APPROVE, 0},
-    {"request.reject", true, prepare_join_reject, CMD_JOIN_REJECT, 0},
-    {"node.rename", true, prepare_node_rename, CMD_NODE_RENAME, 0},
-    {"node.revoke", true, prepare_node_revoke, CMD_NODE_REVOKE, 0},
-    {"node.remove", true, prepare_node_remove, CMD_NODE_REMOVE, 0},
-    {"role.assign", true, prepare_role_assign, CMD_ROLE_ASSIGN, 0},
-    {"role.unassign", true, prepare_role_unassign, CMD_ROLE_UNASSIGN, 0},
-    {"authority.remove", true, prepare_authority_remove, CMD_AUTHORITY_REMOVE, 0},
-    {"mirror.enable", true, prepare_mirror_enable, CMD_MIRROR_SET, LEVEL_MIRROR},
-    {"mirror.disable", true, prepare_mirror_disable, CMD_MIRROR_SET, LEVEL_MIRROR},
-    {"mirror.rebuild", true, prepare_mirror_rebuild, CMD_MIRROR_REBUILD, LEVEL_MIRROR},
-    {"mirror.event", false, prepare_mirror_event, CMD_MIRROR_EVENT, LEVEL_MIRROR},
-    {"join.submit", false, prepare_join_submit, CMD_JOIN_SUBMIT, 0},
-    {"refusal.noted", false, NULL, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
-    {"join.expire", false, prepare_join_expire, CMD_JOIN_EXPIRE, 0},
-    {"node.renew", false, prepare_node_renew, CMD_CERT_RENEW, 0},
-    {"node.health", false, NULL, CMD_NODE_HEALTH, 0},
-    {"authority.renewed", false, NULL, CMD_CERT_RENEW, 0},
-    {"authority.commit", false, NULL, CMD_AUTHORITY_ADD, 0},
-    {"authority.status", false, NULL, CMD_AUTHORITY_STATUS, 0},
-    {"authority.fenced", false, NULL, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
-    {"divergence.report", false, NULL, CMD_DIVERGENCE_REPORTED, LEVEL_RECOVERY},
-    {"partition.seen", false, NULL, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
-    {"partition.merge", true, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},
-    {"authority.set_next", false, NULL, CMD_AUTHORITY_SET_NEXT, LEVEL_WITNESS},
-    {"node.forgery", false, NULL, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
-    {"trust.policy", true, prepare_trust_policy, CMD_CERT_POLICY, LEVEL_MODEL},
-    {"certificate.alarm", false, NULL, CMD_CERT_ALARM, LEVEL_MODEL},
-    {"node.disable", true, op_node_disable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
-    {"node.enable", true, op_node_enable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
-    {"node.update", true, op_node_update, CMD_NODE_UPDATE, LEVEL_MEMBERS},
-    {"node.group", true, op_node_group, CMD_GROUP_ASSIGN, LEVEL_MEMBERS},
-    {"node.verify", true, op_node_verify, CMD_CAPABILITY_VERIFY, LEVEL_MEMBERS},
-    {"capability.policy", true, op_capability_policy, CMD_CAPABILITY_POLICY, LEVEL_MEMBERS},
-    {"cluster.update", true, op_cluster_update, CMD_CLUSTER_UPDATE, LEVEL_MEMBERS},
-    {"role.require", true, op_role_require, CMD_ROLE_REQUIRE, LEVEL_MEMBERS},
-    {"group.create", true, op_group_create, CMD_GROUP_CREATE, LEVEL_MEMBERS},
-    {"group.move", true, op_group_move, CMD_GROUP_MOVE, LEVEL_MEMBERS},
-    {"group.delete", true, op_group_delete, CMD_GROUP_DELETE, LEVEL_MEMBERS},
-    {"heartbeat.log", false, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
+    {"token.create", OP_BY_PERSON, op_token_create, CMD_TOKEN_CREATE, 0},
+    {"token.revoke", OP_BY_PERSON, op_token_revoke, CMD_TOKEN_REVOKE, 0},
+    {"request.approve", OP_BY_PERSON, op_join_approve, CMD_JOIN_APPROVE, 0},
+    {"request.reject", OP_BY_PERSON, op_join_reject, CMD_JOIN_REJECT, 0},
+    {"node.rename", OP_BY_PERSON, prepare_node_rename, CMD_NODE_RENAME, 0},
+    {"node.revoke", OP_BY_PERSON, prepare_node_revoke, CMD_NODE_REVOKE, 0},
+    {"node.remove", OP_BY_PERSON, prepare_node_remove, CMD_NODE_REMOVE, 0},
+    {"role.assign", OP_BY_PERSON, prepare_role_assign, CMD_ROLE_ASSIGN, 0},
+    {"role.unassign", OP_BY_PERSON, prepare_role_unassign, CMD_ROLE_UNASSIGN, 0},
+    {"authority.remove", OP_BY_PERSON, prepare_authority_remove, CMD_AUTHORITY_REMOVE, 0},
+    {"mirror.enable", OP_BY_PERSON, prepare_mirror_enable, CMD_MIRROR_SET, LEVEL_MIRROR},
+    {"mirror.disable", OP_BY_PERSON, prepare_mirror_disable, CMD_MIRROR_SET, LEVEL_MIRROR},
+    {"mirror.rebuild", OP_BY_PERSON, prepare_mirror_rebuild, CMD_MIRROR_REBUILD, LEVEL_MIRROR},
+    {"mirror.event", OP_BY_LEADER, prepare_mirror_event, CMD_MIRROR_EVENT, LEVEL_MIRROR},
+    {"join.submit", OP_BY_NODE, op_join_submit, CMD_JOIN_SUBMIT, 0},
+    {"refusal.noted", OP_BY_MEMBER, NULL, CMD_REFUSAL_NOTED, LEVEL_WITNESS},
+    {"join.expire", OP_BY_LEADER, op_join_expire, CMD_JOIN_EXPIRE, 0},
+    {"node.renew", OP_BY_NODE, prepare_node_renew, CMD_CERT_RENEW, 0},
+    {"node.health", OP_BY_LEADER, NULL, CMD_NODE_HEALTH, 0},
+    {"authority.renewed", OP_BY_SELF, NULL, CMD_CERT_RENEW, 0},
+    {"authority.commit", OP_BY_LEADER, NULL, CMD_AUTHORITY_ADD, 0},
+    {"authority.status", OP_BY_LEADER, NULL, CMD_AUTHORITY_STATUS, 0},
+    {"authority.fenced", OP_BY_LEADER, NULL, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
+    {"divergence.report", OP_BY_SELF, NULL, CMD_DIVERGENCE_REPORTED, LEVEL_RECOVERY},
+    {"partition.seen", OP_BY_LEADER, NULL, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
+    {"partition.merge", OP_BY_PERSON, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},
+    {"authority.set_next", OP_BY_LEADER, NULL, CMD_AUTHORITY_SET_NEXT, LEVEL_WITNESS},
+    {"node.forgery", OP_BY_NODE, NULL, CMD_FORGERY_REPORTED, LEVEL_WITNESS},
+    {"trust.policy", OP_BY_PERSON, prepare_trust_policy, CMD_CERT_POLICY, LEVEL_MODEL},
+    {"certificate.alarm", OP_BY_LEADER, NULL, CMD_CERT_ALARM, LEVEL_MODEL},
+    {"node.disable", OP_BY_PERSON, op_node_disable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
+    {"node.enable", OP_BY_PERSON, op_node_enable, CMD_MEMBERSHIP_SET, LEVEL_MEMBERS},
+    {"node.update", OP_BY_PERSON, op_node_update, CMD_NODE_UPDATE, LEVEL_MEMBERS},
+    {"node.group", OP_BY_PERSON, op_node_group, CMD_GROUP_ASSIGN, LEVEL_MEMBERS},
+    {"node.verify", OP_BY_PERSON, op_node_verify, CMD_CAPABILITY_VERIFY, LEVEL_MEMBERS},
+    {"capability.policy", OP_BY_PERSON, op_capability_policy, CMD_CAPABILITY_POLICY, LEVEL_MEMBERS},
+    {"cluster.update", OP_BY_PERSON, op_cluster_update, CMD_CLUSTER_UPDATE, LEVEL_MEMBERS},
+    {"role.require", OP_BY_PERSON, op_role_require, CMD_ROLE_REQUIRE, LEVEL_MEMBERS},
+    {"group.create", OP_BY_PERSON, op_group_create, CMD_GROUP_CREATE, LEVEL_MEMBERS},
+    {"group.move", OP_BY_PERSON, op_group_move, CMD_GROUP_MOVE, LEVEL_MEMBERS},
+    {"group.delete", OP_BY_PERSON, op_group_delete, CMD_GROUP_DELETE, LEVEL_MEMBERS},
+    {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
+};
+
+/* Methods that become a command elsewhere, or none. */
+static const struct {
+    const char *method;
+    enum op_caller by;
+} other_ops[] = {
+    {"authority.prepare", OP_BY_PERSON},  {"authority.add", OP_BY_PERSON},
+    {"authority.transfer", OP_BY_PERSON}, {"authority.renew", OP_BY_PERSON},
+    {"trust.rotate", OP_BY_PERSON},       {"mirror.status", OP_BY_PERSON},
+    {"mirror.verify", OP_BY_PERSON},
 };
 
 /* An encoded body from a node, an authority or the leader itself, who decided all of it. */
@@ -500,6 +324,68 @@ static int find(const char *method)
     return -1;
 }
 
+/* 0: no method that is passed on. */
+static int caller_of(const char *method)
+{
+    int i = find(method);
+    if (i >= 0) {
+        return (int)ops[i].by;
+    }
+    for (size_t k = 0; k < ARRAY_SIZE(other_ops); k++) {
+        if (strcmp(other_ops[k].method, method) == 0) {
+            return (int)other_ops[k].by;
+        }
+    }
+    return 0;
+}
+
+const char *op_method_at(size_t i)
+{
+    size_t n = ARRAY_SIZE(ops);
+    return i < n ? ops[i].method : i - n < ARRAY_SIZE(other_ops) ? other_ops[i - n].method : NULL;
+}
+
+bool op_is_for_leader(const char *method)
+{
+    return caller_of(method) == OP_BY_LEADER;
+}
+
+int op_admits(const struct op_input *in, const struct uuid *via, struct errmsg *em)
+{
+    int by = caller_of(in->method);
+    bool person = strcmp(in->actor_kind, ACTOR_ADMIN) == 0;
+    bool ok = false;
+    if (via == NULL) { /* our own socket, our own services and this authority itself */
+        ok = by == 0 || by == OP_BY_PERSON || !person;
+        return ok ? 0 : errmsg_set(em, -ERR_DENIED, "%s is not for callers", in->method);
+    }
+    if (by == 0 && !call_is_read(in->method) && !call_is_local(in->method)) {
+        return errmsg_set(em, -ERR_NOT_FOUND, "no method %s", in->method);
+    }
+    char self[UUID_TEXT_MAX];
+    uuid_format(via, self);
+    bool node = strcmp(in->actor_kind, ACTOR_NODE) == 0;
+    switch (by) {
+        case OP_BY_PERSON:
+            ok = person && strncmp(in->actor_id, "uid:", 4) == 0;
+            break;
+        case OP_BY_NODE:
+            ok = node && in->actor_id[0] != '\0';
+            break;
+        case OP_BY_SELF:
+            ok = node && strcmp(in->actor_id, self) == 0;
+            break;
+        case OP_BY_MEMBER:
+            ok = strcmp(in->actor_kind, ACTOR_SYSTEM) == 0 && in->actor_id[0] == '\0';
+            break;
+        default: /* the leader's own, a read, an act on one member alone */
+            break;
+    }
+    return ok ? 0
+              : errmsg_set(em, -ERR_DENIED, "an authority may not pass on %s as %s", in->method,
+                           in->actor_kind);
+}
+
 bool op_is_mutation(const char *method)
 {
     return find(method) >= 0;
@@ -521,10 +407,6 @@ int op_prepare(struct authority *a, const struct op_input *in, struct op_prepare
     int i = find(in->method);
     if (i < 0) {
         return errmsg_set(em, -ERR_NOT_FOUND, "no method %s", in->method);
-    }
-    /* Only nodes, by the services they may use, reach the rest; never a person's call. */
-    if (!ops[i].public && strcmp(in->actor_kind, ACTOR_ADMIN) == 0) {
-        return errmsg_set(em, -ERR_DENIED, "%s is not for callers", in->method);
     }
     if (ops[i].level > fsm_level(a->fsm)) {
         return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(a->fsm), in->method,

@@ -29,6 +29,14 @@ struct blob op_arg_text(const struct prepare *p, const char *key);
 int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret);
 int op_arg_reason(struct prepare *p, struct blob *ret);
 
+/* --- ops_enroll.c --- */
+int op_token_create(struct prepare *p);
+int op_token_revoke(struct prepare *p);
+int op_join_submit(struct prepare *p);
+int op_join_approve(struct prepare *p);
+int op_join_reject(struct prepare *p);
+int op_join_expire(struct prepare *p);
+
 /* --- ops_model.c --- */
 int op_node_disable(struct prepare *p);
 int op_node_enable(struct prepare *p);

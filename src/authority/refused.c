@@ -90,18 +90,30 @@ static bool is_current(const struct authority *a)
     return s.role == CORE_LEADER && s.quorum && pos.term == s.term;
 }
 
-void refused_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
-                  const char *service, int rc)
+static void note_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
+                      const char *service, int rc)
 {
-    if (rc == -ERR_DENIED && !is_current(a)) {
-        return;
-    }
     struct refusal r = {.what = what, .rc = rc, .node_id = peer->identity.node_id};
     addr_format(&peer->address, r.source);
     (void)snprintf(r.actor_kind, sizeof r.actor_kind, "%s", ACTOR_NODE);
     uuid_format(&peer->identity.node_id, r.actor_id);
     (void)snprintf(r.subject, sizeof r.subject, "%s", service);
     refused_note(a, &r);
+}
+
+void refused_peer(struct authority *a, enum refusal_what what, const struct fabric_peer *peer,
+                  const char *service, int rc)
+{
+    if (rc != -ERR_DENIED || is_current(a)) {
+        note_peer(a, what, peer, service, rc);
+    }
+}
+
+void refused_forward(struct authority *a, const struct fabric_peer *via, const char *method)
+{
+    char what[64];
+    (void)snprintf(what, sizeof what, "op %s", method);
+    note_peer(a, REFUSAL_SERVICE, via, what, -ERR_DENIED);
 }
 
 /* A joiner is a node of whom only the key is known, or not even that. */

@@ -30,6 +30,7 @@
 #define LEVEL_MIRROR 5
 #define LEVEL_MODEL 6
 #define LEVEL_MEMBERS 7
+#define LEVEL_SIGNED 8
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -121,7 +122,9 @@ MSG_DECLARE(cmd_entry, CMD_ENTRY_FIELDS)
     X(T, 5, STR, actor_id, 128, 0)                                                      \
     X(T, 6, BIN, body, CMD_BODY_MAX, MSG_REQUIRED)                                      \
     X(T, 7, FIX, request_hash, 32, 0) /* SHA-256 of what was asked: a reused id with another \
-                                         request is refused, not answered */
+                                         request is refused, not answered */ \
+    X(T, 8, ID, via, 0, 0)            /* the authority that vouches for the actor, when it was not \
+                                         the leader; from LEVEL_SIGNED on */
 MSG_DECLARE(cmd, CMD_FIELDS)
 
 /* One node certificate, decided: everything a row needs without parsing DER at apply. */

@@ -190,14 +190,18 @@ void fsm_world_init(struct fsm_world *w)
     assert_int_equal(fsm_world_init_cluster(w), 0);
 }
 
-void fsm_world_raise(struct fsm_world *w)
+void fsm_world_raise_to(struct fsm_world *w, unsigned level)
 {
-    if (fsm_level(w->fsm) < fsm_level_known(w->fsm)) {
+    if (fsm_level(w->fsm) < level) {
         struct cmd c = fsm_envelope(w, CMD_LEVEL_RAISE);
         c.actor_kind = blob_str(ACTOR_SYSTEM);
-        assert_int_equal(fsm_do_cmd(w, c, &(struct level_raise){.level = fsm_level_known(w->fsm)}),
-                         0);
+        assert_int_equal(fsm_do_cmd(w, c, &(struct level_raise){.level = level}), 0);
     }
+}
+
+void fsm_world_raise(struct fsm_world *w)
+{
+    fsm_world_raise_to(w, fsm_level_known(w->fsm));
 }
 
 void fsm_world_fini(struct fsm_world *w)

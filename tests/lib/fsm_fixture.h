@@ -75,6 +75,9 @@ struct fsm_world {
 void fsm_world_init(struct fsm_world *w);
 /* The state moves to the highest schema level, as a leader would have it do. */
 void fsm_world_raise(struct fsm_world *w);
+/* To this level: make-believe certificates of authorities and records of roots are taken below
+ * LEVEL_SIGNED only. */
+void fsm_world_raise_to(struct fsm_world *w, unsigned level);
 /* No cluster yet. */
 void fsm_world_init_empty(struct fsm_world *w);
 void fsm_world_fini(struct fsm_world *w);

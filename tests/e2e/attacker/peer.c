@@ -177,11 +177,12 @@ static void build_body(const struct args *a, struct buf *out)
         buf_add(out, "\x80", 1); /* an empty map */
     } else if (strncmp(kind, "op:", 3) == 0) {
         const char *actor = arg(a, "actor");
+        const char *id = arg(a, "id");
         msg_encode(&op_request_desc,
                    &(struct op_request){.method = blob_str(kind + 3),
                                         .request_id = uuid_new(),
                                         .actor_kind = blob_str(actor == NULL ? ACTOR_ADMIN : actor),
-                                        .actor_id = blob_str("uid:0"),
+                                        .actor_id = blob_str(id == NULL ? "uid:0" : id),
                                         .args = blob_of("\x80", 1)},
                    out);
     } else if (strcmp(kind, "heartbeat") == 0) {
