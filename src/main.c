@@ -1,6 +1,7 @@
 #include "admin/cli.h"
 #include "agent/join.h"
 #include "authority/mirror.h"
+#include "authority/mirror_read.h"
 #include "node/node.h"
 
 static void progress(void *data, enum join_event ev, const char *fingerprint_hex,
@@ -20,6 +21,19 @@ static int migrate(const struct cli_migrate *o, struct cli_migrated *ret, struct
             .dsn = o->dsn, .role = o->role, .cluster_id = o->cluster_id, .dry_run = o->dry_run},
         &done, em);
     *ret = (struct cli_migrated){.from = done.from, .to = done.to, .role_made = done.role_made};
+    return rc;
+}
+
+static int read_mirror(const struct cli_mirror_read *o, struct errmsg *em)
+{
+    struct mirror_copy *c;
+    int rc = mirror_read(
+        &(struct mirror_read){.dsn = o->dsn, .cluster_id = o->cluster_id, .root_der = o->root_der},
+        &c, em);
+    if (rc == 0) {
+        rc = o->use(o->data, &c->backup, c->rows, em);
+        mirror_copy_free(c);
+    }
     return rc;
 }
 
@@ -51,6 +65,7 @@ int main(int argc, char **argv)
         .join = join,
         .recover = node_recover,
         .restore = node_restore,
+        .read_mirror = read_mirror,
         .check_backup = node_check_backup,
     };
     return cli_main(argc, argv, &ops);

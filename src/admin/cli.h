@@ -64,6 +64,14 @@ struct cli_recover {
     void *data;
 };
 struct backup_file; /* pki/backup.h */
+/* A cluster as PostgreSQL has it, believed by its seal (authority/mirror_read.h). */
+struct cli_mirror_read {
+    const char *dsn, *cluster_id; /* NULL: the only one there */
+    struct blob root_der;         /* of the owner; may be empty */
+    /* Called once with what was read, as a backup; its result is the result. */
+    int (*use)(void *data, const struct backup_file *f, uint64_t rows, struct errmsg *em);
+    void *data;
+};
 struct cli_restore {
     const char *data_dir, *listen, *advertise, *name, *as, *reason; /* the last four may be NULL */
     uint64_t epoch;                   /* to begin; 0: the one after the backup's */
@@ -80,6 +88,7 @@ struct cli_ops {
                 struct errmsg *em);
     int (*recover)(const struct cli_recover *o, struct errmsg *em);
     int (*restore)(const struct cli_restore *o, struct errmsg *em);
+    int (*read_mirror)(const struct cli_mirror_read *o, struct errmsg *em);
     /* Whether what is in it is a state, and the one its head speaks of. */
     int (*check_backup)(const struct backup_file *f, struct errmsg *em);
 };

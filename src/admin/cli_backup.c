@@ -46,7 +46,7 @@ static int map_file(const char *path, struct mapped *ret, struct errmsg *em)
     return rc;
 }
 
-static int read_root(struct cli *c, struct buf *out, struct errmsg *em)
+int cli_read_root(struct cli *c, struct buf *out, struct errmsg *em)
 {
     const char *dir = cli_get(c, "owner-dir");
     buf_init(out, CERT_DER_MAX);
@@ -90,7 +90,7 @@ static int check_file(struct cli *c, const char *path, struct util_body *b, stru
     struct mapped m = {.base = NULL};
     struct backup_file f;
     struct buf root;
-    int rc = read_root(c, &root, em);
+    int rc = cli_read_root(c, &root, em);
     rc = rc != 0 ? rc : map_file(path, &m, em);
     if (rc == 0) {
         struct blob bytes = blob_of(m.base, m.len);
@@ -239,50 +239,85 @@ int cli_run_authority_backup(struct cli *c)
 
 /* --- rap authority restore --- */
 
-int cli_run_authority_restore(struct cli *c)
+struct restoring {
+    struct cli *c;
+    struct cli_offline offline;
+    uint64_t epoch;
+};
+
+static int restore_from(void *data, const struct backup_file *f, uint64_t rows, struct errmsg *em)
 {
-    struct cli_offline o = {.c = c, .exit = CLI_OK};
-    struct errmsg em = ERRMSG_INIT;
+    struct restoring *r = data;
+    struct cli *c = r->c;
+    if (rows > 0) {
+        cli_note(c, "read from PostgreSQL: %llu rows at index %llu, as the authority signed them",
+                 (unsigned long long)rows, (unsigned long long)f->header.index);
+    }
+    const struct cli_restore restore = {.data_dir = c->data_dir,
+                                        .listen = cli_get(c, "listen"),
+                                        .advertise = cli_get(c, "advertise"),
+                                        .name = cli_get(c, "name"),
+                                        .as = cli_get(c, "as"),
+                                        .reason = cli_get(c, "reason"),
+                                        .epoch = r->epoch,
+                                        .backup = f,
+                                        .consent = cli_on_plan,
+                                        .data = &r->offline};
+    return c->ops->restore(&restore, em);
+}
+
+static int restore_from_file(struct restoring *r, struct blob root, struct errmsg *em)
+{
     struct mapped m = {.base = NULL};
     struct backup_file f;
+    int rc = map_file(r->c->operands[0], &m, em);
+    if (rc == 0) {
+        rc = backup_open(blob_of(m.base, m.len), root, &f, em);
+        rc = rc != 0 ? rc : restore_from(r, &f, 0, em);
+        (void)munmap(m.base, m.len);
+    }
+    return rc;
+}
+
+int cli_run_authority_restore(struct cli *c)
+{
+    struct restoring r = {.c = c, .offline = {.c = c, .exit = CLI_OK}};
+    struct errmsg em = ERRMSG_INIT;
     struct buf root;
+    const char *dsn = cli_get(c, "from-postgres");
     int64_t epoch = 0;
     int rc = cli_get_count(c, "epoch", &epoch);
+    if (rc == CLI_OK && (dsn == NULL) == (c->operands[0] == NULL)) {
+        rc = cli_usage(c, NULL, "give either FILE or --from-postgres DSN");
+    }
     if (rc != CLI_OK) {
         return rc;
     }
-    buf_init(&o.doc, 1u << 20);
-    int err = read_root(c, &root, &em);
-    err = err != 0 ? err : map_file(c->operands[0], &m, &em);
-    err = err != 0 ? err : backup_open(blob_of(m.base, m.len), buf_blob(&root), &f, &em);
-    if (err == 0) {
-        struct cli_restore restore = {.data_dir = c->data_dir,
-                                      .listen = cli_get(c, "listen"),
-                                      .advertise = cli_get(c, "advertise"),
-                                      .name = cli_get(c, "name"),
-                                      .as = cli_get(c, "as"),
-                                      .reason = cli_get(c, "reason"),
-                                      .epoch = (uint64_t)epoch,
-                                      .backup = &f,
-                                      .consent = cli_on_plan,
-                                      .data = &o};
-        err = c->ops->restore(&restore, &em);
+    r.epoch = (uint64_t)epoch;
+    buf_init(&r.offline.doc, 1u << 20);
+    int err = cli_read_root(c, &root, &em);
+    if (err == 0 && dsn == NULL) {
+        err = restore_from_file(&r, buf_blob(&root), &em);
+    } else if (err == 0) {
+        err = c->ops->read_mirror(&(struct cli_mirror_read){.dsn = dsn,
+                                                            .cluster_id = cli_get(c, "cluster-id"),
+                                                            .root_der = buf_blob(&root),
+                                                            .use = restore_from,
+                                                            .data = &r},
+                                  &em);
     }
-    rc = o.exit;
+    rc = r.offline.exit;
     if (err != 0 && err != -ERR_CANCELED) {
         rc = cli_fail_here(c, err, err == -ERR_EXISTS ? "restore into an empty --data-dir" : NULL,
                            "restore", &em);
     }
     if (rc == CLI_OK) {
-        out_doc(c, buf_blob(&o.doc));
+        out_doc(c, buf_blob(&r.offline.doc));
         if (err == 0) {
             cli_note(c, "done: start it with `rap agent run`");
         }
     }
-    if (m.base != NULL && m.base != MAP_FAILED) {
-        (void)munmap(m.base, m.len);
-    }
-    buf_fini(&o.doc);
+    buf_fini(&r.offline.doc);
     buf_fini(&root);
     return rc;
 }

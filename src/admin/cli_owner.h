@@ -43,6 +43,9 @@ int owner_find_issuer(struct cli *c, struct blob trust, const char *authority,
 /* A certificate in hex, as documents have them. -ERR_BAD_CERT. */
 int owner_parse_hex(struct blob hex, struct pki_cert *ret);
 
+/* cli_backup.c: root.crt of --owner-dir, DER; nothing without that option. out is initialised here. */
+int cli_read_root(struct cli *c, struct buf *out, struct errmsg *em);
+
 /* cli_recover.c: shows what a recovery would do, asks, signs. Exit code. */
 int cli_consent(struct cli *c, struct blob doc, struct cli_consent *ret);
 /* An act of the owner's while the agent is stopped: what was planned, and the exit code of who was

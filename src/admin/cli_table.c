@@ -13,6 +13,9 @@
                      false, false}
 #define REASON {"reason", "TEXT", "why; kept in the audit", true, false}
 #define NAME {"name", "N", "name of this node (default: host name)", false, false}
+#define FROM_POSTGRES {"from-postgres", "DSN", "connection string of a role that may read the mirror", \
+                       false, false}
+#define WHICH_CLUSTER {"cluster-id", "ID", "which one, when several are mirrored there", false, false}
 
 const struct cli_opt cli_common[] = {
     {"data-dir", "D", "data directory (RAP_DATA_DIR; default /var/lib/rap)", false, false},
@@ -205,11 +208,14 @@ const struct cli_cmd cli_commands[] = {
      0, cli_run_authority_backup, {OWNER_DIR}},
     {"authority", "verify", "FILE", "check a backup: signature, hash, and what is in it", NULL,
      CLI_OFFLINE, cli_run_authority_verify, {OWNER_DIR}},
-    {"authority", "restore", "FILE", "go on from a backup, on a host without a membership",
+    {"authority", "restore", "[FILE]", "go on from a backup or from PostgreSQL, on a host without a "
+     "membership",
      "Offline. Begins a new epoch in which this host is the only voter. With --as it takes the place "
-     "of a lost authority, whose nodes then find it without being told; otherwise it is a new node.",
+     "of a lost authority, whose nodes then find it without being told; otherwise it is a new node. "
+     "With --from-postgres the cluster is rebuilt from its mirror, if its rows are what an authority "
+     "signed.",
      CLI_OFFLINE | CLI_MUTATES, cli_run_authority_restore,
-     {LISTEN, ADVERTISE, OWNER_DIR, PASSPHRASE,
+     {LISTEN, ADVERTISE, OWNER_DIR, PASSPHRASE, FROM_POSTGRES, WHICH_CLUSTER,
       {"name", "N", "name of this host, when it takes nobody's place", false, false},
       {"as", "N", "the lost authority whose place it takes", false, false},
       {"epoch", "E", "the epoch to begin; above any the cluster ever had (default: one more than "
@@ -293,10 +299,12 @@ const struct cli_cmd cli_commands[] = {
       {"category", "C", "membership, roles, certificates, authority, health or security", false,
        false}}},
     {"audit", "verify", "", "recompute the hash chain",
-     "With --file the events of an export are checked, without a daemon: a line that was changed, left "
-     "out or moved is named. Compare the head with that of `rap audit verify` on an authority.",
+     "With --file the events of an export are checked, with --from-postgres the mirror: all of its "
+     "rows, against what an authority signed. Both without a daemon; what was changed, left out or "
+     "moved is named. Compare the head with that of `rap audit verify` on an authority.",
      CLI_READS, cli_run_audit_verify,
-     {{"file", "F", "an export (`rap audit export`); - for stdin", false, false}}},
+     {{"file", "F", "an export (`rap audit export`); - for stdin", false, false}, FROM_POSTGRES,
+      WHICH_CLUSTER, OWNER_DIR}},
     {"audit", "export", "", "every event as JSON lines on stdout", NULL, CLI_READS,
      cli_run_audit_export, {{"event-type", "T", "only this kind of event", false, false}}},
 

@@ -495,6 +495,15 @@ static void on_mirror_report(void *data, const char *event, const char *kind, co
     buf_fini(&args);
 }
 
+static int on_mirror_seal(void *data, struct backup_header *h, struct buf *out)
+{
+    struct authority *a = data;
+    const struct blob chain[3] = {buf_blob(&a->leaf_der), buf_blob(&a->leaf_issuer_der),
+                                  buf_blob(&a->root_der)};
+    h->node_id = a->cfg.node_id;
+    return seal_make(a->cfg.node_key, chain, h, out);
+}
+
 int authority_open(const struct authority_config *config, struct authority **ret, struct errmsg *em)
 {
     struct authority *a = xcalloc(1, sizeof *a);
@@ -545,7 +554,8 @@ int authority_open(const struct authority_config *config, struct authority **ret
                                &(struct mirror_env){.loop = config->loop,
                                                     .data = a,
                                                     .mono_ms = env_mono_ms,
-                                                    .report = on_mirror_report});
+                                                    .report = on_mirror_report,
+                                                    .seal = on_mirror_seal});
         rc = raft_log_open(config->loop, log_path, &a->store, em);
     }
     free(log_path);

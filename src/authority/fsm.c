@@ -342,15 +342,22 @@ static int savepoint(struct fsm_ctx *x, const char *sql)
     return x->savepoints ? db_run(db_prepare(x->db, sql)) : 0;
 }
 
-static int undo(struct fsm_ctx *x, const struct fsm_vars *vars, size_t changes_len, size_t doc_at)
+/* What stood before a command. */
+struct mark {
+    struct fsm_vars vars;
+    size_t changes_len, before_len, doc_at;
+};
+
+static int undo(struct fsm_ctx *x, const struct mark *m)
 {
-    if (!x->savepoints && x->f->changes.len != changes_len) {
+    if (!x->savepoints && x->f->changes.len != m->changes_len) {
         return NEED_SAVEPOINTS;
     }
     int rc = savepoint(x, "ROLLBACK TO command");
-    *x->v = *vars;
-    x->f->changes.len = changes_len;
-    x->doc.out->len = doc_at;
+    *x->v = m->vars;
+    x->f->changes.len = m->changes_len;
+    x->f->before.len = m->before_len;
+    x->doc.out->len = m->doc_at;
     x->config_changed = false;
     return rc;
 }
@@ -359,9 +366,10 @@ static int undo(struct fsm_ctx *x, const struct fsm_vars *vars, size_t changes_l
  * failure. */
 static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
 {
-    struct fsm_vars before = *x->v;
-    size_t changes_len = x->f->changes.len;
-    size_t doc_at = x->doc.out->len;
+    const struct mark at = {.vars = *x->v,
+                            .changes_len = x->f->changes.len,
+                            .before_len = x->f->before.len,
+                            .doc_at = x->doc.out->len};
     int rc = savepoint(x, "SAVEPOINT command");
     if (rc != 0) {
         return rc;
@@ -377,7 +385,7 @@ static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
         return result;
     }
     if (result != 0) {
-        rc = undo(x, &before, changes_len, doc_at);
+        rc = undo(x, &at);
         x->v->time_ms = x->now_ms;
         if (rc == 0 && refusal_is_audited(x, result)) {
             rc = audit_refusal(x, result, c);
@@ -387,7 +395,7 @@ static int run_new(struct fsm_ctx *x, const struct command *c, int *ret_rc)
     if (rc == 0) {
         rc = savepoint(x, "RELEASE command");
     }
-    struct blob doc = blob_of(x->doc.out->data + doc_at, x->doc.out->len - doc_at);
+    struct blob doc = blob_of(x->doc.out->data + at.doc_at, x->doc.out->len - at.doc_at);
     if (rc == 0 && x->doc.out->err == 0 && !err_retryable(result)) {
         rc = keep_result(x, result, doc);
     }
@@ -500,8 +508,8 @@ static int apply_commands(struct fsm *f, struct run *run, struct errmsg *em)
     if (rc == 0) {
         rc = write_position(f, run->config_changed);
     }
-    if (rc == 0 && f->changes.err != 0) {
-        rc = f->changes.err;
+    if (rc == 0) {
+        rc = f->changes.err != 0 ? f->changes.err : f->before.err;
     }
     return rc;
 }
@@ -528,6 +536,7 @@ static int attempt(struct fsm *f, struct run *run, uint64_t index, uint64_t term
         run->config_changed = false;
         buf_clear(&run->docs);
         buf_clear(&f->changes);
+        buf_clear(&f->before);
     }
     return rc;
 }
@@ -590,7 +599,7 @@ int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, f
     if (rc == 0 && f->entry_cb != NULL) {
         struct fsm_position at;
         fsm_position(f, &at);
-        f->entry_cb(f->entry_data, &at, buf_blob(&f->changes));
+        f->entry_cb(f->entry_data, &at, buf_blob(&f->changes), buf_blob(&f->before));
     }
     if (rc == 0 && cb != NULL) {
         for (size_t i = 0; i < run.n; i++) {
@@ -599,6 +608,7 @@ int fsm_apply(struct fsm *f, uint64_t index, uint64_t term, struct blob entry, f
         cb(data, run.n, run.results);
     }
     buf_clear(&f->changes);
+    buf_clear(&f->before);
     buf_fini(&run.docs);
     free(run.results);
     free(run.list);

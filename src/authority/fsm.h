@@ -110,8 +110,12 @@ void fsm_witness_rebuilt(struct fsm *f, uint8_t ret_root[32]);
 
 /* The row changes of each applied entry, for the mirror: after its transaction committed, so cb may
  * read, but not apply. `changes` is valid during the call and may be kept as a copy. May be NULL. */
-typedef void (*fsm_entry_cb)(void *data, const struct fsm_position *at, struct blob changes);
+typedef void (*fsm_entry_cb)(void *data, const struct fsm_position *at, struct blob changes,
+                             struct blob before);
 void fsm_on_entry(struct fsm *f, fsm_entry_cb cb, void *data);
+/* Whether `before` is to be filled from the next entry on: the old row of each 'U', in their order,
+ * msgpack arrays one after the other. No part of the digest. */
+void fsm_keep_before(struct fsm *f, bool keep);
 /* op 'I', 'U' (the new row) or 'D' (the old one). row: a msgpack array in the order of the table's
  * columns. */
 struct fsm_change {

@@ -71,6 +71,8 @@ struct fsm {
 
     bool recording; /* inside fsm_apply's transaction */
     struct buf changes;
+    bool keep_before;
+    struct buf before; /* old rows of updates */
     struct fsm_table *tables;
     size_t tables_count;
     fsm_change_cb change_cb;

@@ -31,6 +31,18 @@ static void put_value(struct mp_writer *w, sqlite3_value *v)
     }
 }
 
+static void put_row(struct mp_writer *w, sqlite3 *db, bool old)
+{
+    int n = sqlite3_preupdate_count(db);
+    mp_put_array(w, (uint32_t)n);
+    for (int i = 0; i < n; i++) {
+        sqlite3_value *v = NULL;
+        int rv = old ? sqlite3_preupdate_old(db, i, &v) : sqlite3_preupdate_new(db, i, &v);
+        CHECK(rv == SQLITE_OK && v != NULL);
+        put_value(w, v);
+    }
+}
+
 static void on_preupdate(void *data, sqlite3 *db, int op, const char *db_name, const char *table,
                          sqlite3_int64 old_rowid, sqlite3_int64 new_rowid)
 {
@@ -57,14 +69,11 @@ static void on_preupdate(void *data, sqlite3 *db, int op, const char *db_name, c
 
     struct mp_writer w;
     mp_writer_init(&w, &f->changes);
-    int n = sqlite3_preupdate_count(db);
-    mp_put_array(&w, (uint32_t)n);
-    for (int i = 0; i < n; i++) {
-        sqlite3_value *v = NULL;
-        int rv = op == SQLITE_DELETE ? sqlite3_preupdate_old(db, i, &v)
-                                     : sqlite3_preupdate_new(db, i, &v);
-        CHECK(rv == SQLITE_OK && v != NULL);
-        put_value(&w, v);
+    put_row(&w, db, op == SQLITE_DELETE);
+    if (op == SQLITE_UPDATE && f->keep_before) {
+        struct mp_writer old;
+        mp_writer_init(&old, &f->before);
+        put_row(&old, db, true);
     }
     if (f->changes.err == 0) {
         size_t len = f->changes.len - len_at - sizeof len_bytes;
@@ -119,6 +128,7 @@ void fsm_track_attach(struct fsm *f)
 {
     fsm_track_free(f);
     buf_init(&f->changes, FSM_CHANGES_MAX);
+    buf_init(&f->before, FSM_CHANGES_MAX);
     load_tables(f);
     (void)sqlite3_preupdate_hook(db_handle(f->db), on_preupdate, f);
 }
@@ -127,6 +137,7 @@ void fsm_track_free(struct fsm *f)
 {
     free_tables(f);
     buf_fini(&f->changes);
+    buf_fini(&f->before);
 }
 
 /* S15. The index is part of it, so an entry without row changes moves the chain too. */
@@ -230,6 +241,11 @@ void fsm_on_entry(struct fsm *f, fsm_entry_cb cb, void *data)
 {
     f->entry_cb = cb;
     f->entry_data = data;
+}
+
+void fsm_keep_before(struct fsm *f, bool keep)
+{
+    f->keep_before = keep;
 }
 
 uint64_t fsm_generation(const struct fsm *f)

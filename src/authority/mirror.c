@@ -42,6 +42,12 @@ void mirror_note_error(struct mirror *m, const char *fmt, ...)
 
 /* --- what the state says --- */
 
+static void set_feeding(struct mirror *m, bool feeding)
+{
+    m->feeding = feeding;
+    fsm_keep_before(m->fsm, feeding);
+}
+
 static void load_settings(struct mirror *m)
 {
     struct mirror_settings s = m->core.settings;
@@ -77,7 +83,7 @@ static void load_settings(struct mirror *m)
     if (!s.enabled) {
         m->last_error[0] = '\0';
     }
-    m->feeding = s.enabled;
+    set_feeding(m, s.enabled);
     mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_SETTINGS, .settings = s});
 }
 
@@ -95,17 +101,19 @@ static void follow_generation(struct mirror *m, uint64_t index)
         mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_LOST});
     }
     mirror_group_clear(&m->group);
+    mirror_sums_fini(&m->sums);
     mirror_tables_fini(&m->tables);
     m->tables_loaded = false;
 }
 
-static void on_entry(void *data, const struct fsm_position *at, struct blob changes)
+static void on_entry(void *data, const struct fsm_position *at, struct blob changes,
+                     struct blob before)
 {
     struct mirror *m = data;
     if (m->generation != fsm_generation(m->fsm)) {
         follow_generation(m, at->index);
     } else if (m->feeding) {
-        mirror_ring_push(&m->ring, at, changes, mirror_now_ms(m));
+        mirror_ring_push(&m->ring, at, changes, before, mirror_now_ms(m));
     } else {
         mirror_ring_reset(&m->ring, at->index);
     }
@@ -115,7 +123,7 @@ static void on_entry(void *data, const struct fsm_position *at, struct blob chan
         m->settings_dirty = blob_equal(c.table, blob_str("mirror_settings"));
     }
     if (m->settings_dirty) {
-        m->feeding = true; /* until they are read: better too much than a hole */
+        set_feeding(m, true); /* until they are read: better too much than a hole */
     }
 }
 
@@ -200,6 +208,7 @@ static void act(struct mirror *m, const struct mirror_todo *t)
         if (!m->tables_loaded) {
             mirror_tables_load(&m->tables, fsm_db(m->fsm));
             mirror_group_init(&m->group, &m->tables);
+            mirror_sums_init(&m->sums, &m->tables);
             m->tables_loaded = true;
         }
         mirror_sql_schema(m);
@@ -230,6 +239,7 @@ struct mirror *mirror_new(struct fsm *fsm, const struct uuid *node_id, const str
     mirror_ring_init(&m->ring, 0);
     mirror_group_init(&m->group, &m->tables);
     buf_init(&m->verified, 256u << 10);
+    buf_init(&m->seal, 2 * SIGNED_BACKUP_MAX + 2);
     fsm_on_entry(fsm, on_entry, m);
     return m;
 }
@@ -242,7 +252,9 @@ void mirror_free(struct mirror *m)
     fsm_on_entry(m->fsm, NULL, NULL);
     mirror_drop_copy(m);
     mirror_group_clear(&m->group);
+    mirror_sums_fini(&m->sums);
     mirror_tables_fini(&m->tables);
+    buf_fini(&m->seal);
     mirror_ring_fini(&m->ring);
     buf_fini(&m->verified);
     free(m);

@@ -5,6 +5,7 @@
  *   mirror_core.h  when to connect, write, compare, stop (pure)
  *   mirror_ring.h  what recent entries changed
  *   mirror_rows.h  row changes as SQL            mirror_sql.c  claim, fence, checks
+ *   mirror_sums.h  what the rows add up to       mirror_seal.c what an authority signs of it
  *   mirror_scan.h  the state beside the mirror   pg_link.h     one connection
  *   mirror_write.c groups and scans              mirror_answer.c  what comes back
  *   mirror.c       puts them together on the core loop */
@@ -13,6 +14,7 @@
 
 #include "authority/fsm.h"
 #include "authority/mirror_core.h"
+#include "pki/backup.h"
 
 #include <uv.h>
 
@@ -26,6 +28,8 @@ struct mirror_env {
      * mirror_alarm (kind: mirror_alarm_name), mirror_rewound, mirror_rebuilt. Called from mirror_tick
      * or a connection's callback. */
     void (*report)(void *data, const char *event, const char *kind, const char *detail);
+    /* Signs h as this authority (its id is filled in) into out: pki/backup.h, seal_make. */
+    int (*seal)(void *data, struct backup_header *h, struct buf *out);
 };
 
 /* env is copied. Feeds itself by fsm_on_entry from now on. */

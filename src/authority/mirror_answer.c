@@ -29,6 +29,7 @@ static void on_position(struct mirror *m, const struct pg_answer *a, int first)
         hex_encode(e != NULL ? e->at.digest : ours, sizeof ours, hex);
         f->digest_same = digest != NULL && strcmp(digest, hex) == 0;
     }
+    (void)snprintf(m->found_digest, sizeof m->found_digest, "%s", digest == NULL ? "" : digest);
 }
 
 static void checked(struct mirror *m)
@@ -46,6 +47,9 @@ static void checked(struct mirror *m)
         (void)snprintf(m->alarm_detail, sizeof m->alarm_detail,
                        "PostgreSQL is at index %llu, it was at %llu before",
                        (unsigned long long)m->found.index, (unsigned long long)acked);
+    }
+    if (!m->core.inspecting) {
+        mirror_seal_check(m);
     }
     mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_CHECKED, .found = m->found});
 }
@@ -91,6 +95,8 @@ static void on_synced(struct mirror *m, unsigned tag)
         case MIRROR_TAG_LACKS:
         case MIRROR_TAG_CLAIM:
         case MIRROR_TAG_HOLDER:
+        case MIRROR_TAG_SEAL:
+        case MIRROR_TAG_SUMS:
         case MIRROR_TAG_FENCE:
         case MIRROR_TAG_ROWS:
         case MIRROR_TAG_BEGIN:
@@ -130,6 +136,21 @@ static void on_rows(struct mirror *m, const struct pg_answer *a)
                 mirror_note_error(m, "node %s has the mirror in epoch %lld, term %lld",
                                   pg_value(a, 0, 0, NULL), (long long)pg_int(a, 0, 1),
                                   (long long)pg_int(a, 0, 2));
+            }
+            return;
+        case MIRROR_TAG_SEAL: {
+            size_t len = 0;
+            const char *text = a->rows == 1 ? pg_value(a, 0, 0, &len) : NULL;
+            buf_clear(&m->seal);
+            buf_add(&m->seal, text, text == NULL ? 0 : len);
+            return;
+        }
+        case MIRROR_TAG_SUMS:
+            mirror_sums_clear(&m->sums);
+            m->sums_damaged = false;
+            for (int i = 0; i < a->rows; i++) {
+                m->sums_damaged |= !mirror_sums_read(&m->sums, pg_value(a, i, 0, NULL),
+                                                     pg_int(a, i, 1), pg_value(a, i, 2, NULL));
             }
             return;
         case MIRROR_TAG_PAGE:

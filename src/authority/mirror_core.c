@@ -264,6 +264,10 @@ static void on_checked(struct mirror_core *m, const struct mirror_input *e, stru
         raise_alarm(m, MIRROR_ALARM_DIVERGED, e->now_ms, t);
         return;
     }
+    if (!rebuild && f->forged) {
+        raise_alarm(m, MIRROR_ALARM_EDITED, e->now_ms, t);
+        return;
+    }
     t->rewound = !rebuild && f->index < m->acked_highest;
     m->position_known = true;
     m->acked = m->sent = f->index;
@@ -271,7 +275,7 @@ static void on_checked(struct mirror_core *m, const struct mirror_input *e, stru
     m->behind_since_ms = f->index == m->applied && !rebuild ? 0
                          : m->behind_since_ms == 0          ? e->now_ms
                                                             : m->behind_since_ms;
-    if (f->reached && !rebuild) {
+    if (f->reached && f->sealed && !rebuild) {
         m->acked_highest = f->index;
         set_state(m, MIRROR_FOLLOWING, e->now_ms);
         t->pump = true;

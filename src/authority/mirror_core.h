@@ -86,6 +86,8 @@ struct mirror_settings {
 struct mirror_found {
     uint64_t index, rebuilds;
     bool reached; /* history here goes on from that index */
+    bool sealed;  /* its rows add up to what an authority signed for that index */
+    bool forged;  /* a seal is there, and it is not true */
     bool digest_known, digest_same;
 };
 

@@ -35,7 +35,11 @@ struct mirror {
     struct mirror_tables tables;
     bool tables_loaded;
     struct mirror_group group;
-    bool group_was_full; /* the last one sent left entries behind */
+    struct mirror_sums sums; /* of what was sent */
+    struct buf seal;         /* as the claim found it */
+    bool sums_damaged;
+    char found_digest[2 * PKI_HASH_BYTES + 1]; /* of the position */
+    bool group_was_full;                       /* the last one sent left entries behind */
 
     struct pg_link *link; /* of now; closed ones go by themselves */
     int links_closing;
@@ -84,6 +88,14 @@ void mirror_drop_copy(struct mirror *m);
 void mirror_start_scan(struct mirror *m, bool repair);
 void mirror_scan_step(struct mirror *m);
 void mirror_scan_done(struct mirror *m);
+
+/* --- mirror_seal.c --- */
+/* Sums and seal of the rows that were sent, for the position they lead to. Errors of env.seal. */
+int mirror_seal_send(struct mirror *m, const struct fsm_position *to, unsigned level,
+                     struct errmsg *em);
+/* What the claim's round read, when it is complete: m->found.sealed or .forged (why in m->alarm_detail).
+ * m->sums are those of PostgreSQL then. */
+void mirror_seal_check(struct mirror *m);
 
 /* --- mirror_answer.c --- */
 void mirror_open_link(struct mirror *m);

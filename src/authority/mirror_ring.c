@@ -14,7 +14,7 @@ static void drop_first(struct mirror_ring *r)
 {
     struct mirror_entry *e = at(r, 0);
     r->floor = e->at.index;
-    r->bytes -= e->len;
+    r->bytes -= e->len + e->before_len;
     free(e->changes);
     r->first = (r->first + 1) % MIRROR_RING_ENTRIES;
     r->count--;
@@ -36,29 +36,37 @@ void mirror_ring_fini(struct mirror_ring *r)
 }
 
 void mirror_ring_push(struct mirror_ring *r, const struct fsm_position *pos, struct blob changes,
-                      uint64_t now_ms)
+                      struct blob before, uint64_t now_ms)
 {
     uint64_t prev = mirror_ring_end(r);
+    size_t bytes = changes.len + before.len;
     CHECK(pos->index > prev);
     if (r->entries == NULL) {
         r->entries = xcalloc(MIRROR_RING_ENTRIES, sizeof *r->entries);
     }
     while (r->count > 0 &&
-           (r->count == MIRROR_RING_ENTRIES || r->bytes + changes.len > MIRROR_RING_BYTES)) {
+           (r->count == MIRROR_RING_ENTRIES || r->bytes + bytes > MIRROR_RING_BYTES)) {
         drop_first(r);
     }
-    if (changes.len > MIRROR_RING_BYTES) {
+    if (bytes > MIRROR_RING_BYTES) {
         r->floor = pos->index;
         return;
     }
     struct mirror_entry *e = at(r, r->count);
-    *e = (struct mirror_entry){.at = *pos, .prev = prev, .applied_ms = now_ms, .len = changes.len};
-    e->changes = xmalloc(changes.len + 1);
+    *e = (struct mirror_entry){.at = *pos,
+                               .prev = prev,
+                               .applied_ms = now_ms,
+                               .len = changes.len,
+                               .before_len = before.len};
+    e->changes = xmalloc(bytes + 1);
     if (changes.len > 0) {
         memcpy(e->changes, changes.data, changes.len);
     }
+    if (before.len > 0) {
+        memcpy(e->changes + changes.len, before.data, before.len);
+    }
     r->count++;
-    r->bytes += changes.len;
+    r->bytes += bytes;
 }
 
 uint64_t mirror_ring_end(const struct mirror_ring *r)

@@ -11,8 +11,8 @@ struct mirror_entry {
     struct fsm_position at;
     uint64_t prev;       /* index of the entry before it: the log has other entries than commands */
     uint64_t applied_ms; /* monotonic */
-    uint8_t *changes;
-    size_t len;
+    uint8_t *changes;    /* `len` bytes, then `before_len` of old rows (fsm_keep_before) */
+    size_t len, before_len;
 };
 
 struct mirror_ring {
@@ -26,9 +26,9 @@ void mirror_ring_init(struct mirror_ring *r, uint64_t floor);
 void mirror_ring_fini(struct mirror_ring *r);
 /* Forgets all; as init. */
 void mirror_ring_reset(struct mirror_ring *r, uint64_t floor);
-/* The entry after the last one. changes is copied. */
+/* The entry after the last one. changes and before are copied. */
 void mirror_ring_push(struct mirror_ring *r, const struct fsm_position *at, struct blob changes,
-                      uint64_t now_ms);
+                      struct blob before, uint64_t now_ms);
 /* Whether everything after index is here, and index is an entry of this log: its end, or what the
  * entry after it says it followed. */
 bool mirror_ring_reaches(const struct mirror_ring *r, uint64_t index);

@@ -12,6 +12,7 @@
 #define MIRROR_COLUMNS_MAX 40
 #define MIRROR_STMT_MAX 96    /* name of a prepared statement */
 #define MIRROR_PAGE_ROWS 1000 /* of a scan */
+#define MIRROR_ROW_MAX (32u << 20)
 
 struct mirror_column {
     char *name;

@@ -2,16 +2,20 @@
 
 #include "base/text.h"
 
-#define ROW_MAX (32u << 20)
+#define ROW_MAX MIRROR_ROW_MAX
 #define TAIL_ROWS 2000 /* local rows written in one step when PostgreSQL has no more */
 
 struct mirror_scan *mirror_scan_new(struct db *state, const struct mirror_tables *tables,
-                                    const char *cluster_id, bool repair)
+                                    const char *cluster_id, struct mirror_sums *sums)
 {
     struct mirror_scan *s = xcalloc(1, sizeof *s);
     s->state = state;
     s->tables = tables;
-    s->repair = repair;
+    s->repair = sums != NULL;
+    s->sums = sums;
+    if (sums != NULL) {
+        mirror_sums_clear(sums);
+    }
     (void)snprintf(s->cluster_id, sizeof s->cluster_id, "%s", cluster_id);
     buf_init(&s->row, ROW_MAX);
     for (size_t i = 0; i < MIRROR_COLUMNS_MAX; i++) {
@@ -63,20 +67,29 @@ static void put_column(struct mp_writer *w, sqlite3_stmt *st, int i)
     }
 }
 
-static void step_local(struct mirror_scan *s, const struct mirror_table *t)
+void mirror_scan_row(struct db_stmt *st, const struct mirror_table *t, struct buf *out)
 {
     struct mp_writer w;
+    buf_clear(out);
+    mp_writer_init(&w, out);
+    mp_put_array(&w, (uint32_t)t->count);
+    for (size_t i = 0; i < t->count; i++) {
+        put_column(&w, db_stmt_handle(st), (int)i);
+    }
+    CHECK(out->err == 0);
+}
+
+static void step_local(struct mirror_scan *s, const struct mirror_table *t)
+{
     int rc = db_step(s->local);
     CHECK(rc >= 0); /* a copy in memory */
     s->local_row = rc == 1;
     buf_clear(&s->row);
     if (s->local_row) {
-        mp_writer_init(&w, &s->row);
-        mp_put_array(&w, (uint32_t)t->count);
-        for (size_t i = 0; i < t->count; i++) {
-            put_column(&w, db_stmt_handle(s->local), (int)i);
+        mirror_scan_row(s->local, t, &s->row);
+        if (s->sums != NULL) {
+            mirror_sums_add(s->sums, t, buf_blob(&s->row));
         }
-        CHECK(s->row.err == 0);
     }
 }
 

@@ -7,8 +7,7 @@
 #ifndef RAP_AUTHORITY_MIRROR_SCAN_H
 #define RAP_AUTHORITY_MIRROR_SCAN_H
 
-#include "authority/mirror_rows.h"
-#include "pki/pki.h"
+#include "authority/mirror_sums.h"
 
 enum mirror_tag {
     MIRROR_TAG_NONE,
@@ -17,8 +16,10 @@ enum mirror_tag {
     MIRROR_TAG_LACKS,
     MIRROR_TAG_CLAIM,
     MIRROR_TAG_HOLDER, /* who has it, when the claim was refused */
-    MIRROR_TAG_READY,  /* sync after these */
-    MIRROR_TAG_FENCE,  /* of a group */
+    MIRROR_TAG_SEAL,   /* what the rows there add up to */
+    MIRROR_TAG_SUMS,
+    MIRROR_TAG_READY, /* sync after these */
+    MIRROR_TAG_FENCE, /* of a group */
     MIRROR_TAG_ROWS,
     MIRROR_TAG_GROUP, /* sync: the group is in */
     MIRROR_TAG_BEGIN, /* of a scan */
@@ -43,6 +44,7 @@ struct mirror_scan {
     struct db *state;
     char cluster_id[UUID_TEXT_MAX];
     bool repair;
+    struct mirror_sums *sums; /* of the state's rows, when repairing; the caller's */
 
     size_t table; /* number */
     struct db_stmt *local;
@@ -60,9 +62,14 @@ struct mirror_scan {
     size_t list_count;
 };
 
-/* state is the scan's from now on. tables must stay. */
+/* The row a statement (mirror_table.local) stands on, as fsm_track.c writes it, instead of what is in
+ * out. */
+void mirror_scan_row(struct db_stmt *st, const struct mirror_table *t, struct buf *out);
+
+/* state is the scan's from now on. tables must stay. sums: what PostgreSQL lacks is written, and they
+ * become those of the state's rows; NULL: only compare. */
 struct mirror_scan *mirror_scan_new(struct db *state, const struct mirror_tables *tables,
-                                    const char *cluster_id, bool repair);
+                                    const char *cluster_id, struct mirror_sums *sums);
 void mirror_scan_free(struct mirror_scan *s);
 /* Sends the next step; false: all was read (and written), nothing was sent. */
 bool mirror_scan_next(struct mirror_scan *s, struct pg_link *l);

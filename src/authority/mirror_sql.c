@@ -83,6 +83,8 @@ static const char sql_fence[] =
     " AND (\"writer_epoch\", \"writer_term\") <= ($9::bigint, $10::bigint)"
     " AND \"index\" = $11::bigint RETURNING 1) SELECT 1 / count(*) FROM f";
 
+static const char sql_seal[] = "SELECT \"seal\" FROM rap.mirror_seals WHERE \"cluster_id\" = $1";
+
 void mirror_sql_schema(struct mirror *m)
 {
     struct buf list;
@@ -94,6 +96,7 @@ void mirror_sql_schema(struct mirror *m)
             buf_addf(&list, "%s\"%s.%s\"", list.len == 1 ? "" : ",", t->name, t->columns[k].name);
         }
     }
+    buf_add_str(&list, ",\"mirror_sums.sum\",\"mirror_seals.seal\"");
     buf_add(&list, "}", 1);
     const char *params[] = {buf_cstr(&list)};
     pg_query(m->link, MIRROR_TAG_SETUP, sql_session, 0, NULL);
@@ -118,6 +121,8 @@ void mirror_sql_claim(struct mirror *m)
     pg_query(m->link, MIRROR_TAG_SETUP, sql_first, 1, claim);
     pg_query(m->link, MIRROR_TAG_CLAIM, sql_claim, 4, claim);
     pg_query(m->link, MIRROR_TAG_HOLDER, sql_holder, 1, claim);
+    pg_query(m->link, MIRROR_TAG_SEAL, sql_seal, 1, claim);
+    pg_query(m->link, MIRROR_TAG_SUMS, MIRROR_SUMS_SELECT, 1, claim);
     pg_sync(m->link, MIRROR_TAG_READY);
 }
 

@@ -38,10 +38,14 @@ static bool send_group(struct mirror *m, uint64_t limit)
         return false;
     }
     struct fsm_position to = e->at;
+    int bad = 0;
     for (size_t n = 0; n < GROUP_ENTRIES && e != NULL && e->at.index <= limit &&
                        m->group.count < GROUP_ROWS && m->group.bytes < GROUP_BYTES;
          n++) {
         mirror_group_add(&m->group, blob_of(e->changes, e->len));
+        bad = bad != 0 ? bad
+                       : mirror_sums_entry(&m->sums, blob_of(e->changes, e->len),
+                                           blob_of(e->changes + e->len, e->before_len));
         to = e->at;
         e = mirror_ring_after(&m->ring, to.index);
     }
@@ -49,8 +53,12 @@ static bool send_group(struct mirror *m, uint64_t limit)
     uint64_t rows = m->group.count;
     mirror_sql_fence(m, &to, fsm_level(m->fsm), m->core.sent, m->core.settings.rebuilds);
     mirror_group_send(&m->group, m->link, MIRROR_TAG_ROWS, m->cluster_id);
+    CHECK(bad == 0); /* the ring has every old row */
     int err = m->group.err;
     struct errmsg em = m->group.em;
+    if (err == 0) {
+        err = mirror_seal_send(m, &to, fsm_level(m->fsm), &em);
+    }
     mirror_group_clear(&m->group);
     if (err != 0) {
         mirror_note_error(m, "%s", em.text); /* without a sync nothing of it counts */
@@ -116,7 +124,7 @@ void mirror_start_scan(struct mirror *m, bool repair)
     if (m->copy == NULL || m->link == NULL) {
         return;
     }
-    m->scan = mirror_scan_new(m->copy, &m->tables, m->cluster_id, repair);
+    m->scan = mirror_scan_new(m->copy, &m->tables, m->cluster_id, repair ? &m->sums : NULL);
     m->copy = NULL;
     m->failed_round = false;
     if (repair) {
@@ -189,6 +197,12 @@ void mirror_scan_step(struct mirror *m)
             mirror_note_error(m, "%s", m->scan->em.text);
             mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_UNFIT});
         }
+        return;
+    }
+    struct errmsg em = ERRMSG_INIT;
+    if (m->scan->repair && mirror_seal_send(m, &m->copy_at, m->copy_level, &em) != 0) {
+        mirror_note_error(m, "%s", em.text);
+        mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_LOST});
         return;
     }
     pg_query(m->link, MIRROR_TAG_END, "COMMIT", 0, NULL);

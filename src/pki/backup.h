@@ -8,6 +8,7 @@
 #include "wire/recovery_msg.h"
 
 #define BACKUP_SIGN_DOMAIN "rap-backup"
+#define SEAL_SIGN_DOMAIN "rap-mirror-seal"
 #define BACKUP_PREFIX_BYTES (BACKUP_MAGIC_BYTES + 4)
 
 /* Appends everything before the image. chain: leaf, issuing CA, root of the signer. */
@@ -26,5 +27,12 @@ struct backup_file { /* views into the bytes it was opened from */
  * -ERR_WRONG_CLUSTER. */
 int backup_open(struct blob bytes, struct blob root_der, struct backup_file *ret,
                 struct errmsg *em);
+
+/* --- the seal of a mirror (decision 0013): the same head without an image. packed_sha256 is what the rows
+ * in PostgreSQL add up to (authority/mirror_sums.h); image_bytes and packed_bytes are zero. --- */
+int seal_make(const struct pki_key *signer, const struct blob chain[3],
+              const struct backup_header *h, struct buf *out);
+/* As backup_open; ret->packed is empty. */
+int seal_open(struct blob bytes, struct blob root_der, struct backup_file *ret, struct errmsg *em);
 
 #endif

@@ -127,7 +127,8 @@ MSG_DECLARE(divergence_report, DIVERGENCE_REPORT_FIELDS)
 MSG_DECLARE(fence_note, FENCE_NOTE_FIELDS)
 #define FENCE_NOTE_MAX (SIGNED_RECOVERY_MAX + 64)
 
-/* --- a backup file: magic, length of signed_backup (4 bytes, big-endian), signed_backup, image --- */
+/* --- a backup file: magic, length of signed_backup (4 bytes, big-endian), signed_backup, image; and the
+ * seal of a mirror: a signed_backup without image (pki/backup.h) --- */
 #define BACKUP_MAGIC "RAPBAK1\n"
 #define BACKUP_MAGIC_BYTES 8
 #define BACKUP_VERSION 1
@@ -144,9 +145,9 @@ MSG_DECLARE(fence_note, FENCE_NOTE_FIELDS)
     X(T, 10, FIX, digest, 32, MSG_REQUIRED) /* of the state */                        \
     X(T, 11, U64, audit_seq, 0, 0)                                                    \
     X(T, 12, FIX, audit_head, 32, 0)                                                  \
-    X(T, 13, U64, image_bytes, 0, MSG_REQUIRED) /* before compression */              \
-    X(T, 14, U64, packed_bytes, 0, MSG_REQUIRED)                                      \
-    X(T, 15, FIX, packed_sha256, 32, MSG_REQUIRED)                                    \
+    X(T, 13, U64, image_bytes, 0, 0) /* before compression */                         \
+    X(T, 14, U64, packed_bytes, 0, 0)                                                 \
+    X(T, 15, FIX, packed_sha256, 32, MSG_REQUIRED) /* seal: of the rows */            \
     X(T, 16, STR, rap_version, 32, 0)
 MSG_DECLARE(backup_header, BACKUP_HEADER_FIELDS)
 

@@ -86,8 +86,11 @@ static void found(struct world *w, struct mirror_found f)
 static void following(struct world *w, uint64_t index)
 {
     checking(w);
-    found(w, (struct mirror_found){
-                 .index = index, .reached = true, .digest_known = true, .digest_same = true});
+    found(w, (struct mirror_found){.index = index,
+                                   .reached = true,
+                                   .sealed = true,
+                                   .digest_known = true,
+                                   .digest_same = true});
     expect_state(w, MIRROR_FOLLOWING);
     assert_true(w->todo.pump);
 }
@@ -188,8 +191,11 @@ static void test_a_lost_connection_is_made_again_later_and_later(void **state)
     assert_int_equal(last, MIRROR_RETRY_MAX_MS);
     /* The checks find what came of the group that was under way. */
     simple(&w, MIRROR_EV_UP);
-    found(&w, (struct mirror_found){
-                  .index = 100, .reached = true, .digest_known = true, .digest_same = true});
+    found(&w, (struct mirror_found){.index = 100,
+                                    .reached = true,
+                                    .sealed = true,
+                                    .digest_known = true,
+                                    .digest_same = true});
     expect_state(&w, MIRROR_FOLLOWING);
     sent(&w, 100);
     acked(&w, 100, 0);
@@ -292,7 +298,7 @@ static void test_a_mirror_ahead_of_the_log_is_not_believed(void **state)
     found(&w, (struct mirror_found){.index = 101});
     expect_alarm(&w, MIRROR_ALARM_AHEAD);
     checking(&w);
-    found(&w, (struct mirror_found){.index = 50, .rebuilds = 1, .reached = true});
+    found(&w, (struct mirror_found){.index = 50, .rebuilds = 1, .reached = true, .sealed = true});
     expect_state(&w, MIRROR_FAILED); /* rebuilt by somebody else */
 }
 
@@ -301,7 +307,8 @@ static void test_another_history_is_not_believed(void **state)
     (void)state;
     struct world w;
     checking(&w);
-    found(&w, (struct mirror_found){.index = 90, .reached = true, .digest_known = true});
+    found(&w, (struct mirror_found){
+                  .index = 90, .reached = true, .sealed = true, .digest_known = true});
     expect_alarm(&w, MIRROR_ALARM_DIVERGED);
 }
 
@@ -421,8 +428,11 @@ static void test_a_restored_mirror_is_noticed_and_caught_up(void **state)
     simple(&w, MIRROR_EV_LOST);
     tick(&w, MIRROR_RETRY_MAX_MS);
     simple(&w, MIRROR_EV_UP);
-    found(&w, (struct mirror_found){
-                  .index = 95, .reached = true, .digest_known = true, .digest_same = true});
+    found(&w, (struct mirror_found){.index = 95,
+                                    .reached = true,
+                                    .sealed = true,
+                                    .digest_known = true,
+                                    .digest_same = true});
     assert_true(w.todo.rewound);
     expect_state(&w, MIRROR_FOLLOWING);
     assert_int_equal(w.m.sent, 95);
@@ -443,8 +453,11 @@ static void test_required_mode_refuses_when_too_far_behind_and_recovers(void **s
     assert_true(mirror_core_available(&w.m, w.now_ms + 5000));
     assert_false(mirror_core_available(&w.m, w.now_ms + 5001)); /* its position is not even known */
     simple(&w, MIRROR_EV_UP);
-    found(&w, (struct mirror_found){
-                  .index = 100, .reached = true, .digest_known = true, .digest_same = true});
+    found(&w, (struct mirror_found){.index = 100,
+                                    .reached = true,
+                                    .sealed = true,
+                                    .digest_known = true,
+                                    .digest_same = true});
     assert_true(mirror_core_available(&w.m, w.now_ms + 60000));
     applied(&w, 101 + MIRROR_LAG_ENTRIES_MAX, 3);
     assert_false(mirror_core_available(&w.m, w.now_ms)); /* too many entries */
@@ -486,6 +499,31 @@ static void test_another_database_is_another_connection(void **state)
     expect_state(&w, MIRROR_RESYNCING);
 }
 
+static void test_rows_without_a_seal_are_written_as_a_whole(void **state)
+{
+    (void)state;
+    struct world w;
+    checking(&w);
+    found(&w, (struct mirror_found){
+                  .index = 100, .reached = true, .digest_known = true, .digest_same = true});
+    expect_state(&w, MIRROR_RESYNCING);
+    assert_true(w.todo.copy && w.todo.resync);
+}
+
+static void test_forged_seal_raises_an_alarm(void **state)
+{
+    (void)state;
+    struct world w;
+    checking(&w);
+    found(&w, (struct mirror_found){.index = 100,
+                                    .reached = true,
+                                    .forged = true,
+                                    .digest_known = true,
+                                    .digest_same = true});
+    expect_state(&w, MIRROR_FAILED);
+    assert_int_equal(w.todo.alarm, MIRROR_ALARM_EDITED);
+}
+
 static void test_late_answers_change_nothing(void **state)
 {
     (void)state;
@@ -523,6 +561,8 @@ int main(void)
         cmocka_unit_test(test_a_restored_mirror_is_noticed_and_caught_up),
         cmocka_unit_test(test_required_mode_refuses_when_too_far_behind_and_recovers),
         cmocka_unit_test(test_another_database_is_another_connection),
+        cmocka_unit_test(test_rows_without_a_seal_are_written_as_a_whole),
+        cmocka_unit_test(test_forged_seal_raises_an_alarm),
         cmocka_unit_test(test_late_answers_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

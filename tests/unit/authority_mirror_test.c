@@ -2,6 +2,7 @@
  * tests/e2e/mirror_tests.py. */
 #include "authority/mirror_ring.h"
 #include "authority/mirror_rows.h"
+#include "authority/mirror_scan.h"
 #include "lib/fsm_fixture.h"
 
 #include <setjmp.h>
@@ -14,7 +15,8 @@
 
 static void push(struct mirror_ring *r, uint64_t index, const void *bytes, size_t len)
 {
-    mirror_ring_push(r, &(struct fsm_position){.index = index}, blob_of(bytes, len), index);
+    mirror_ring_push(r, &(struct fsm_position){.index = index}, blob_of(bytes, len),
+                     blob_of(NULL, 0), index);
 }
 
 static void test_ring_reaches_back_to_its_floor(void **state)
@@ -70,16 +72,19 @@ static void test_ring_forgets_the_oldest_when_full(void **state)
 /* --- what the state tells it --- */
 
 struct heard {
-    struct buf changes;
+    struct buf changes, before;
     uint64_t index;
     size_t entries;
 };
 
-static void on_entry(void *data, const struct fsm_position *at, struct blob changes)
+static void on_entry(void *data, const struct fsm_position *at, struct blob changes,
+                     struct blob before)
 {
     struct heard *h = data;
     buf_clear(&h->changes);
     buf_add(&h->changes, changes.data, changes.len);
+    buf_clear(&h->before);
+    buf_add(&h->before, before.data, before.len);
     h->index = at->index;
     h->entries++;
 }
@@ -92,6 +97,7 @@ static void test_entry_feed_has_position_and_every_change(void **state)
     struct fsm_change c;
     fsm_world_init(&w);
     buf_init(&h.changes, 1u << 20);
+    buf_init(&h.before, 1u << 20);
     fsm_on_entry(w.fsm, on_entry, &h);
     (void)fsm_make_token(&w, 1, 1);
     assert_int_equal(h.entries, 1);
@@ -107,6 +113,7 @@ static void test_entry_feed_has_position_and_every_change(void **state)
     assert_false(fsm_change_next(&rest, &c));
     fsm_on_entry(w.fsm, NULL, NULL);
     buf_fini(&h.changes);
+    buf_fini(&h.before);
     fsm_world_fini(&w);
 }
 
@@ -185,6 +192,7 @@ static void test_a_group_has_each_row_once(void **state)
     mirror_tables_load(&t, fsm_db(w.fsm));
     mirror_group_init(&g, &t);
     buf_init(&h.changes, 1u << 20);
+    buf_init(&h.before, 1u << 20);
     fsm_on_entry(w.fsm, on_entry, &h);
     (void)fsm_make_token(&w, 1, 1);
     mirror_group_add(&g, buf_blob(&h.changes));
@@ -196,6 +204,105 @@ static void test_a_group_has_each_row_once(void **state)
     assert_int_equal(g.count, 0);
     fsm_on_entry(w.fsm, NULL, NULL);
     buf_fini(&h.changes);
+    buf_fini(&h.before);
+    mirror_tables_fini(&t);
+    fsm_world_fini(&w);
+}
+
+/* --- what the rows add up to --- */
+
+static void sums_of_state(struct mirror_sums *s, const struct mirror_tables *t, struct db *db)
+{
+    struct buf row;
+    buf_init(&row, MIRROR_ROW_MAX);
+    mirror_sums_init(s, t);
+    for (size_t i = 0; i < t->count; i++) {
+        struct db_stmt *st = db_prepare(db, t->list[i].local);
+        while (db_step(st) == 1) {
+            mirror_scan_row(st, &t->list[i], &row);
+            mirror_sums_add(s, &t->list[i], buf_blob(&row));
+        }
+        db_done(st);
+    }
+    buf_fini(&row);
+}
+
+static bool same_sums(const struct mirror_sums *a, const struct mirror_sums *b)
+{
+    for (size_t i = 0; i < a->tables->count; i++) {
+        if (!mirror_sums_equal(&a->list[i], &b->list[i])) {
+            print_message("differs: %s\n", a->tables->list[i].name);
+            return false;
+        }
+    }
+    return true;
+}
+
+struct summed {
+    struct mirror_sums sums;
+    size_t entries;
+};
+
+static void on_summed_entry(void *data, const struct fsm_position *at, struct blob changes,
+                            struct blob before)
+{
+    struct summed *s = data;
+    (void)at;
+    assert_int_equal(mirror_sums_entry(&s->sums, changes, before), 0);
+    s->entries++;
+}
+
+static void test_sums_follow_every_change_of_the_state(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct mirror_tables t;
+    struct summed moved = {.entries = 0};
+    struct mirror_sums fresh;
+    uint8_t a[PKI_HASH_BYTES];
+    uint8_t b[PKI_HASH_BYTES];
+    fsm_world_init(&w);
+    fsm_world_raise(&w);
+    mirror_tables_load(&t, fsm_db(w.fsm));
+    sums_of_state(&moved.sums, &t, fsm_db(w.fsm));
+    fsm_keep_before(w.fsm, true);
+    fsm_on_entry(w.fsm, on_summed_entry, &moved);
+    /* Inserts, updates, deletes, and a refusal in the middle of an entry (savepoints). */
+    struct uuid id = fsm_make_node(&w, 7, "one");
+    (void)fsm_make_node(&w, 8, "two");
+    struct token_revoke none = {.token_id = fsm_fake_id(9, 9)};
+    struct node_rename same = {.node_id = id, .name = blob_str("two")};
+    struct node_rename other = {.node_id = id, .name = blob_str("three")};
+    struct fsm_entry e;
+    fsm_entry_begin(&e, w.term);
+    fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME), &other);
+    fsm_entry_add(&e, fsm_envelope(&w, CMD_NODE_RENAME), &same);
+    fsm_entry_add(&e, fsm_envelope(&w, CMD_TOKEN_REVOKE), &none);
+    fsm_world_apply(&w, &e, NULL, NULL);
+    fsm_entry_fini(&e);
+    struct node_revoke gone = {.node_id = id, .reason = blob_str("lost")};
+    assert_int_equal(fsm_do(&w, CMD_NODE_REVOKE, &gone), 0);
+    assert_true(moved.entries >= 5);
+    sums_of_state(&fresh, &t, fsm_db(w.fsm));
+    assert_true(same_sums(&moved.sums, &fresh));
+    mirror_sums_hash(&moved.sums, a);
+    mirror_sums_hash(&fresh, b);
+    assert_memory_equal(a, b, sizeof a);
+    /* One column of one row. */
+    assert_int_equal(
+        db_exec(fsm_db(w.fsm), "UPDATE nodes SET name = 'mallory' WHERE name = 'two'", NULL), 0);
+    struct mirror_sums edited;
+    sums_of_state(&edited, &t, fsm_db(w.fsm));
+    mirror_sums_hash(&edited, b);
+    assert_memory_not_equal(a, b, sizeof a);
+    const struct mirror_table *nodes = mirror_tables_find(&t, blob_str("nodes"));
+    for (size_t i = 0; i < t.count; i++) {
+        assert_int_equal(mirror_sums_equal(&edited.list[i], &fresh.list[i]), &t.list[i] != nodes);
+    }
+    fsm_on_entry(w.fsm, NULL, NULL);
+    mirror_sums_fini(&moved.sums);
+    mirror_sums_fini(&fresh);
+    mirror_sums_fini(&edited);
     mirror_tables_fini(&t);
     fsm_world_fini(&w);
 }
@@ -313,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_copy_stays_as_it_was),
         cmocka_unit_test(test_sql_is_made_from_the_schema),
         cmocka_unit_test(test_a_group_has_each_row_once),
+        cmocka_unit_test(test_sums_follow_every_change_of_the_state),
         cmocka_unit_test(test_values_are_postgresqls_text),
         cmocka_unit_test(test_connection_strings),
         cmocka_unit_test(test_a_long_connection_string_is_refused),
