@@ -1,5 +1,86 @@
 #include "admin/cli_util.h"
 
+int cli_run_mesh_show(struct cli *c)
+{
+    return util_show(c, "/v1/mesh", NULL);
+}
+
+/* 0, or CLI_USAGE with a message. */
+static int put_switch(struct cli *c, struct util_body *b, const char *name)
+{
+    const char *v = cli_get(c, name);
+    if (v != NULL && strcmp(v, "on") != 0 && strcmp(v, "off") != 0) {
+        return cli_usage(c, NULL, "--%s is on or off", name);
+    }
+    if (v != NULL) {
+        mp_doc_bool(&b->w, &b->d, name, strcmp(v, "on") == 0);
+    }
+    return 0;
+}
+
+int cli_run_mesh_set(struct cli *c)
+{
+    struct buf path;
+    struct util_body body;
+    util_path(&path, "/v1/mesh", NULL, "");
+    util_body_begin(&body);
+    int rc = put_switch(c, &body, "overlay");
+    if (rc == 0) {
+        rc = put_switch(c, &body, "synthetic");
+    }
+    if (rc == 0) {
+        rc = util_mutate(c, "PATCH", &path, util_body_end(&body),
+                         "noted: nodes obey with their next configuration");
+    }
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+/* As cli_get_count, but 0 is a number too: what is not known. */
+static int get_number(struct cli *c, const char *name, int64_t *ret)
+{
+    const char *text = cli_get(c, name);
+    if (text != NULL && strcmp(text, "0") == 0) {
+        *ret = 0;
+        return 0;
+    }
+    return cli_get_count(c, name, ret);
+}
+
+int cli_run_node_mesh(struct cli *c)
+{
+    static const char *const texts[] = {"overlay", "synthetic", "kind", "region"};
+    static const char *const numbers[][2] = {{"bandwidth", "bandwidth_mbps"}, {"trust", "trust"}};
+    struct buf path;
+    struct util_body body;
+    bool any = false;
+    int rc = 0;
+    util_path(&path, "/v1/nodes/", c->operands[0], "/mesh");
+    util_body_begin(&body);
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        if (cli_get(c, texts[i]) != NULL) {
+            mp_doc_str(&body.w, &body.d, texts[i], cli_get(c, texts[i]));
+            any = true;
+        }
+    }
+    for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(numbers); i++) {
+        int64_t v = 0;
+        if (cli_get(c, numbers[i][0]) != NULL) {
+            rc = get_number(c, numbers[i][0], &v);
+            any = true;
+            mp_doc_int(&body.w, &body.d, numbers[i][1], v);
+        }
+    }
+    if (rc == 0) {
+        rc = any ? util_mutate(c, "POST", &path, util_body_end(&body), "noted")
+                 : cli_usage(c, NULL, "say what to change");
+    }
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
 static int list(struct cli *c, const char *path_text, const struct out_col *cols, size_t count,
                 const char *empty)
 {

@@ -69,17 +69,26 @@ int config_next_fingerprint(struct config_iter *it, const uint8_t **ret)
     return rc;
 }
 
+static int own_mesh(const struct snapshot_body *b, struct snapshot_mesh *ret)
+{
+    *ret = (struct snapshot_mesh){.kind = {0}};
+    return b->mesh.len == 0 ? 0 : msg_decode(&snapshot_mesh_desc, MSG_LENIENT, b->mesh, ret);
+}
+
 static int check_lists(const struct snapshot_body *b)
 {
+    struct snapshot_mesh mesh;
     struct config_iter it;
     struct snapshot_authority authority;
     struct snapshot_role role;
     struct snapshot_peer peer;
     struct snapshot_relay relay;
     const uint8_t *fingerprint;
-    int rc;
-    config_iter_init(&it, b->authorities);
-    while ((rc = config_next_authority(&it, &authority)) == 1) {
+    int rc = own_mesh(b, &mesh);
+    if (rc == 0) {
+        config_iter_init(&it, b->authorities);
+        while ((rc = config_next_authority(&it, &authority)) == 1) {
+        }
     }
     if (rc == 0) {
         config_iter_init(&it, b->roles);
@@ -412,6 +421,18 @@ bool config_revokes(const struct config *c, const uint8_t fingerprint[PKI_HASH_B
 bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI_HASH_BYTES])
 {
     return lists_fingerprint(c->body.retired_issuers, issuer_fingerprint);
+}
+
+static bool switched(struct blob own, bool cluster)
+{
+    return blob_equal(own, blob_str("on")) || (cluster && !blob_equal(own, blob_str("off")));
+}
+
+void config_mesh(const struct config *c, struct config_mesh *ret)
+{
+    CHECK(own_mesh(&c->body, &ret->own) == 0); /* checked when it was decoded */
+    ret->overlay = switched(ret->own.overlay, c->body.overlay);
+    ret->synthetic = switched(ret->own.synthetic, c->body.synthetic);
 }
 
 bool config_is_disabled(const struct config *c)

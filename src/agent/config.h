@@ -77,6 +77,14 @@ bool config_retires(const struct config *c, const uint8_t issuer_fingerprint[PKI
 bool config_is_disabled(const struct config *c);
 bool config_lists_authority(const struct config *c, const struct uuid *node_id);
 
+/* What it says of this node's overlay: the node's own row, and what follows for the switches from it and
+ * the cluster's. Views into the config. */
+struct config_mesh {
+    struct snapshot_mesh own;
+    bool overlay, synthetic;
+};
+void config_mesh(const struct config *c, struct config_mesh *ret);
+
 /* Walks a list of the body: 1 an item, 0 the end. */
 struct config_iter {
     struct mp_reader r;

@@ -26,6 +26,7 @@ static const struct {
     {"group.list", "groups"},
     {"group.show", "groups"},
     {"node.heartbeats", "heartbeats"},
+    {"mesh.show", "mesh"},
     {"audit.verify", NULL},
     {"backup.create", NULL},
 };

@@ -1,5 +1,7 @@
 #include "authority/fsm_cut.h"
 
+#include "authority/fsm_peers.h"
+
 #include "base/text.h"
 #include "wire/cmd.h"
 
@@ -13,6 +15,8 @@ void cut_init(struct cut *c)
     buf_init(&c->relays, SNAPSHOT_MAX_BYTES);
     buf_init(&c->disabled, SNAPSHOT_MAX_BYTES);
     buf_init(&c->scopes, 256);
+    buf_init(&c->peers, SNAPSHOT_MAX_BYTES);
+    buf_init(&c->mesh, 256);
 }
 
 void cut_fini(struct cut *c)
@@ -24,12 +28,15 @@ void cut_fini(struct cut *c)
     buf_fini(&c->relays);
     buf_fini(&c->disabled);
     buf_fini(&c->scopes);
+    buf_fini(&c->peers);
+    buf_fini(&c->mesh);
 }
 
 static int finish(const struct cut *c, int rc)
 {
-    const struct buf *all[] = {&c->authorities, &c->roles,    &c->revocations, &c->retired,
-                               &c->relays,      &c->disabled, &c->scopes};
+    const struct buf *all[] = {&c->authorities, &c->roles,  &c->revocations,
+                               &c->retired,     &c->relays, &c->disabled,
+                               &c->scopes,      &c->peers,  &c->mesh};
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(all); i++) {
         rc = all[i]->err;
     }
@@ -80,7 +87,57 @@ static void cut_roles(struct db *state, const char *id, struct cut *c)
     c->body.roles = (struct mp_list){.raw = buf_blob(&c->roles), .count = count};
 }
 
-int cut_node(struct db *state, const struct uuid *node_id, struct cut *c)
+/* Whoever moves, comes or goes: fsm_peers_changed is called for the same nodes. */
+static int cut_peers(struct db *state, const char *id, struct cut *c)
+{
+    struct node_ids ids;
+    uint32_t count = 0;
+    int rc = peers_of(state, id, &ids);
+    for (size_t i = 0; rc == 0 && i < ids.count; i++) {
+        struct db_stmt *st = db_prepare(
+            state, "SELECT n.address FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
+                   " WHERE n.id = ? AND m.membership_status = 'active'"
+                   " AND n.identity_state = 'active' AND coalesce(n.address, '') <> ''");
+        struct snapshot_peer row;
+        db_bind_text(st, ids.id[i]);
+        int found = db_step(st);
+        if (found == 1 && uuid_parse(ids.id[i], &row.node_id) == 0) {
+            row.address = blob_str(db_col_text(st, "address"));
+            msg_list_add(&snapshot_peer_desc, &row, &c->peers, &count);
+        }
+        db_done(st);
+        rc = found < 0 ? found : 0;
+    }
+    node_ids_fini(&ids);
+    c->body.peers = (struct mp_list){.raw = buf_blob(&c->peers), .count = count};
+    return rc;
+}
+
+/* "inherit" and "auto" are what is absent. */
+static int cut_own_mesh(struct db *state, const char *id, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(
+        state, "SELECT iif(overlay = 'inherit', '', overlay) AS overlay,"
+               " iif(synthetic = 'inherit', '', synthetic) AS synthetic,"
+               " iif(kind = 'auto', '', kind) AS kind, coalesce(region, '') AS region"
+               " FROM node_mesh_settings WHERE node_id = ?");
+    db_bind_text(st, id);
+    int rc = db_step(st);
+    if (rc == 1) {
+        const struct snapshot_mesh row = {
+            .overlay = blob_str(db_col_text(st, "overlay")),
+            .synthetic = blob_str(db_col_text(st, "synthetic")),
+            .kind = blob_str(db_col_text(st, "kind")),
+            .region = blob_str(db_col_text(st, "region")),
+        };
+        msg_encode(&snapshot_mesh_desc, &row, &c->mesh);
+        c->body.mesh = buf_blob(&c->mesh);
+    }
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
+int cut_node(struct db *state, unsigned level, const struct uuid *node_id, struct cut *c)
 {
     char id[UUID_TEXT_MAX];
     uuid_format(node_id, id);
@@ -88,8 +145,15 @@ int cut_node(struct db *state, const struct uuid *node_id, struct cut *c)
     if (rc != 0) {
         return rc;
     }
-    if (strcmp(c->membership, "active") == 0) {
-        cut_roles(state, id, c); /* a disabled membership authorizes nothing */
+    if (strcmp(c->membership, "active") == 0) { /* a disabled one authorizes nothing */
+        cut_roles(state, id, c);
+        if (level >= LEVEL_MESH) {
+            rc = cut_peers(state, id, c);
+            rc = rc != 0 ? rc : cut_own_mesh(state, id, c);
+        }
+    }
+    if (rc != 0) {
+        return rc;
     }
     struct mp_writer w;
     mp_writer_init(&w, &c->scopes);
@@ -167,18 +231,32 @@ static void cut_revocations(struct db *state, int64_t at_ms, struct cut *c)
 
 /* The rows of one node come one after the other; its roles become one entry. A node that relays for
  * everybody does not lose that by an assignment for one organization beside it. */
-static void cut_relays(struct db *state, struct cut *c)
+#define RELAYS_FROM_                                                                       \
+    " FROM node_role_assignments r JOIN nodes n ON n.id = r.node_id"                       \
+    " JOIN cluster_memberships m ON m.node_id = n.id"
+#define RELAYS_COLUMNS_                                                                    \
+    "SELECT n.id, n.address, max(r.role = 'relay-node') AS relay,"                         \
+    " max(r.role = 'core-mesh') AS core,"                                                  \
+    " CASE WHEN max(r.organization_id IS NULL) THEN '' ELSE min(r.organization_id) END"    \
+    " AS organization_id"
+#define RELAYS_WHERE_                                                                      \
+    " WHERE m.membership_status = 'active' AND r.role IN ('relay-node', 'core-mesh')"      \
+    " AND r.status = 'active' AND n.identity_state = 'active'"                             \
+    " AND coalesce(n.address, '') <> ''"
+#define RELAYS_ORDER_ " GROUP BY n.id ORDER BY n.id LIMIT ?"
+
+static void cut_relays(struct db *state, unsigned level, struct cut *c)
 {
+    bool placed = level >= LEVEL_MESH;
+    /* A thin node relays for nobody, whatever its roles. */
     struct db_stmt *st = db_prepare(
-        state, "SELECT n.id, n.address, max(r.role = 'relay-node') AS relay,"
-               " max(r.role = 'core-mesh') AS core,"
-               " CASE WHEN max(r.organization_id IS NULL) THEN '' ELSE min(r.organization_id) END"
-               " AS organization_id FROM node_role_assignments r JOIN nodes n ON n.id = r.node_id"
-               " JOIN cluster_memberships m ON m.node_id = n.id"
-               " WHERE m.membership_status = 'active' AND r.role IN ('relay-node', 'core-mesh') "
-               "AND r.status = 'active'"
-               " AND n.identity_state = 'active' AND coalesce(n.address, '') <> ''"
-               " GROUP BY n.id ORDER BY n.id LIMIT ?");
+        state, placed ? RELAYS_COLUMNS_
+                   ", coalesce(s.region, '') AS region,"
+                   " coalesce(s.bandwidth_mbps, 0) AS bandwidth_mbps,"
+                   " coalesce(s.trust, 100) AS trust" RELAYS_FROM_
+                   " LEFT JOIN node_mesh_settings s ON s.node_id = n.id" RELAYS_WHERE_
+                   " AND coalesce(s.kind, 'auto') <> 'thin'" RELAYS_ORDER_
+                      : RELAYS_COLUMNS_ RELAYS_FROM_ RELAYS_WHERE_ RELAYS_ORDER_);
     db_bind_int(st, RELAYS_MAX);
     uint32_t count = 0;
     while (db_step(st) == 1) {
@@ -188,12 +266,29 @@ static void cut_relays(struct db *state, struct cut *c)
         };
         row.roles |= db_col_int(st, "relay") != 0 ? SNAPSHOT_RELAY_NODE : 0;
         row.roles |= db_col_int(st, "core") != 0 ? SNAPSHOT_CORE_MESH : 0;
+        if (placed) {
+            row.region = blob_str(db_col_text(st, "region"));
+            row.bandwidth_mbps = (uint64_t)db_col_int(st, "bandwidth_mbps");
+            row.distrust = TRUST_LEVEL_MAX - (uint64_t)db_col_int(st, "trust");
+        }
         if (uuid_parse(db_col_text(st, "id"), &row.node_id) == 0) {
             msg_list_add(&snapshot_relay_desc, &row, &c->relays, &count);
         }
     }
     db_done(st);
     c->body.relays = (struct mp_list){.raw = buf_blob(&c->relays), .count = count};
+}
+
+static int cut_mesh(struct db *state, struct cut *c)
+{
+    struct db_stmt *st = db_prepare(state, "SELECT overlay, synthetic FROM mesh_settings");
+    int rc = db_step(st);
+    if (rc == 1) {
+        c->body.overlay = db_col_int(st, "overlay") != 0;
+        c->body.synthetic = db_col_int(st, "synthetic") != 0;
+    }
+    db_done(st);
+    return rc < 0 ? rc : 0;
 }
 
 static int cut_policy(struct db *state, struct cut *c)
@@ -227,7 +322,11 @@ int cut_cluster(struct db *state, unsigned level, struct cut *c)
     cut_authorities(state, c);
     cut_revocations(state, at_ms, c);
     if (level >= LEVEL_RELAYS) {
-        cut_relays(state, c);
+        cut_relays(state, level, c);
+    }
+    rc = level >= LEVEL_MESH ? cut_mesh(state, c) : 0;
+    if (rc != 0) {
+        return rc;
     }
     c->body.cluster_name = blob_str(c->cluster_name);
     return finish(c, 0);

@@ -11,7 +11,7 @@
 
 struct cut {
     struct snapshot_body body; /* views into this struct */
-    struct buf authorities, roles, revocations, retired, relays, disabled, scopes;
+    struct buf authorities, roles, revocations, retired, relays, disabled, scopes, peers, mesh;
     char cluster_name[NAME_MAX_BYTES + 1];
     char node_name[NAME_MAX_BYTES + 1];
     char membership[16];
@@ -21,9 +21,8 @@ struct cut {
 
 void cut_init(struct cut *c);
 void cut_fini(struct cut *c);
-/* -ERR_NOT_FOUND: no such node. */
-int cut_node(struct db *state, const struct uuid *node_id, struct cut *c);
-/* level: of the state. */
+/* level: of the state. -ERR_NOT_FOUND: no such node. */
+int cut_node(struct db *state, unsigned level, const struct uuid *node_id, struct cut *c);
 int cut_cluster(struct db *state, unsigned level, struct cut *c);
 
 #endif

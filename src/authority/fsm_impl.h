@@ -103,6 +103,8 @@ struct fsm_ctx {
 
 /* What one node's own snapshot says changed: its roles, its name. */
 int fsm_node_config(struct fsm_ctx *x, const char *node_id);
+/* Something that every node is told of relays has changed about this node, if it is one. */
+int fsm_note_relay(struct fsm_ctx *x, const char *node_id);
 
 /* A refusal: the command's result is rc with this text, its changes are undone. Returns rc. Any
  * other negative rc of a handler means that the entry cannot be applied at all. */
@@ -232,6 +234,14 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
 #define FSM_SQL_HEARTBEAT                                                                      \
     "SELECT h.node_id, h.observed_at, h.received_at, h.health, h.version, h.config_version"    \
     " FROM node_heartbeats h"
+#define FSM_SQL_MESH                                                                          \
+    "SELECT c.id AS cluster_id, coalesce(s.overlay, 0) AS overlay,"                            \
+    " coalesce(s.synthetic, 0) AS synthetic, s.updated_at FROM clusters c"                     \
+    " LEFT JOIN mesh_settings s ON s.cluster_id = c.id"
+#define FSM_SQL_NODE_MESH                                                                     \
+    "SELECT m.node_id, n.name AS node_name, m.overlay, m.synthetic, m.kind, m.region,"         \
+    " m.bandwidth_mbps, m.trust, m.updated_at FROM node_mesh_settings m"                       \
+    " LEFT JOIN nodes n ON n.id = m.node_id"
 #define FSM_SQL_AUDIT                                                                          \
     "SELECT e.seq, e.id, e.cluster_id, e.organization_id, e.event_type, e.actor_kind,"         \
     " e.actor_id, e.subject_type, e.subject_id, e.high_risk, e.details, e.authority_term,"     \

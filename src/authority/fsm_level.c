@@ -1,5 +1,5 @@
 /* Schema levels: the state changes its shape at an index of the log, on every replica alike. */
-#include "authority/fsm_impl.h"
+#include "authority/fsm_peers.h"
 
 static int audit_raise(struct fsm_ctx *x, unsigned from)
 {
@@ -33,6 +33,12 @@ int fsm_level_raise(struct fsm_ctx *x, const struct level_raise *b)
     x->v->level = (unsigned)b->level;
     /* What every node is told grows. */
     x->config_changed = x->config_changed || (from < LEVEL_RELAYS && b->level >= LEVEL_RELAYS);
+    if (from < LEVEL_MESH && b->level >= LEVEL_MESH) {
+        rc = fsm_peers_begin(x);
+    }
+    if (rc != 0) {
+        return rc;
+    }
     struct mp_doc d;
     mp_doc_begin(&x->doc, &d);
     mp_doc_int(&x->doc, &d, "level", (int64_t)b->level);

@@ -1,6 +1,6 @@
 /* Memberships switched off and on, groups, verified capabilities, observations, the cluster's own row
  * (SPEC MEM-05, GRP, CAP-02, HB, CLU). */
-#include "authority/fsm_impl.h"
+#include "authority/fsm_peers.h"
 
 #include <inttypes.h>
 
@@ -40,6 +40,9 @@ int fsm_membership_set(struct fsm_ctx *x, const struct membership_set *b)
     rc = db_run(st);
     if (rc == 0) {
         rc = fsm_node_config(x, n.id);
+    }
+    if (rc == 0) {
+        rc = fsm_peers_changed(x, n.id);
     }
     if (rc == 0) {
         x->config_changed = true; /* everybody is told whom not to serve */

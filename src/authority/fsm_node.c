@@ -2,7 +2,7 @@
  *
  *     enrolled/active --node_revoke, authority_remove--> revoked (key banned for ever)
  *     revoked --node_remove--> gone from every list (key still banned) */
-#include "authority/fsm_impl.h"
+#include "authority/fsm_peers.h"
 
 int fsm_node_insert(struct fsm_ctx *x, const struct fsm_new_node *n)
 {
@@ -119,6 +119,11 @@ int fsm_node_remove(struct fsm_ctx *x, const struct node_remove *b)
     };
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(sql); i++) {
         struct db_stmt *st = db_prepare(x->db, sql[i]);
+        db_bind_text(st, n.id);
+        rc = db_run(st);
+    }
+    if (rc == 0 && x->v->level >= LEVEL_MESH) {
+        struct db_stmt *st = db_prepare(x->db, "DELETE FROM node_mesh_settings WHERE node_id = ?");
         db_bind_text(st, n.id);
         rc = db_run(st);
     }
@@ -261,8 +266,7 @@ static int write_seen(struct fsm_ctx *x, const struct node_health *b, const char
     return rc;
 }
 
-/* Everybody is told where relays are. */
-static int note_relay_moved(struct fsm_ctx *x, const char *node_id)
+int fsm_note_relay(struct fsm_ctx *x, const char *node_id)
 {
     if (x->v->level < LEVEL_RELAYS) {
         return 0;
@@ -278,7 +282,10 @@ static int note_relay_moved(struct fsm_ctx *x, const char *node_id)
 
 static int write_address(struct fsm_ctx *x, const struct node_health *b, const struct fsm_node *n)
 {
-    int rc = note_relay_moved(x, n->id);
+    int rc = fsm_note_relay(x, n->id);
+    if (rc == 0) {
+        rc = fsm_peers_changed(x, n->id);
+    }
     if (rc != 0) {
         return rc;
     }

@@ -1,5 +1,5 @@
 /* Roles (SPEC ROLE): explicit, per cluster, never above what the node reports it can do. */
-#include "authority/fsm_impl.h"
+#include "authority/fsm_peers.h"
 
 static int role_checks(struct fsm_ctx *x, const struct role_assign *b, const struct fsm_node *n)
 {
@@ -99,6 +99,9 @@ int fsm_role_assign(struct fsm_ctx *x, const struct role_assign *b)
         rc = fsm_node_config(x, n.id);
     }
     if (rc == 0) {
+        rc = fsm_peers_changed(x, n.id);
+    }
+    if (rc == 0) {
         note_relay(x, b->role);
         rc = audit_role(x, "role_assigned", n.id, b->role, b->organization_id);
     }
@@ -133,7 +136,8 @@ int fsm_role_unassign(struct fsm_ctx *x, const struct role_unassign *b)
         return fsm_refuse(x, -ERR_NOT_FOUND, "node %s has no role %.*s: see `rap role list`",
                           n.name, (int)b->role.len, (const char *)b->role.data);
     }
-    if (rc < 0) {
+    rc = rc < 0 ? rc : fsm_peers_changed(x, n.id);
+    if (rc != 0) {
         return rc;
     }
     st = db_prepare(x->db, "UPDATE node_role_assignments SET status = 'removed', removed_at = ?,"

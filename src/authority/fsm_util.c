@@ -1,4 +1,4 @@
-#include "authority/fsm_impl.h"
+#include "authority/fsm_peers.h"
 
 const char *fsm_id(const struct uuid *u, char out[UUID_TEXT_MAX])
 {
@@ -381,6 +381,9 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
     int rc = fsm_node_last_expiry(x, n->id, &not_after);
     if (rc == 0) {
         rc = fsm_ban(x, n->fingerprint, reason, not_after);
+    }
+    if (rc == 0) {
+        rc = fsm_peers_changed(x, n->id);
     }
     static const struct {
         const char *sql;

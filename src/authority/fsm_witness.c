@@ -64,7 +64,7 @@ static struct merkle *put_node(struct fsm *f, struct merkle *t, const struct uui
     uint8_t config[PKI_HASH_BYTES];
     cut_init(&c);
     witness_node_key(id, key);
-    int rc = cut_node(f->db, id, &c);
+    int rc = cut_node(f->db, f->vars.level, id, &c);
     CHECK(rc == 0 || rc == -ERR_NOT_FOUND);
     *ret_index = c.config_index;
     if (rc != 0 || strcmp(c.membership, "revoked") == 0) {

@@ -285,6 +285,8 @@ static const struct {
     {"group.create", OP_BY_PERSON, op_group_create, CMD_GROUP_CREATE, LEVEL_MEMBERS},
     {"group.move", OP_BY_PERSON, op_group_move, CMD_GROUP_MOVE, LEVEL_MEMBERS},
     {"group.delete", OP_BY_PERSON, op_group_delete, CMD_GROUP_DELETE, LEVEL_MEMBERS},
+    {"mesh.set", OP_BY_PERSON, op_mesh_set, CMD_MESH_SET, LEVEL_MESH},
+    {"node.mesh", OP_BY_PERSON, op_node_mesh, CMD_NODE_MESH_SET, LEVEL_MESH},
     {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };
 
@@ -296,7 +298,8 @@ static const struct {
     {"authority.prepare", OP_BY_PERSON},  {"authority.add", OP_BY_PERSON},
     {"authority.transfer", OP_BY_PERSON}, {"authority.renew", OP_BY_PERSON},
     {"trust.rotate", OP_BY_PERSON},       {"mirror.status", OP_BY_PERSON},
-    {"mirror.verify", OP_BY_PERSON},
+    {"mirror.verify", OP_BY_PERSON},      {"mesh.links", OP_BY_PERSON},
+    {"mesh.routes", OP_BY_PERSON},
 };
 
 /* An encoded body from a node, an authority or the leader itself, who decided all of it. */

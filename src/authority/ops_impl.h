@@ -37,7 +37,13 @@ int op_join_approve(struct prepare *p);
 int op_join_reject(struct prepare *p);
 int op_join_expire(struct prepare *p);
 
+/* --- ops_mesh.c --- */
+int op_mesh_set(struct prepare *p);
+int op_node_mesh(struct prepare *p);
+
 /* --- ops_model.c --- */
+/* enum cmd_switch of a flag: absent is SWITCH_KEEP. */
+uint64_t op_arg_switch(const struct prepare *p, const char *key);
 int op_node_disable(struct prepare *p);
 int op_node_enable(struct prepare *p);
 int op_node_update(struct prepare *p);

@@ -27,7 +27,7 @@ int op_node_enable(struct prepare *p)
 }
 
 /* An absent flag leaves things as they are. */
-static uint64_t arg_switch(const struct prepare *p, const char *key)
+uint64_t op_arg_switch(const struct prepare *p, const char *key)
 {
     struct blob v = mp_find(p->in->args, key);
     return v.len == 0 ? SWITCH_KEEP : mp_find_int(p->in->args, key) != 0 ? SWITCH_ON : SWITCH_OFF;
@@ -35,7 +35,7 @@ static uint64_t arg_switch(const struct prepare *p, const char *key)
 
 int op_node_update(struct prepare *p)
 {
-    struct node_update body = {.test_telemetry = arg_switch(p, "test_telemetry")};
+    struct node_update body = {.test_telemetry = op_arg_switch(p, "test_telemetry")};
     int rc = op_arg_id(p, "nodes", &body.node_id);
     return put_or(p, rc, CMD_NODE_UPDATE, &body);
 }
@@ -82,7 +82,7 @@ int op_cluster_update(struct prepare *p)
         .name = op_arg_text(p, "name"),
         .region = op_arg_text(p, "region"),
         .metadata = op_arg_text(p, "metadata"),
-        .test_telemetry = arg_switch(p, "test_telemetry"),
+        .test_telemetry = op_arg_switch(p, "test_telemetry"),
         .heartbeat_sample_ms = mp_find_int(p->in->args, "heartbeat_sample_ms"),
     };
     if (body.region.len > NAME_MAX_BYTES || body.metadata.len > FACTS_MAX_BYTES) {

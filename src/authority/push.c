@@ -107,7 +107,7 @@ int authority_snapshot(struct authority *a, const struct uuid *node_id,
     buf_init(&recovery, SIGNED_RECOVERY_MAX);
     cut_init(&c);
     buf_init(&witness, SNAPSHOT_WITNESS_MAX);
-    int rc = cut_node(state_db(a), node_id, &c);
+    int rc = cut_node(state_db(a), fsm_level(a->fsm), node_id, &c);
     if (rc == 0) {
         rc = cut_cluster(state_db(a), fsm_level(a->fsm), &c);
     }

@@ -590,6 +590,7 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"trust", query_trust, LEVEL_MODEL},
         {"groups", q_groups, LEVEL_MEMBERS},
         {"heartbeats", q_heartbeats, LEVEL_MEMBERS},
+        {"mesh", query_mesh, LEVEL_MESH},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

@@ -16,6 +16,7 @@
  *   memberships     limit, cursor
  *   terms           limit, cursor
  *   trust           -                         one document: roots, CAs, rotation, alarms
+ *   mesh            -                         one document: whether the overlay is on
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4
  * characters, or a name, and the result is that one document: -ERR_NOT_FOUND, -ERR_AMBIGUOUS.
  * node documents carry "roles", "capabilities" and "address". */

@@ -8,6 +8,11 @@
 int query_trust(struct db *db, const struct query_args *args, struct mp_writer *w,
                 struct errmsg *em);
 
+/* query_mesh.c */
+int query_mesh(struct db *db, const struct query_args *args, struct mp_writer *w,
+               struct errmsg *em);
+void query_node_mesh(struct fsm *f, const char *node_id, struct mp_writer *w, struct mp_doc *d);
+
 /* More keys for the document of a node, and of the cluster, which the caller has begun. */
 void query_node_more(struct fsm *f, const char *node_id, struct mp_writer *w, struct mp_doc *d);
 void query_cluster_more(struct fsm *f, struct mp_writer *w, struct mp_doc *d);

@@ -26,6 +26,7 @@ void query_node_more(struct fsm *f, const char *node_id, struct mp_writer *w, st
     db_bind_text(st, node_id);
     mp_doc_bool(w, d, "test_telemetry", db_step(st) == 1 && db_col_int(st, "test_telemetry") != 0);
     db_done(st);
+    query_node_mesh(f, node_id, w, d);
     if (fsm_level(f) < LEVEL_MEMBERS) {
         return;
     }

@@ -10,6 +10,7 @@ struct mesh_peers_range mesh_peers_range(enum mesh_node_kind kind)
         case MESH_NODE_NORMAL:
             return (struct mesh_peers_range){.min = 3, .want = 4, .max = 5};
         case MESH_NODE_RELAY:
+        case MESH_NODE_CORE:
             return (struct mesh_peers_range){.min = 8, .want = 10, .max = 20};
         case MESH_NODE_THIN:
             return (struct mesh_peers_range){.min = 1, .want = 2, .max = 3};

@@ -45,7 +45,8 @@
     X(trust, 300, "100 - trust level")                                                   \
     X(failures, 20000, "failures of the last half minutes")
 
-enum mesh_node_kind { MESH_NODE_NORMAL, MESH_NODE_RELAY, MESH_NODE_THIN };
+/* CORE: as many as a relay keeps, but it forwards nothing. */
+enum mesh_node_kind { MESH_NODE_NORMAL, MESH_NODE_RELAY, MESH_NODE_THIN, MESH_NODE_CORE };
 enum mesh_policy { MESH_POLICY_ALLOW, MESH_POLICY_AVOID, MESH_POLICY_FORBID };
 
 struct mesh_peers_range {

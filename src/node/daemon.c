@@ -219,11 +219,33 @@ static void on_identity_renewed(void *data)
     }
 }
 
+/* What the signed configuration says of the overlay and of test traffic; options turn them on whatever
+ * it says. cfg may be NULL: none yet. */
+static void apply_mesh(struct node *n, const struct config *cfg)
+{
+    struct config_mesh mesh = {.overlay = false};
+    if (cfg != NULL && !config_is_disabled(cfg)) {
+        config_mesh(cfg, &mesh);
+    }
+    n->synthetic.on = n->options->synthetic || mesh.synthetic;
+    bool overlay = n->options->overlay || mesh.overlay;
+    if (overlay && n->overlay == NULL) {
+        n->overlay = overlay_open(
+            &(struct overlay_config){.loop = &n->loop, .fabric = n->fabric, .member = n->member});
+    } else if (!overlay && n->overlay != NULL) {
+        overlay_close(n->overlay);
+        n->overlay = NULL;
+    }
+    if (n->overlay != NULL) {
+        overlay_directory(n->overlay, cfg);
+    }
+}
+
 static void on_directory_changed(void *data, const struct config *cfg)
 {
     struct node *n = data;
-    if (n->overlay != NULL) {
-        overlay_directory(n->overlay, cfg);
+    if (!n->stopping) {
+        apply_mesh(n, cfg);
     }
 }
 
@@ -253,8 +275,6 @@ static void on_fabric_closed(void *data)
     struct node *n = data; /* nothing is left on the loop: uv_run returns */
     authority_free(n->authority);
     n->authority = NULL;
-    overlay_free(n->overlay);
-    n->overlay = NULL;
 }
 
 static void on_agent_closed(void *data)
@@ -262,6 +282,7 @@ static void on_agent_closed(void *data)
     struct node *n = data;
     n->agent = NULL;
     overlay_close(n->overlay);
+    n->overlay = NULL;
     fabric_close(n->fabric, on_fabric_closed, n);
 }
 
@@ -398,14 +419,8 @@ static int open_all(struct node *n, struct errmsg *em)
     if (rc != 0) {
         return rc;
     }
-    if (n->options->synthetic) {
-        synthetic_serve(n);
-    }
-    if (n->options->overlay) {
-        n->overlay = overlay_open(
-            &(struct overlay_config){.loop = &n->loop, .fabric = n->fabric, .member = n->member});
-        overlay_directory(n->overlay, agent_snapshot(n->agent));
-    }
+    synthetic_serve(n);
+    apply_mesh(n, agent_snapshot(n->agent));
     char *issuer = member_path(n->member, "issuer.crt");
     if (file_exists(issuer)) {
         rc = start_authority(n, em);

@@ -173,6 +173,56 @@ static void put_snapshot_rows(struct mp_writer *w, struct mp_doc *doc,
     mp_put_u64(w, b->revocations.count);
 }
 
+static void put_text(struct mp_writer *w, struct mp_doc *doc, const char *key, struct blob v)
+{
+    mp_doc_key(w, doc, key);
+    if (v.len == 0) {
+        mp_put_nil(w);
+    } else {
+        mp_put_strn(w, (const char *)v.data, v.len);
+    }
+}
+
+/* Who else it is told of, and what its overlay should be like. */
+static void put_mesh(struct mp_writer *w, struct mp_doc *doc, const struct config *cfg)
+{
+    struct config_mesh mesh;
+    struct config_iter it;
+    struct snapshot_relay relay;
+    struct snapshot_peer peer;
+    struct mp_doc item;
+    config_mesh(cfg, &mesh);
+    mp_doc_key(w, doc, "mesh");
+    mp_doc_begin(w, &item);
+    mp_doc_bool(w, &item, "overlay", mesh.overlay);
+    mp_doc_bool(w, &item, "synthetic", mesh.synthetic);
+    put_text(w, &item, "kind", mesh.own.kind.len == 0 ? blob_str("auto") : mesh.own.kind);
+    put_text(w, &item, "region", mesh.own.region);
+    mp_doc_end(w, &item);
+    mp_doc_key(w, doc, "relays");
+    mp_put_array(w, cfg->body.relays.count);
+    config_iter_init(&it, cfg->body.relays);
+    while (config_next_relay(&it, &relay) == 1) {
+        mp_doc_begin(w, &item);
+        mp_doc_uuid(w, &item, "node_id", &relay.node_id);
+        put_text(w, &item, "address", relay.address);
+        put_text(w, &item, "organization_id", relay.organization_id);
+        put_text(w, &item, "region", relay.region);
+        mp_doc_int(w, &item, "bandwidth_mbps", (int64_t)relay.bandwidth_mbps);
+        mp_doc_int(w, &item, "trust", (int64_t)(TRUST_LEVEL_MAX - relay.distrust));
+        mp_doc_end(w, &item);
+    }
+    mp_doc_key(w, doc, "peers");
+    mp_put_array(w, cfg->body.peers.count);
+    config_iter_init(&it, cfg->body.peers);
+    while (config_next_peer(&it, &peer) == 1) {
+        mp_doc_begin(w, &item);
+        mp_doc_uuid(w, &item, "node_id", &peer.node_id);
+        put_text(w, &item, "address", peer.address);
+        mp_doc_end(w, &item);
+    }
+}
+
 static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
 {
     const struct config *cfg = agent_snapshot(n->agent);
@@ -194,6 +244,7 @@ static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
     mp_doc_key(w, &doc, "roles");
     put_roles(n, w);
     put_snapshot_rows(w, &doc, b);
+    put_mesh(w, &doc, cfg);
     mp_doc_end(w, &doc);
     return 0;
 }
@@ -333,7 +384,8 @@ static int route_doc(struct node *n, bool explain, struct blob args, struct mp_w
     if (n->overlay == NULL) {
         return errmsg_set(
             em, -ERR_DENIED,
-            "the overlay is off on this node: start it with `rap agent run --overlay`");
+            "the overlay is off on this node: `rap mesh set --overlay on` turns it on everywhere, "
+            "`rap node mesh N --overlay on` for one node");
     }
     if (explain) {
         return overlay_explain_doc(n->overlay, args, w, em);

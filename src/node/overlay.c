@@ -250,47 +250,64 @@ static void on_timer(uv_timer_t *timer)
 
 /* --- the directory --- */
 
-/* FNV-1a; 0 is "none". An organization is compared, never looked up. */
-static uint32_t scope_of(struct blob organization)
+/* FNV-1a; 0 is "none". Organizations and regions are compared, never looked up. */
+static uint32_t word_hash(struct blob word)
 {
     uint32_t h = 2166136261u;
-    for (size_t i = 0; i < organization.len; i++) {
-        h = (h ^ organization.data[i]) * 16777619u;
+    for (size_t i = 0; i < word.len; i++) {
+        h = (h ^ word.data[i]) * 16777619u;
     }
-    return organization.len == 0 ? 0 : h == 0 ? 1 : h;
+    return word.len == 0 ? 0 : h == 0 ? 1 : h;
+}
+
+static enum mesh_node_kind kind_of(struct blob kind, bool relay)
+{
+    return blob_equal(kind, blob_str("thin"))   ? MESH_NODE_THIN
+           : relay                              ? MESH_NODE_RELAY
+           : blob_equal(kind, blob_str("core")) ? MESH_NODE_CORE
+                                                : MESH_NODE_NORMAL;
 }
 
 void overlay_directory(struct overlay *o, const struct config *cfg)
 {
     static struct mesh_directory_entry entries[RELAYS_MAX];
     struct mesh_event ev = {.kind = MESH_DIRECTORY,
-                            .own = {.id = o->cfg.member->node_id, .trust = 100},
+                            .own = {.id = o->cfg.member->node_id, .trust = TRUST_LEVEL_MAX},
                             .own_kind = MESH_NODE_NORMAL,
                             .entries = entries};
     struct config_iter it;
     struct snapshot_relay relay;
     struct snapshot_role role;
+    struct config_mesh mesh;
     if (o->closing || cfg == NULL) {
         return;
     }
+    config_mesh(cfg, &mesh);
     config_iter_init(&it, cfg->body.relays);
     while (ev.count < RELAYS_MAX && config_next_relay(&it, &relay) == 1) {
+        uint64_t distrust = relay.distrust < TRUST_LEVEL_MAX ? relay.distrust : TRUST_LEVEL_MAX;
         entries[ev.count++] = (struct mesh_directory_entry){
             .id = relay.node_id,
             .relay = (relay.roles & SNAPSHOT_RELAY_NODE) != 0,
             .core = (relay.roles & SNAPSHOT_CORE_MESH) != 0,
-            .scope = scope_of(relay.organization_id),
-            .trust = 100,
+            .scope = word_hash(relay.organization_id),
+            .region = word_hash(relay.region),
+            .bandwidth_mbps = relay.bandwidth_mbps < BANDWIDTH_MBPS_MAX
+                                  ? (uint32_t)relay.bandwidth_mbps
+                                  : BANDWIDTH_MBPS_MAX,
+            .trust = (uint8_t)(TRUST_LEVEL_MAX - distrust),
         };
     }
     config_iter_init(&it, cfg->body.roles);
     while (config_next_role(&it, &role) == 1) {
         if (ev.own.scope == 0) {
-            ev.own.scope = scope_of(role.organization_id);
+            ev.own.scope = word_hash(role.organization_id);
         }
     }
-    o->relay = config_has_role(cfg, "relay-node") || config_has_role(cfg, "core-mesh");
-    ev.own_kind = o->relay ? MESH_NODE_RELAY : MESH_NODE_NORMAL;
+    ev.own.region = word_hash(mesh.own.region);
+    bool role_relays = config_has_role(cfg, "relay-node") || config_has_role(cfg, "core-mesh");
+    ev.own_kind = kind_of(mesh.own.kind, role_relays);
+    o->relay = ev.own_kind == MESH_NODE_RELAY;
     overlay_step(o, &ev);
     if (!o->loaded) { /* facts are about peers of the directory */
         o->loaded = true;
@@ -321,25 +338,28 @@ struct overlay *overlay_open(const struct overlay_config *config)
     return o;
 }
 
-void overlay_close(struct overlay *o)
+static void on_timer_closed(uv_handle_t *h)
 {
-    if (o == NULL || o->closing) {
-        return;
-    }
-    overlay_store_save(o);
-    o->closing = true;
-    fabric_set_overlay(o->cfg.fabric, NULL);
-    fabric_on_datagram(o->cfg.fabric, NULL, NULL);
-    uv_close((uv_handle_t *)&o->timer, NULL);
-}
-
-void overlay_free(struct overlay *o)
-{
-    if (o == NULL) {
-        return;
-    }
+    struct overlay *o = h->data;
     mesh_free(o->mesh);
     mesh_todo_fini(&o->todo);
     free(o->up);
     free(o);
+}
+
+void overlay_close(struct overlay *o)
+{
+    if (o == NULL) {
+        return;
+    }
+    overlay_store_save(o);
+    o->closing = true;
+    const struct mesh_peers *p = mesh_peers(o->mesh);
+    for (size_t i = 0; i < p->count; i++) {
+        fabric_overlay_keep(o->cfg.fabric, &p->peer[i].entry.id, false);
+    }
+    fabric_set_overlay(o->cfg.fabric, NULL);
+    fabric_on_datagram(o->cfg.fabric, NULL, NULL);
+    uv_close((uv_handle_t *)&o->timer, on_timer_closed);
+    log_info(LOG_FABRIC, "overlay is off", "%s", "");
 }

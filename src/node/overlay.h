@@ -1,7 +1,7 @@
 /* The overlay on a running node (SPEC RTE): drives fabric/mesh.h with the fabric's sessions, datagrams and
  * a timer, gives it the directory of the signed snapshot, and answers the fabric's question where
- * relayed packets go. Off unless `rap agent run --overlay` (RTE-04): then nothing of it exists, no probe
- * is sent and none is answered. */
+ * relayed packets go. Off unless the signed configuration or `rap agent run --overlay` says otherwise
+ * (RTE-04): then nothing of it exists, no probe is sent and none is answered. */
 #ifndef RAP_NODE_OVERLAY_H
 #define RAP_NODE_OVERLAY_H
 
@@ -19,11 +19,9 @@ struct overlay_config {
 struct overlay *overlay_open(const struct overlay_config *config);
 /* A snapshot is in force; cfg may be NULL (none yet). */
 void overlay_directory(struct overlay *o, const struct config *cfg);
-/* No more of it reaches the fabric or comes from it; the timer closes on a later turn. Before
- * fabric_close. NULL-safe. */
+/* No more of it reaches the fabric or comes from it; it is freed on a later turn. Before fabric_close.
+ * NULL-safe. */
 void overlay_close(struct overlay *o);
-/* After the loop has ended. NULL-safe. */
-void overlay_free(struct overlay *o);
 
 /* The links and routes of this node, for its heartbeat: at most LINKS_MAX, those to relays first, and
  * ROUTE_SAMPLES_MAX. A relay reports its ways to other relays only; there are many to others. */

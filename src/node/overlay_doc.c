@@ -4,6 +4,7 @@
 struct rows {
     struct mp_writer *w;
     const struct route_table *routes; /* of put_link */
+    const struct mesh_peers *peers;   /* likewise */
     uint32_t count;
 };
 
@@ -52,6 +53,24 @@ static const char *set_text(const struct mesh_link_info *info)
     return "unknown";
 }
 
+/* What it would cost as a peer, and what of (SPEC PEER-03). */
+static void put_score(const struct mesh_peers *peers, const struct mesh_peer *peer,
+                      struct mp_writer *w, struct mp_doc *doc)
+{
+    if (peer == NULL) {
+        return;
+    }
+    struct mesh_peer_inputs in = mesh_peer_inputs(peers, peer);
+    struct mp_doc inner;
+    mp_doc_int(w, doc, "score_us", mesh_peer_score(peers, peer));
+    mp_doc_key(w, doc, "score_inputs");
+    mp_doc_begin(w, &inner);
+#define PUT_(name, weight, unit) mp_doc_int(w, &inner, #name, in.name);
+    MESH_PEER_WEIGHTS(PUT_)
+#undef PUT_
+    mp_doc_end(w, &inner);
+}
+
 static void put_link(void *data, const struct mesh_link_info *info)
 {
     struct rows *rows = data;
@@ -71,6 +90,7 @@ static void put_link(void *data, const struct mesh_link_info *info)
     mp_doc_int(w, &doc, "load_percent", info->link->peer_load);
     mp_doc_int(w, &doc, "cost_us", info->cost_us);
     mp_doc_int(w, &doc, "refused_routes", (int64_t)route_refused_from(rows->routes, &info->id));
+    put_score(rows->peers, info->peer, w, &doc);
     mp_doc_end(w, &doc);
     rows->count++;
 }
@@ -101,7 +121,7 @@ static void put_counters(struct overlay *o, struct mp_writer *w, struct mp_doc *
 
 static void put_links(struct overlay *o, struct mp_writer *w, struct mp_doc *doc)
 {
-    struct rows rows = {.w = w, .routes = mesh_routes(o->mesh)};
+    struct rows rows = {.w = w, .routes = mesh_routes(o->mesh), .peers = mesh_peers(o->mesh)};
     mp_doc_key(w, doc, "links");
     size_t at = mp_list_begin(w);
     mesh_links(o->mesh, overlay_now_us(), put_link, &rows);

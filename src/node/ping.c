@@ -123,11 +123,12 @@ static const char *why(int rc)
 {
     switch (-rc) {
         case ERR_UNREACHABLE:
-            return "no way to it: no address of it is known here and no relay leads to it (relays "
-                   "are "
-                   "used with `rap agent run --overlay`)";
+            return "no way to it: no address of it is known here and no relay leads to it (`rap "
+                   "route explain` says more; `rap mesh set --overlay on` has relays used)";
         case ERR_NO_SERVICE:
-            return "it does not answer test traffic: start it with `rap agent run --synthetic`";
+            return "it does not answer test traffic: `rap mesh set --synthetic on` has all nodes "
+                   "do "
+                   "it, `rap node mesh N --synthetic on` one";
         default:
             return err_text(rc);
     }

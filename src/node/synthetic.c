@@ -32,7 +32,7 @@ static void on_echo(void *data, struct fabric_request *rq, struct blob body)
 {
     struct node *n = data;
     struct synthetic m;
-    int rc = check(body, &m);
+    int rc = n->synthetic.on ? check(body, &m) : -ERR_NO_SERVICE;
     if (rc == 0 && !within_rate(&n->synthetic)) {
         rc = -ERR_BUSY;
     }
@@ -82,8 +82,8 @@ static void on_bulk(void *data, struct fabric_stream *s)
     static const struct fabric_stream_vtab vtab = {.frame = on_bulk_frame,
                                                    .closed = on_bulk_closed};
     struct node *n = data;
-    if (n->synthetic.streams >= STREAMS_MAX) {
-        fabric_stream_reset(s, -ERR_BUSY);
+    if (!n->synthetic.on || n->synthetic.streams >= STREAMS_MAX) {
+        fabric_stream_reset(s, n->synthetic.on ? -ERR_BUSY : -ERR_NO_SERVICE);
         return;
     }
     n->synthetic.streams++;

@@ -1,5 +1,6 @@
 /* Test traffic between two nodes (SPEC SYN-01, SYN-02), and nothing but that: an echo, and a stream that
- * is counted and thrown away. Served only with `rap agent run --synthetic`; bounded in size and rate.
+ * is counted and thrown away. Served only when the signed configuration or
+ * `rap agent run --synthetic` turns it on; bounded in size and rate.
  *
  * `rap node ping` is its client: the call node.ping {id, via, count, size, bytes} of the API. */
 #ifndef RAP_NODE_SYNTHETIC_H

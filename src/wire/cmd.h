@@ -8,6 +8,7 @@
 #ifndef RAP_WIRE_CMD_H
 #define RAP_WIRE_CMD_H
 
+#include "wire/cmd_mesh.h"
 #include "wire/cmd_model.h"
 #include "wire/cmd_trust.h"
 #include "wire/limits.h"
@@ -31,6 +32,7 @@
 #define LEVEL_MODEL 6
 #define LEVEL_MEMBERS 7
 #define LEVEL_SIGNED 8
+#define LEVEL_MESH 9
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -83,7 +85,9 @@
     X(GROUP_ASSIGN, 57, group_assign, 0, LEVEL_MEMBERS, CMD_BY_PEOPLE)   \
     X(CAPABILITY_VERIFY, 58, capability_verify, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
     X(CAPABILITY_POLICY, 59, capability_policy, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
-    X(HEARTBEAT_LOG, 60, heartbeat_log, 0, LEVEL_MEMBERS, CMD_BY_SYSTEM)
+    X(HEARTBEAT_LOG, 60, heartbeat_log, 0, LEVEL_MEMBERS, CMD_BY_SYSTEM) \
+    X(MESH_SET, 70, mesh_set, 1, LEVEL_MESH, CMD_BY_PEOPLE)              \
+    X(NODE_MESH_SET, 71, node_mesh_set, 1, LEVEL_MESH, CMD_BY_PEOPLE)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,

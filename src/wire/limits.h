@@ -43,6 +43,9 @@
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32
+#define PEERS_MAX 64              /* addresses of others that a node is told, beside relays and authorities */
+#define BANDWIDTH_MBPS_MAX 1000000u
+#define TRUST_LEVEL_MAX 100u
 #define GROUPS_MAX 1000
 #define GROUP_DEPTH_MAX 8
 #define HEARTBEATS_KEPT 16        /* observations of one node */

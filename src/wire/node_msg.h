@@ -147,7 +147,7 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 8, LIST, scopes, 16, 0)               /* of str: "node", "authority", ... */ \
     X(T, 9, LIST, authorities, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: snapshot_authority */ \
     X(T, 10, LIST, roles, ROLES_MAX, 0)        /* of bin: snapshot_role */          \
-    X(T, 11, LIST, peers, 64, 0)               /* of bin: snapshot_peer */          \
+    X(T, 11, LIST, peers, PEERS_MAX, 0)               /* of bin: snapshot_peer */          \
     X(T, 12, LIST, revocations, 20000, 0)      /* of bin 32: banned key fingerprints */ \
     X(T, 13, U64, audit_seq, 0, 0)                                                  \
     X(T, 14, FIX, audit_head, 32, 0)                                                \
@@ -156,9 +156,12 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 17, STR, membership_status, 16, 0)                                         \
     X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
     X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */ \
+    X(T, 40, BIN, mesh, 256, 0)                /* snapshot_mesh */ \
     X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */ \
     X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */ \
-    X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */
+    X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */ \
+    X(T, 80, FLAG, overlay, 0, 0)              /* of nodes whose own row says nothing else */ \
+    X(T, 81, FLAG, synthetic, 0, 0)            /* likewise */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \
@@ -181,13 +184,24 @@ enum snapshot_relay_roles { SNAPSHOT_RELAY_NODE = 1, SNAPSHOT_CORE_MESH = 2 };
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
     X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED) \
     X(T, 3, U64, roles, 0, MSG_REQUIRED)                   \
-    X(T, 4, STR, organization_id, 64, 0) /* it relays for this one only */
+    X(T, 4, STR, organization_id, 64, 0) /* it relays for this one only */ \
+    X(T, 5, STR, region, NAME_MAX_BYTES, 0)                \
+    X(T, 6, U64, bandwidth_mbps, 0, 0)   /* 0: not known */ \
+    X(T, 7, U64, distrust, 0, 0)         /* 0 to 100; absent: trusted */
 MSG_DECLARE(snapshot_relay, SNAPSHOT_RELAY_FIELDS)
 
 #define SNAPSHOT_PEER_FIELDS(X, T)                         \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                  \
     X(T, 2, STR, address, ADDRESS_MAX_BYTES, MSG_REQUIRED)
 MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
+
+/* What the owner configured of one node's overlay. */
+#define SNAPSHOT_MESH_FIELDS(X, T)                                        \
+    X(T, 1, STR, overlay, 16, 0)   /* on, off; absent: as the cluster says */ \
+    X(T, 2, STR, synthetic, 16, 0) /* likewise */                         \
+    X(T, 3, STR, kind, 16, 0)      /* mesh_kind_names; absent: auto */    \
+    X(T, 4, STR, region, NAME_MAX_BYTES, 0)
+MSG_DECLARE(snapshot_mesh, SNAPSHOT_MESH_FIELDS)
 
 /* --- test traffic between nodes (SPEC SYN-01, SYN-02): off by default, and nothing else --- */
 #define SYNTHETIC_KIND "synthetic"

@@ -37,6 +37,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&snapshot_role_desc, false},
     {&snapshot_peer_desc, false},
     {&snapshot_relay_desc, false},
+    {&snapshot_mesh_desc, false},
     {&signed_snapshot_desc, false},
     {&snapshot_signature_desc, false},
     {&stream_header_desc, false},

@@ -132,6 +132,8 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_GROUP_MOVE:
         case CMD_GROUP_DELETE:
         case CMD_GROUP_ASSIGN:
+        case CMD_MESH_SET:
+        case CMD_NODE_MESH_SET:
         case CMD_CAPABILITY_VERIFY:
         case CMD_CAPABILITY_POLICY:
         case CMD_HEARTBEAT_LOG:

@@ -35,7 +35,7 @@ static uint32_t roles_told(struct fsm_world *w, const struct uuid *id, const cha
 {
     struct cut c;
     cut_init(&c);
-    assert_int_equal(cut_node(fsm_db(w->fsm), id, &c), 0);
+    assert_int_equal(cut_node(fsm_db(w->fsm), fsm_level(w->fsm), id, &c), 0);
     assert_true(blob_equal(c.body.membership_status, blob_str(membership)));
     uint32_t n = c.body.roles.count;
     cut_fini(&c);

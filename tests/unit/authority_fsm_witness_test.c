@@ -290,7 +290,7 @@ static void test_snapshot_parts_are_proved(void **state)
     assert_true(fsm_witness_last(w->fsm, &last));
     struct blob root = blob_of(last.root, sizeof last.root);
     cut_init(&c);
-    assert_int_equal(cut_node(fsm_db(w->fsm), &a, &c), 0);
+    assert_int_equal(cut_node(fsm_db(w->fsm), fsm_level(w->fsm), &a, &c), 0);
     assert_int_equal(cut_cluster(fsm_db(w->fsm), fsm_level(w->fsm), &c), 0);
     c.body.epoch = 1;
     c.body.config_version = last.index;

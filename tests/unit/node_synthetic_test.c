@@ -18,6 +18,7 @@ static int setup(void **state)
     (void)echo_setup(&e);
     w->e = e;
     w->node.fabric = w->e->b->f;
+    w->node.synthetic.on = true;
     *state = w;
     return 0;
 }
@@ -85,11 +86,13 @@ static void test_echo_comes_back_as_it_went(void **state)
     buf_fini(&b);
 }
 
-static void test_it_is_off_unless_served(void **state)
+static void test_it_is_off_until_turned_on(void **state)
 {
     struct world *w = *state;
     struct buf b;
     size_t len;
+    w->node.synthetic.on = false;
+    synthetic_serve(&w->node);
     put(&b, SYNTHETIC_KIND, 10);
     assert_int_equal(ask(w, buf_blob(&b), &len), -ERR_NO_SERVICE);
     buf_fini(&b);
@@ -207,7 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
         T(test_echo_comes_back_as_it_went),
-        T(test_it_is_off_unless_served),
+        T(test_it_is_off_until_turned_on),
         T(test_other_payload_is_refused),
         T(test_size_is_bounded),
         T(test_rate_is_bounded),

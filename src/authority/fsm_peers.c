@@ -1,0 +1,135 @@
+/* Who is told whose address (SPEC SNAP-02, SNAP-03, PEER-04). Nodes that serve one organization know each
+ * other, but no more than PEERS_MAX each: those that follow a node in the ring of its organization's
+ * node ids. So a change of one node concerns PEERS_MAX others, however large an organization is. Relays
+ * and authorities are told to everybody, apart from this. */
+#include "authority/fsm_peers.h"
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The rows of one text column, sorted. Takes over the statement. */
+static int collect(struct db_stmt *st, struct node_ids *ret)
+{
+    int rc;
+    while ((rc = db_step(st)) == 1) {
+        if (ret->count == ret->cap) {
+            ret->cap = ret->cap == 0 ? 64 : ret->cap * 2;
+            ret->id = xrealloc(ret->id, ret->cap * sizeof ret->id[0]);
+        }
+        (void)snprintf(ret->id[ret->count++], UUID_TEXT_MAX, "%s", db_col_text(st, "node_id"));
+    }
+    db_done(st);
+    return rc;
+}
+
+static void sort_unique(struct node_ids *ids)
+{
+    size_t n = 0;
+    if (ids->count > 0) {
+        qsort(ids->id, ids->count, sizeof ids->id[0], by_text);
+    }
+    for (size_t i = 0; i < ids->count; i++) {
+        if (n == 0 || strcmp(ids->id[n - 1], ids->id[i]) != 0) {
+            memmove(ids->id[n++], ids->id[i], UUID_TEXT_MAX);
+        }
+    }
+    ids->count = n;
+}
+
+void node_ids_fini(struct node_ids *ids)
+{
+    free(ids->id);
+    *ids = (struct node_ids){0};
+}
+
+/* PEERS_MAX steps along the ring of one organization, from a node on. */
+static int walk(struct db *state, const char *organization, const char *node_id, bool forward,
+                struct node_ids *ret)
+{
+    static const char *const steps[2][2] = {
+        {"SELECT DISTINCT node_id FROM node_role_assignments WHERE organization_id = ?1 AND"
+         " status = 'active' AND node_id < ?2 ORDER BY node_id DESC LIMIT ?3",
+         "SELECT DISTINCT node_id FROM node_role_assignments WHERE organization_id = ?1 AND"
+         " status = 'active' AND node_id > ?2 ORDER BY node_id DESC LIMIT ?3"},
+        {"SELECT DISTINCT node_id FROM node_role_assignments WHERE organization_id = ?1 AND"
+         " status = 'active' AND node_id > ?2 ORDER BY node_id LIMIT ?3",
+         "SELECT DISTINCT node_id FROM node_role_assignments WHERE organization_id = ?1 AND"
+         " status = 'active' AND node_id < ?2 ORDER BY node_id LIMIT ?3"}};
+    size_t before = ret->count;
+    int rc = 0;
+    for (int part = 0; rc == 0 && part < 2; part++) {
+        struct db_stmt *st = db_prepare(state, steps[forward][part]);
+        db_bind_text(st, organization);
+        db_bind_text(st, node_id);
+        db_bind_int(st, (int64_t)(PEERS_MAX - (ret->count - before)));
+        rc = collect(st, ret);
+    }
+    return rc;
+}
+
+/* Along the rings of all its organizations. */
+static int ring(struct db *state, const char *node_id, bool forward, struct node_ids *ret)
+{
+    char organization[ROLES_MAX][65];
+    size_t count = 0;
+    int rc;
+    struct db_stmt *st = db_prepare(
+        state, "SELECT DISTINCT organization_id FROM node_role_assignments WHERE node_id = ?"
+               " AND status = 'active' AND organization_id IS NOT NULL ORDER BY organization_id");
+    db_bind_text(st, node_id);
+    while ((rc = db_step(st)) == 1 && count < ROLES_MAX) {
+        (void)snprintf(organization[count++], sizeof organization[0], "%s",
+                       db_col_text(st, "organization_id"));
+    }
+    db_done(st);
+    rc = rc < 0 ? rc : 0;
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        rc = walk(state, organization[i], node_id, forward, ret);
+    }
+    sort_unique(ret);
+    return rc;
+}
+
+int peers_of(struct db *state, const char *node_id, struct node_ids *ret)
+{
+    *ret = (struct node_ids){0};
+    int rc = ring(state, node_id, true, ret);
+    ret->count = ret->count > PEERS_MAX ? PEERS_MAX : ret->count;
+    return rc;
+}
+
+int fsm_nodes_config(struct fsm_ctx *x, struct db_stmt *ids)
+{
+    struct node_ids all = {0};
+    int rc = collect(ids, &all);
+    sort_unique(&all);
+    /* One by one: rows must change in one order whatever SQLite's version. */
+    for (size_t i = 0; rc == 0 && i < all.count; i++) {
+        rc = fsm_node_config(x, all.id[i]);
+    }
+    node_ids_fini(&all);
+    return rc;
+}
+
+int fsm_peers_changed(struct fsm_ctx *x, const char *node_id)
+{
+    struct node_ids all = {0};
+    if (x->v->level < LEVEL_MESH) {
+        return 0;
+    }
+    int rc = ring(x->db, node_id, false, &all);
+    for (size_t i = 0; rc == 0 && i < all.count; i++) {
+        rc = fsm_node_config(x, all.id[i]);
+    }
+    node_ids_fini(&all);
+    return rc;
+}
+
+int fsm_peers_begin(struct fsm_ctx *x)
+{
+    return fsm_nodes_config(
+        x, db_prepare(x->db, "SELECT DISTINCT node_id FROM node_role_assignments"
+                             " WHERE organization_id IS NOT NULL AND status = 'active'"));
+}

@@ -1,0 +1,286 @@
+/* The overlay's configuration in the state: who is told whose address, and that each node's signed part
+ * moves exactly when what it says does. */
+#include "lib/fsm_fixture.h"
+
+#include "authority/fsm_cut.h"
+#include "wire/cmd.h"
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+static int setup(void **state)
+{
+    struct fsm_world *w = xcalloc(1, sizeof *w);
+    fsm_world_init(w);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fsm_world *w = *state;
+    fsm_world_fini(w);
+    free(w);
+    return 0;
+}
+
+static int assign(struct fsm_world *w, struct uuid node, uint32_t id, const char *org)
+{
+    return fsm_do(w, CMD_ROLE_ASSIGN,
+                  &(struct role_assign){.assignment_id = fsm_fake_id(5, id),
+                                        .node_id = node,
+                                        .role = blob_str("audit-sink"),
+                                        .organization_id = blob_str(org)});
+}
+
+static int report(struct fsm_world *w, struct uuid node, const char *address)
+{
+    return fsm_do(w, CMD_NODE_HEALTH,
+                  &(struct node_health){.node_id = node,
+                                        .health = blob_str("healthy"),
+                                        .address = blob_str(address)});
+}
+
+/* What one node is told: its peers' addresses, comma-separated, and the index it is of. */
+static uint64_t told(struct fsm_world *w, struct uuid node, char out[8192], uint32_t *ret_count)
+{
+    struct cut c;
+    struct mp_reader r;
+    cut_init(&c);
+    assert_int_equal(cut_node(fsm_db(w->fsm), fsm_level(w->fsm), &node, &c), 0);
+    mp_reader_init(&r, c.body.peers.raw);
+    out[0] = '\0';
+    for (uint32_t i = 0; i < c.body.peers.count; i++) {
+        struct snapshot_peer p;
+        size_t len = strlen(out);
+        assert_int_equal(msg_decode(&snapshot_peer_desc, MSG_STRICT, mp_get_bin(&r, 4096), &p), 0);
+        (void)snprintf(out + len, 8192 - len, "%s%.*s", len > 0 ? "," : "", (int)p.address.len,
+                       (const char *)p.address.data);
+    }
+    if (ret_count != NULL) {
+        *ret_count = c.body.peers.count;
+    }
+    uint64_t index = c.config_index;
+    cut_fini(&c);
+    return index;
+}
+
+static void test_those_of_one_organization_know_each_other(void **state)
+{
+    struct fsm_world *w = *state;
+    char text[8192];
+    fsm_world_raise(w);
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    struct uuid b = fsm_make_node(w, 22, "beta");
+    struct uuid c = fsm_make_node(w, 23, "gamma");
+    assert_int_equal(report(w, a, "192.0.2.1:7400"), 0);
+    assert_int_equal(report(w, b, "192.0.2.2:7400"), 0);
+    assert_int_equal(report(w, c, "192.0.2.3:7400"), 0);
+    assert_int_equal(assign(w, a, 1, "acme"), 0);
+    assert_int_equal(assign(w, c, 2, "zeta"), 0);
+    (void)told(w, a, text, NULL);
+    assert_string_equal(text, "");
+    uint64_t before = told(w, a, text, NULL);
+    assert_int_equal(assign(w, b, 3, "acme"), 0);
+    assert_true(told(w, a, text, NULL) > before);
+    assert_string_equal(text, "192.0.2.2:7400");
+    (void)told(w, b, text, NULL);
+    assert_string_equal(text, "192.0.2.1:7400");
+    (void)told(w, c, text, NULL);
+    assert_string_equal(text, "");
+
+    before = told(w, a, text, NULL);
+    uint64_t other = told(w, c, text, NULL);
+    assert_int_equal(report(w, b, "192.0.2.9:7400"), 0); /* it moves */
+    assert_true(told(w, a, text, NULL) > before);
+    assert_string_equal(text, "192.0.2.9:7400");
+    assert_int_equal(told(w, c, text, NULL), other); /* not gamma's business */
+
+    before = told(w, a, text, NULL);
+    const struct membership_set off = {
+        .node_id = b, .disabled = true, .reason = blob_str("moving house")};
+    assert_int_equal(fsm_do(w, CMD_MEMBERSHIP_SET, &off), 0);
+    assert_true(told(w, a, text, NULL) > before);
+    assert_string_equal(text, "");
+    (void)told(w, b, text, NULL);
+    assert_string_equal(text, ""); /* who is disabled is told of nobody */
+
+    const struct membership_set on = {.node_id = b};
+    assert_int_equal(fsm_do(w, CMD_MEMBERSHIP_SET, &on), 0);
+    before = told(w, a, text, NULL);
+    assert_string_equal(text, "192.0.2.9:7400");
+    assert_int_equal(fsm_do(w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = b, .reason = blob_str("stolen")}),
+                     0);
+    assert_true(told(w, a, text, NULL) > before);
+    assert_string_equal(text, "");
+}
+
+/* However large an organization is, a node is told of PEERS_MAX others, and a change of one node concerns
+ * as many; whoever's list does not change keeps its configuration. */
+static void test_a_large_organization_is_a_ring(void **state)
+{
+    enum { NODES = PEERS_MAX + 20 };
+    struct fsm_world *w = *state;
+    static struct uuid node[NODES];
+    static char before[NODES][8192];
+    static uint64_t index[NODES];
+    char text[8192];
+    fsm_world_raise(w);
+    for (uint32_t i = 0; i < NODES; i++) {
+        char name[16];
+        char address[32];
+        (void)snprintf(name, sizeof name, "n%u", i);
+        (void)snprintf(address, sizeof address, "192.0.2.%u:7400", i);
+        node[i] = fsm_make_node(w, 100 + i, name);
+        assert_int_equal(report(w, node[i], address), 0);
+        assert_int_equal(assign(w, node[i], 100 + i, "acme"), 0);
+    }
+    for (uint32_t i = 0; i < NODES; i++) {
+        uint32_t count;
+        index[i] = told(w, node[i], before[i], &count);
+        assert_int_equal(count, PEERS_MAX);
+    }
+    assert_int_equal(report(w, node[7], "198.51.100.7:7400"), 0);
+    unsigned changed = 0;
+    for (uint32_t i = 0; i < NODES; i++) {
+        uint64_t now = told(w, node[i], text, NULL);
+        bool other = strcmp(text, before[i]) != 0;
+        assert_int_equal(other, now != index[i]);
+        changed += other;
+    }
+    assert_int_equal(changed, PEERS_MAX);
+    for (uint32_t i = 0; i < NODES; i++) {
+        index[i] = told(w, node[i], before[i], NULL);
+    }
+    assert_int_equal(fsm_do(w, CMD_ROLE_UNASSIGN,
+                            &(struct role_unassign){.node_id = node[7],
+                                                    .role = blob_str("audit-sink"),
+                                                    .organization_id = blob_str("acme")}),
+                     0);
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (strcmp((told(w, node[i], text, NULL), text), before[i]) != 0) {
+            assert_true(told(w, node[i], text, NULL) > index[i]);
+        }
+    }
+}
+
+static void test_an_older_state_tells_of_nobody_and_then_all_at_once(void **state)
+{
+    struct fsm_world *w = *state;
+    char text[8192];
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    struct uuid b = fsm_make_node(w, 22, "beta");
+    assert_int_equal(report(w, a, "192.0.2.1:7400"), 0);
+    assert_int_equal(report(w, b, "192.0.2.2:7400"), 0);
+    assert_int_equal(assign(w, a, 1, "acme"), 0);
+    assert_int_equal(assign(w, b, 2, "acme"), 0);
+    uint64_t before = told(w, a, text, NULL);
+    assert_string_equal(text, "");
+    const struct mesh_set early = {.overlay = SWITCH_ON};
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &early), -ERR_UNSUPPORTED);
+    fsm_world_raise(w);
+    assert_true(told(w, a, text, NULL) > before);
+    assert_string_equal(text, "192.0.2.2:7400");
+}
+
+static bool cluster_overlay(struct fsm_world *w, struct snapshot_relay *ret_relay)
+{
+    struct cut c;
+    struct mp_reader r;
+    cut_init(&c);
+    assert_int_equal(cut_cluster(fsm_db(w->fsm), fsm_level(w->fsm), &c), 0);
+    bool on = c.body.overlay;
+    *ret_relay = (struct snapshot_relay){.roles = 0};
+    mp_reader_init(&r, c.body.relays.raw);
+    if (c.body.relays.count > 0) {
+        assert_int_equal(
+            msg_decode(&snapshot_relay_desc, MSG_STRICT, mp_get_bin(&r, 4096), ret_relay), 0);
+    }
+    cut_fini(&c);
+    return on;
+}
+
+static void test_settings_reach_whom_they_concern(void **state)
+{
+    struct fsm_world *w = *state;
+    struct snapshot_relay relay;
+    struct fsm_position pos;
+    char text[8192];
+    fsm_world_raise(w);
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    assert_int_equal(report(w, a, "192.0.2.1:7400"), 0);
+    assert_false(cluster_overlay(w, &relay));
+    const struct mesh_set on = {.overlay = SWITCH_ON};
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &on), 0);
+    assert_true(cluster_overlay(w, &relay));
+    fsm_position(w->fsm, &pos);
+    assert_int_equal(pos.config_index, w->index);
+    const struct mesh_set nothing = {.overlay = SWITCH_KEEP};
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &nothing), -ERR_INVALID);
+
+    struct node_mesh_set row = {.node_id = a,
+                                .overlay = blob_str("off"),
+                                .synthetic = blob_str("inherit"),
+                                .kind = blob_str("auto"),
+                                .region = blob_str("eu-west"),
+                                .bandwidth_mbps = 100,
+                                .trust = 70};
+    assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &row), 0);
+    assert_int_equal(told(w, a, text, NULL), w->index);
+    fsm_position(w->fsm, &pos);
+    assert_true(pos.config_index < w->index); /* no relay: nobody else's business */
+    assert_int_equal(fsm_do(w, CMD_ROLE_ASSIGN,
+                            &(struct role_assign){.assignment_id = fsm_fake_id(5, 1),
+                                                  .node_id = a,
+                                                  .role = blob_str("relay-node")}),
+                     0);
+    (void)cluster_overlay(w, &relay);
+    assert_int_equal(relay.distrust, 30);
+    assert_int_equal(relay.bandwidth_mbps, 100);
+    assert_int_equal(relay.region.len, strlen("eu-west"));
+    row.kind = blob_str("thin");
+    assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &row), 0);
+    fsm_position(w->fsm, &pos);
+    assert_int_equal(pos.config_index, w->index);
+    (void)cluster_overlay(w, &relay);
+    assert_int_equal(relay.roles, 0); /* not listed */
+
+    const struct {
+        struct blob *field;
+        const char *bad;
+    } bad[] = {{&row.kind, "huge"},
+               {&row.overlay, "perhaps"},
+               {&row.synthetic, ""},
+               {&row.region, "Not a name"}};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct blob good = *bad[i].field;
+        *bad[i].field = blob_str(bad[i].bad[0] == '\0' ? "x" : bad[i].bad);
+        assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &row), -ERR_INVALID);
+        *bad[i].field = good;
+    }
+    row.trust = TRUST_LEVEL_MAX + 1;
+    assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &row), -ERR_INVALID);
+    row.trust = 70;
+    row.node_id = fsm_fake_id(9, 9);
+    assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &row), -ERR_NOT_FOUND);
+
+    /* The row ends with the node. */
+    assert_int_equal(fsm_do(w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = a, .reason = blob_str("stolen")}),
+                     0);
+    assert_int_equal(fsm_do(w, CMD_NODE_REMOVE, &(struct node_remove){.node_id = a}), 0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM node_mesh_settings"), 0);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_those_of_one_organization_know_each_other),
+        T(test_a_large_organization_is_a_ring),
+        T(test_an_older_state_tells_of_nobody_and_then_all_at_once),
+        T(test_settings_reach_whom_they_concern),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
