@@ -45,9 +45,9 @@ void mirror_unlead(struct mirror *m);
 void mirror_applied(struct mirror *m);
 void mirror_tick(struct mirror *m);
 
-/* 0, or -ERR_MIRROR_UNAVAILABLE with the lag and the last error in em: high-risk requests are not to
- * be decided now. As leader only. */
-int mirror_check_available(struct mirror *m, struct errmsg *em);
+/* 0, or -ERR_MIRROR_UNAVAILABLE with the lag and the last error in em: a high-risk request is not to be
+ * decided now. takes_away: it only takes rights away, for which there is a reserve. As leader only. */
+int mirror_check_available(struct mirror *m, bool takes_away, struct errmsg *em);
 /* State, positions, lag, last error, speed. */
 void mirror_status_doc(struct mirror *m, struct mp_writer *w, struct mp_doc *d);
 

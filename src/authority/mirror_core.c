@@ -375,6 +375,9 @@ static void on_tick(struct mirror_core *m, const struct mirror_input *e, struct 
         retry_later(m, MIRROR_WAITING, e->now_ms, t);
         return;
     }
+    if (mirror_core_available(m, e->now_ms)) {
+        m->reserve_used = 0;
+    }
     if (m->alarm != MIRROR_ALARM_NONE && e->now_ms - m->alarm_at_ms >= MIRROR_REPORT_MS) {
         m->alarm_at_ms = e->now_ms;
         t->alarm = m->alarm;
@@ -489,4 +492,11 @@ bool mirror_core_available(const struct mirror_core *m, uint64_t now_ms)
     bool late = m->state != MIRROR_VERIFYING &&
                 mirror_core_lag_ms(m, now_ms) > m->settings.max_lag_ms;
     return !late && (!m->position_known || mirror_core_lag(m) <= MIRROR_LAG_ENTRIES_MAX);
+}
+
+bool mirror_core_reserve(struct mirror_core *m)
+{
+    bool left = m->reserve_used < MIRROR_RESERVE;
+    m->reserve_used += left;
+    return left;
 }

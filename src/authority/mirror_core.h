@@ -133,6 +133,7 @@ struct mirror_core {
     uint64_t acked_highest; /* in this process, for this database */
     unsigned inflight;
     uint64_t behind_since_ms; /* 0: not behind */
+    uint64_t reserve_used;    /* since it was last available */
     uint64_t state_since_ms, progress_ms, retry_at_ms;
     unsigned retries;
 
@@ -150,6 +151,10 @@ bool mirror_core_room(const struct mirror_core *m, uint64_t *ret_limit);
 /* Whether a high-risk request may be decided: always, unless the mirror is required and is not to be
  * believed or too far behind. */
 bool mirror_core_available(const struct mirror_core *m, uint64_t now_ms);
+/* Whether one more request may be decided while it is not available, because it only takes rights away
+ * (decision 0013): a stolen host must not stay in because a database is down. Bounded, for what is not
+ * in PostgreSQL is forgotten by a restore from it. */
+bool mirror_core_reserve(struct mirror_core *m);
 uint64_t mirror_core_lag_ms(const struct mirror_core *m, uint64_t now_ms);
 /* Entries of the log, by index. */
 uint64_t mirror_core_lag(const struct mirror_core *m);

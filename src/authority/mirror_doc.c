@@ -1,10 +1,10 @@
 /* What an owner is told about the mirror. */
 #include "authority/mirror_impl.h"
 
-int mirror_check_available(struct mirror *m, struct errmsg *em)
+int mirror_check_available(struct mirror *m, bool takes_away, struct errmsg *em)
 {
     uint64_t now = mirror_now_ms(m);
-    if (mirror_core_available(&m->core, now)) {
+    if (mirror_core_available(&m->core, now) || (takes_away && mirror_core_reserve(&m->core))) {
         return 0;
     }
     if (m->core.state == MIRROR_FAILED) {
@@ -31,6 +31,7 @@ void mirror_status_doc(struct mirror *m, struct mp_writer *w, struct mp_doc *d)
     mp_doc_str(w, d, "state", mirror_state_name(m->core.state));
     mp_doc_str(w, d, "dsn", m->dsn);
     mp_doc_bool(w, d, "available", mirror_core_available(&m->core, now));
+    mp_doc_int(w, d, "reserve_used", (int64_t)m->core.reserve_used);
     mp_doc_int(w, d, "max_lag_ms", m->core.settings.max_lag_ms);
     mp_doc_int(w, d, "applied_index", (int64_t)m->core.applied);
     mp_doc_int(w, d, "mirror_index", known ? (int64_t)m->core.acked : 0);

@@ -66,11 +66,36 @@ int prepare_mirror_event(struct prepare *p)
     return rc;
 }
 
+/* Whether a command can only take rights away: revoke, disable, unassign, remove. */
+static bool takes_away(const struct prepare *p)
+{
+    struct membership_set membership;
+    struct capability_verify capability;
+    struct blob body = buf_blob(&p->out->body);
+    switch (p->out->kind) {
+        case CMD_NODE_REVOKE:
+        case CMD_NODE_REMOVE:
+        case CMD_ROLE_UNASSIGN:
+        case CMD_AUTHORITY_REMOVE:
+            return true;
+        case CMD_MEMBERSHIP_SET:
+            return msg_decode(&membership_set_desc, MSG_STRICT, body, &membership) == 0 &&
+                   membership.disabled;
+        case CMD_CAPABILITY_VERIFY:
+            return msg_decode(&capability_verify_desc, MSG_STRICT, body, &capability) == 0 &&
+                   !capability.verified;
+        default:
+            return false;
+    }
+}
+
 int mirror_allows(struct prepare *p)
 {
     uint64_t kind = p->out->kind;
     /* The way out must stay open; and what the leader does by itself finishes what was decided. */
     bool exempt = kind == CMD_MIRROR_SET || kind == CMD_MIRROR_REBUILD ||
                   strcmp(p->in->actor_kind, ACTOR_SYSTEM) == 0;
-    return exempt || !cmd_kind_high_risk(kind) ? 0 : mirror_check_available(p->a->mirror, p->em);
+    return exempt || !cmd_kind_high_risk(kind)
+               ? 0
+               : mirror_check_available(p->a->mirror, takes_away(p), p->em);
 }

@@ -26,6 +26,7 @@
 #define MIRROR_RING_ENTRIES 65536    /* entries every authority keeps for PostgreSQL, and */
 #define MIRROR_RING_BYTES (64u << 20) /* how large they may be together */
 #define MIRROR_LAG_ENTRIES_MAX 16384 /* with the mirror required: farther behind, or */
+#define MIRROR_RESERVE 16384         /* that may be decided nevertheless, if they only take rights away */
 #define MIRROR_LAG_MS_DEFAULT 10000  /* for longer, and high-risk requests are refused */
 #define MIRROR_LAG_MS_MIN 1000
 #define MIRROR_LAG_MS_MAX (3600 * 1000)

@@ -484,6 +484,25 @@ static void test_required_mode_refuses_when_too_far_behind_and_recovers(void **s
     assert_true(mirror_core_available(&w.m, w.now_ms));
 }
 
+static void test_reserve_is_bounded_and_comes_back_when_available(void **state)
+{
+    (void)state;
+    struct world w;
+    following(&w, 100);
+    for (int i = 0; i < MIRROR_RESERVE; i++) {
+        assert_true(mirror_core_reserve(&w.m));
+    }
+    assert_false(mirror_core_reserve(&w.m));
+    w.settings.required = w.settings.alarmed = true;
+    settings(&w);
+    simple(&w, MIRROR_EV_TICK);
+    assert_false(mirror_core_reserve(&w.m));
+    w.settings.required = false;
+    settings(&w);
+    simple(&w, MIRROR_EV_TICK);
+    assert_true(mirror_core_reserve(&w.m));
+}
+
 static void test_another_database_is_another_connection(void **state)
 {
     (void)state;
@@ -560,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_verification_needs_a_mirror_that_follows),
         cmocka_unit_test(test_a_restored_mirror_is_noticed_and_caught_up),
         cmocka_unit_test(test_required_mode_refuses_when_too_far_behind_and_recovers),
+        cmocka_unit_test(test_reserve_is_bounded_and_comes_back_when_available),
         cmocka_unit_test(test_another_database_is_another_connection),
         cmocka_unit_test(test_rows_without_a_seal_are_written_as_a_whole),
         cmocka_unit_test(test_forged_seal_raises_an_alarm),
