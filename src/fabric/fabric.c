@@ -12,6 +12,7 @@
 
 #define SWEEP_MS 1000
 #define LATE_NS (300 * NS_PER_MS)
+#define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define SOURCES_MAX 16384
 
 void fabric_tick(struct fabric *f)
@@ -402,6 +403,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     fill_defaults(&f->cfg);
     f->loop = config->loop;
     f->armed_ns = UINT64_MAX;
+    f->suspect_margin_ns = SUSPECT_MARGIN_NS;
     f->fine_fd = -1;
     list_init(&f->events);
     list_init(&f->sessions);

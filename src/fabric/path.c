@@ -22,7 +22,6 @@
  * virtual address is an address like any other. */
 #define VIRTUAL_MARK 0x72617021u
 #define ACTIVE_KEEPALIVE_MS 250
-#define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define RETREAT_AGAIN_NS (300 * NS_PER_MS)
 #define CARRIED_FOR_NS (10000 * NS_PER_MS)
 #define ACTIVE_FOR_NS (3000 * NS_PER_MS)
@@ -136,7 +135,8 @@ static uint64_t too_long(const struct session *ss, uint64_t from_ns)
     from_ns = from_ns > p->since_ns ? from_ns : p->since_ns;
     /* While we did not run ourselves, answers were lying in the socket. */
     from_ns = from_ns > ss->f->woke_ns ? from_ns : ss->f->woke_ns;
-    return from_ns + 2 * p->keepalive_ms * NS_PER_MS + SUSPECT_MARGIN_NS + 3 * ci.smoothed_rtt;
+    return from_ns + 2 * p->keepalive_ms * NS_PER_MS + ss->f->suspect_margin_ns +
+           3 * ci.smoothed_rtt;
 }
 
 static uint64_t suspect_at(const struct session *ss)

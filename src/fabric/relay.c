@@ -17,7 +17,9 @@
 #define HALF_OPEN_MAX 256
 #define HALF_OPEN_PER_SOURCE 8
 #define CONTROL_MASK (1u << OVERLAY_CONTROL)
-#define SIZE_KNOWN_NS (500 * NS_PER_MS)
+/* The library tries a size three times, for one, one and three probe time-outs. */
+#define SIZE_KNOWN_PTOS 6
+#define SIZE_KNOWN_MAX_NS (1500 * NS_PER_MS) /* what waits would expire */
 
 #define SLUG_(name, slug) [FABRIC_DROP_##name] = slug,
 const char *const fabric_drop_slugs[FABRIC_DROP_COUNT] = {FABRIC_DROPS(SLUG_)};
@@ -171,14 +173,21 @@ static unsigned mask_of(const struct session *ss)
 }
 
 /* A new connection does not know yet how large its packets may be; finding out takes some round trips.
- * What is sent meanwhile waits: dropped, it would teach the session a size smaller than there is. */
+ * What is sent meanwhile waits: dropped, it would teach the session a size smaller than there is. The
+ * time that this process did not run is not counted: the answers may lie in the socket. */
 static bool knows_its_size(const struct session *ss)
 {
+    const struct fabric *f = ss->f;
     size_t max;
     session_max_datagram(ss, &max);
-    return max >= OVERLAY_HEADER_BYTES + OVERLAY_PAYLOAD_MAX ||
-           (max >= OVERLAY_HEADER_BYTES + NGTCP2_MAX_UDP_PAYLOAD_SIZE &&
-            ss->f->now_ns - ss->up_ns > SIZE_KNOWN_NS);
+    if (max >= OVERLAY_HEADER_BYTES + OVERLAY_PAYLOAD_MAX) {
+        return true;
+    }
+    uint64_t since_ns = ss->up_ns > f->woke_ns ? ss->up_ns : f->woke_ns;
+    uint64_t wait_ns = SIZE_KNOWN_PTOS * ngtcp2_conn_get_pto(ss->conn);
+    wait_ns = wait_ns < SIZE_KNOWN_MAX_NS ? wait_ns : SIZE_KNOWN_MAX_NS;
+    return max >= OVERLAY_HEADER_BYTES + NGTCP2_MAX_UDP_PAYLOAD_SIZE &&
+           f->now_ns - since_ns > wait_ns;
 }
 
 static void count_queue(struct fabric *f, struct relay_queue *q, size_t bytes_before)

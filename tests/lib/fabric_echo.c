@@ -32,10 +32,30 @@ static void on_closed(struct fabric_stream *s, void *data, int rc)
 const struct fabric_stream_vtab echo_client_vtab = {.frame = on_frame, .closed = on_closed};
 static const struct fabric_stream_vtab server_vtab = {.frame = on_frame_echo, .closed = on_closed};
 
+static void on_frame_only_echo(struct fabric_stream *s, void *data, struct blob frame)
+{
+    (void)data;
+    (void)fabric_stream_send(s, frame);
+}
+
+static void ignore_closed(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    (void)data;
+    (void)rc;
+}
+
+static const struct fabric_stream_vtab late_vtab = {.frame = on_frame_only_echo,
+                                                    .closed = ignore_closed};
+
 static void accept_echo(void *data, struct fabric_stream *s)
 {
     struct echo_world *w = data;
-    struct echo_end *e = &w->accepted[w->accepted_count++ % ARRAY_SIZE(w->accepted)];
+    if (w->accepted_count == ARRAY_SIZE(w->accepted)) {
+        fabric_stream_accept(s, &late_vtab, NULL);
+        return;
+    }
+    struct echo_end *e = &w->accepted[w->accepted_count++];
     *e = (struct echo_end){.s = s};
     fabric_stream_accept(s, &server_vtab, e);
 }

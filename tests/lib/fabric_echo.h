@@ -15,7 +15,7 @@ struct echo_end {
 struct echo_world {
     struct fabric_world w;
     struct fabric_node *a, *b;
-    struct echo_end accepted[16];
+    struct echo_end accepted[16]; /* the first so many; of later ones nobody asks */
     size_t accepted_count;
 };
 

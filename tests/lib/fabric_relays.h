@@ -40,6 +40,8 @@ void relay_world_cut(struct relay_node *a, struct relay_node *b);
 void relay_world_mend(struct relay_world *w);
 /* Runs until each of the nodes linked has its neighbours. */
 void relay_world_settle(struct relay_world *w);
+/* From now on a connection is suspect after ten seconds of silence instead of 300 ms. */
+void relay_world_be_patient(struct relay_world *w);
 uint64_t relay_drops(const struct relay_node *n, enum fabric_drop why);
 
 /* a - r - b, and b's address known to nobody. */
@@ -67,7 +69,6 @@ struct talk { /* one frame after another, each echoed before the next goes */
     unsigned sent, got;
     bool closed;
     int rc;
-    uint64_t last_ns, gap_ns;
     bool relayed;
 };
 
