@@ -438,6 +438,7 @@ void agent_status(const struct agent *a, struct agent_status *ret)
 static void agent_free(struct agent *a)
 {
     config_free(a->snapshot);
+    peers_fini(a);
     pki_key_free(a->key);
     for (size_t i = 0; i < 3; i++) {
         buf_fini(&a->chain[i]);
@@ -468,6 +469,7 @@ int agent_open(const struct agent_config *config, struct agent **ret, struct err
                     config->heartbeat_ms != 0 ? config->heartbeat_ms : HEARTBEAT_DEFAULT_MS, &good,
                     agent_mono_ms());
         report_load(a);
+        peers_load(a);
         rc = apply_stored(a, em);
     }
     if (rc != 0) {

@@ -34,6 +34,9 @@ struct agent_config {
     /* The overlay's links and routes for a heartbeat that is about to go: fills them in with what it
      * appends to the two buffers. May be NULL. */
     void (*mesh_report)(void *data, struct heartbeat *hb, struct buf *links, struct buf *routes);
+    /* This node is an authority, and its state lists this key as that node's: no proof is asked for. May
+     * be NULL. */
+    bool (*lists)(void *data, const struct pki_identity *who);
     /* This node is an authority and was shown a forgery: an encoded forgery_report for it. May be
      * NULL. */
     void (*forgery_seen)(void *data, struct blob report);
@@ -76,8 +79,14 @@ void agent_restore_trust(struct member *m, struct pki_trust *trust);
 void agent_set_local(struct agent *a, bool local_authority);
 
 /* For fabric_config.admit: refuses who shows the id of an authority with a key that is not the one a
- * majority signed, whatever CA of the cluster is above it. -ERR_NOT_WITNESSED. */
+ * majority signed, whatever CA of the cluster is above it (-ERR_NOT_WITNESSED), and asks every other node
+ * for a proof that it is not known by yet (FABRIC_ADMIT_PROVE). */
 int agent_admit(struct agent *a, const struct pki_identity *who, struct errmsg *em);
+/* For fabric_config.own_proof and prove. A proof that does not hold is reported as a forgery of the
+ * authority whose CA is above the certificate. */
+int agent_own_proof(struct agent *a, struct buf *out);
+int agent_prove(struct agent *a, const struct pki_identity *who, int rc, struct blob proof,
+                struct errmsg *em);
 
 struct agent_status {
     bool connected;          /* a config subscription to some authority is live, or we are one */

@@ -7,13 +7,16 @@
  *   renew.c      renewal of our certificate
  *   directory.c  addresses from the snapshot into the fabric, look-ups of names
  *   service.c    the rpc "issuer"
- *   report.c     forgeries, told to the authorities; who may hold a session */
+ *   report.c     forgeries, told to the authorities
+ *   peers.c      who may hold a session with us */
 #ifndef RAP_AGENT_AGENT_IMPL_H
 #define RAP_AGENT_AGENT_IMPL_H
 
 #include "agent/agent.h"
 #include "agent/uplink.h"
 #include "base/log.h"
+
+#include <uthash.h>
 
 /* One rpc of ours. The fabric owns it until its callback, which frees it. */
 struct agent_rpc {
@@ -64,6 +67,10 @@ struct agent {
     struct agent_rpc *renewal;
     int64_t renew_at_ms; /* wall clock */
     uint32_t renew_failures;
+
+    struct agent_proved *proved; /* nodes whose key was proved */
+    struct buf links_raw;
+    struct mp_list links; /* authority sets seen last; a view into links_raw */
 
     struct agent_forgery forgeries[AGENT_FORGERIES_MAX];
     struct agent_forgery *reporting; /* the one that report_rpc tells */
@@ -120,6 +127,12 @@ void report_forgery(struct agent *a, const char *kind, int rc, const char *why,
 void report_load(struct agent *a);
 /* An authority answers: what is left to tell. */
 void report_flush(struct agent *a);
+
+/* --- peers.c --- */
+void peers_load(struct agent *a);
+void peers_fini(struct agent *a);
+/* A snapshot goes in force, its bans do already: keeps the authority sets it showed. */
+void peers_follow(struct agent *a, const struct config *cfg);
 
 int heartbeat_send(struct agent *a, const struct uuid *to);
 void renew_schedule(struct agent *a);

@@ -60,6 +60,7 @@ static void put_in_force(struct agent *a, struct config *cfg)
     }
     pki_trust_clear_bans(a->cfg.trust);
     ban_revoked(a, cfg);
+    peers_follow(a, cfg);
     (void)fabric_recheck(a->fabric);
     directory_apply(a, old);
     set_authorities(a);

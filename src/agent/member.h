@@ -103,6 +103,7 @@ int member_save_witnessed(struct member *m, struct blob signed_snapshot, uint64_
                           uint64_t config_version, struct blob set_statement, int64_t now_ms,
                           struct errmsg *em);
 #define MEMBER_AUTHORITY_SET "authority_set" /* key of the statement in settings */
+#define MEMBER_SET_LINKS "authority_set_links" /* the links seen last (agent/leaf_proof.h) */
 int member_load_snapshot(struct member *m, struct buf *ret_signed, uint64_t *ret_epoch,
                          uint64_t *ret_config_version);
 

@@ -54,6 +54,12 @@ bool authority_tells(struct authority *a, const struct fabric_peer *peer)
                  " AND m.membership_status IN ('active', 'disabled')");
 }
 
+bool authority_lists(struct authority *a, const struct pki_identity *who)
+{
+    const struct fabric_peer peer = {.authenticated = true, .identity = *who};
+    return authority_tells(a, &peer);
+}
+
 uint64_t authority_mono_ms(void)
 {
     return clock_mono_ns() / 1000000;

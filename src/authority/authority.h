@@ -89,6 +89,9 @@ struct snapshot_held {
 int authority_snapshot(struct authority *a, const struct uuid *node_id,
                        const struct snapshot_held *held, struct buf *out, struct errmsg *em);
 
+/* Whether the applied state lists this key as this node's, with a membership that is not over. */
+bool authority_lists(struct authority *a, const struct pki_identity *who);
+
 /* The fabric turned a peer away (fabric_config.refused): to the audit, at a bounded rate. */
 void authority_refused(struct authority *a, const struct fabric_refusal *refusal);
 

@@ -328,6 +328,7 @@ int cut_cluster(struct db *state, unsigned level, struct cut *c)
     if (rc != 0) {
         return rc;
     }
+    c->body.peers_prove = level >= LEVEL_SIGNED;
     c->body.cluster_name = blob_str(c->cluster_name);
     return finish(c, 0);
 }

@@ -32,7 +32,8 @@ int fsm_level_raise(struct fsm_ctx *x, const struct level_raise *b)
     fsm_track_tables(x->f);
     x->v->level = (unsigned)b->level;
     /* What every node is told grows. */
-    x->config_changed = x->config_changed || (from < LEVEL_RELAYS && b->level >= LEVEL_RELAYS);
+    x->config_changed = x->config_changed || (from < LEVEL_RELAYS && b->level >= LEVEL_RELAYS) ||
+                        (from < LEVEL_SIGNED && b->level >= LEVEL_SIGNED);
     if (from < LEVEL_MESH && b->level >= LEVEL_MESH) {
         rc = fsm_peers_begin(x);
     }

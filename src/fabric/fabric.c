@@ -417,6 +417,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     open_sources(f);
     fabric_tick(f);
     relay_init(f);
+    proof_init(f);
     int rc = endpoint_open(f, em);
     if (rc == 0) {
         rc = tls_init(f, em);
@@ -545,7 +546,7 @@ size_t fabric_recheck(struct fabric *f)
         } else if (ss->state == SESSION_UP && ss->who.authenticated && ss->kind != KIND_ENROLL &&
                    f->cfg.admit != NULL) {
             struct errmsg em = ERRMSG_INIT;
-            if (f->cfg.admit(f->cfg.data, &ss->who.identity, &em) != 0) {
+            if (f->cfg.admit(f->cfg.data, &ss->who.identity, &em) < 0) {
                 session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_NOT_WITNESSED);
             }
         }
@@ -603,7 +604,7 @@ void fabric_sessions(const struct fabric *f,
 {
     for (struct link *l = f->sessions.next; l != &f->sessions; l = l->next) {
         struct session *ss = container_of(l, struct session, link);
-        if (ss->state != SESSION_UP) {
+        if (ss->state != SESSION_UP || ss->unproven) {
             continue;
         }
         ngtcp2_conn_info ci;

@@ -39,7 +39,8 @@ enum fabric_close_code {
     FABRIC_CLOSE_PROTOCOL = 4, /* malformed header or frame */
     FABRIC_CLOSE_LIMIT = 5,    /* a bound was reached */
     FABRIC_CLOSE_IDLE = 6,
-    FABRIC_CLOSE_EXPIRED = 7, /* certificate expired */
+    FABRIC_CLOSE_EXPIRED = 7,  /* certificate expired */
+    FABRIC_CLOSE_UNPROVEN = 8, /* no proof that the key is that of the node it names */
 };
 
 struct fabric_limits {            /* 0 = default */
@@ -71,6 +72,11 @@ struct fabric_refusal {
     char service[33];
 };
 
+/* The peer's certificate is good, but whoever made it may not speak for that node: it has to show a proof
+ * before anything passes, either way. */
+#define FABRIC_ADMIT_PROVE 1
+#define FABRIC_PROOF_MAX (64u << 10)
+
 struct fabric_config {
     uv_loop_t *loop;
     struct addr listen; /* port 0: any; see fabric_local_addr */
@@ -87,10 +93,17 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
-    /* More to ask of a peer than a good chain: 0 or an error, with which the handshake is refused. Runs
-     * inside the handshake, and for live sessions inside fabric_recheck: takes note, calls nothing of
-     * the fabric. May be NULL. */
+    /* More to ask of a peer than a good chain: 0, FABRIC_ADMIT_PROVE, or an error, with which the
+     * handshake is refused. Runs inside the handshake, and for live sessions inside fabric_recheck
+     * (which goes on with what was proven once): takes note, calls nothing of the fabric. May be NULL. */
     int (*admit)(void *data, const struct pki_identity *who, struct errmsg *em);
+    /* Proofs (proof.c); both NULL: there are none. Ours, appended for a peer that asks; and whether
+     * what a peer showed proves that its key is that of the node it names (rc: -ERR_* when it showed
+     * nothing). 0, or an error, with which its session is closed. Called between callbacks of the
+     * library, call nothing of the fabric. */
+    int (*own_proof)(void *data, struct buf *out);
+    int (*prove)(void *data, const struct pki_identity *who, int rc, struct blob proof,
+                 struct errmsg *em);
     /* A peer that proved who, or where, it is was turned away; may be NULL. */
     void (*refused)(void *data, const struct fabric_refusal *refusal);
 };

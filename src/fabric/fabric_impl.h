@@ -196,6 +196,7 @@ struct fabric_stream {
     bool local;        /* we opened it */
     bool bulk;
     bool silent;          /* the user is not to be called again */
+    bool held;            /* waits, or has waited, for its session's proof */
     bool in_user;         /* a callback of the user is running: do not free */
     bool qs_gone;         /* the library has no such stream (any more) */
     bool rx_fin, rx_done; /* end received; end or reset handled */
@@ -253,6 +254,9 @@ struct fabric_request {
     uint64_t deadline_ns;
 };
 void rpc_request(struct fabric_stream *s, struct blob body);
+/* fabric_call_start with an empty body, on this session and no other. */
+void rpc_call_on(struct session *ss, struct fabric_call *call, const char *service, size_t max,
+                 uint32_t deadline_ms, fabric_call_cb cb);
 
 /* --- sessions --- */
 /*   HANDSHAKE --confirmed--> UP --close--> CLOSING --3 PTO--> (freed)
@@ -330,13 +334,15 @@ struct session {
     enum session_state state;
     bool dialled;
     bool half_open;
-    bool proven;       /* accepted: the peer does receive at its address */
-    bool entered;      /* counted in its source's sessions, */
-    bool opening;      /* and in its unfinished handshakes */
-    bool suspended;    /* the peer's membership is disabled */
-    bool reported;     /* counted in its peer's up count */
-    bool mute_close;   /* nobody listens: send no close */
-    struct peer *peer; /* dialled: whom; accepted: who it turned out to be, once UP */
+    bool proven;         /* accepted: the peer does receive at its address */
+    bool entered;        /* counted in its source's sessions, */
+    bool opening;        /* and in its unfinished handshakes */
+    bool suspended;      /* the peer's membership is disabled */
+    bool unproven;       /* not a peer's yet: proof.c */
+    struct proof *proof; /* the question that is under way */
+    bool reported;       /* counted in its peer's up count */
+    bool mute_close;     /* nobody listens: send no close */
+    struct peer *peer;   /* dialled: whom; accepted: who it turned out to be, once UP */
     struct fabric_peer who;
     int verify_rc;     /* why verification refused the peer */
     uint32_t retry_ms; /* verify_rc or end_rc -ERR_RATE_LIMITED */
@@ -388,6 +394,16 @@ uint64_t session_lost(struct session *ss);
 /* Once a second. */
 void session_sweep(struct session *ss, int64_t wall_ms);
 void peer_sweep(struct fabric *f);
+
+/* --- proof.c --- */
+#define FABRIC_SVC_UNPROVEN 0x100u /* answers who has not proved itself yet */
+void proof_init(struct fabric *f);
+/* In place of peer_session_up, which it calls when the peer has proved itself. */
+void proof_begin(struct session *ss);
+/* The session ends. */
+void proof_gone(struct session *ss);
+/* What this stream asks for has to wait; or it was refused, for too many do. */
+bool proof_holds(struct fabric_stream *s);
 
 /* --- peers --- */
 struct peer {

@@ -68,6 +68,43 @@ static void on_cancel(struct event *e)
     finish(c, -ERR_CANCELED, blob_of(NULL, 0));
 }
 
+/* The stream with its request in it, not on its way yet. */
+static struct rpc_call *call_new(struct fabric *f, struct fabric_call *call, const char *service,
+                                 struct blob body, size_t max, uint32_t deadline_ms,
+                                 fabric_call_cb cb)
+{
+    struct rpc_call *c = xcalloc(1, sizeof *c);
+    struct fabric_stream *s = stream_new(f, true, false);
+    *c = (struct rpc_call){.f = f, .call = call, .s = s};
+    s->vtab = call_vtab;
+    s->data = c;
+    s->rx.max = max + RPC_ANSWER_PREFIX;
+    stream_put_header(s, service, STREAM_HEADER_RPC, deadline_ms);
+    stream_put_frame(s, blob_of(NULL, 0), body);
+    stream_finish(s);
+    c->deadline.run = on_deadline;
+    event_init(&c->canceled, on_cancel);
+    call->cb = cb;
+    return c;
+}
+
+static void call_started(struct rpc_call *c, uint32_t deadline_ms)
+{
+    struct fabric *f = c->f;
+    c->call->impl = c;
+    fabric_tick(f);
+    timer_set(f, &c->deadline, f->now_ns + deadline_ms * NS_PER_MS);
+    f->counters.rpcs_made++;
+}
+
+void rpc_call_on(struct session *ss, struct fabric_call *call, const char *service, size_t max,
+                 uint32_t deadline_ms, fabric_call_cb cb)
+{
+    struct rpc_call *c = call_new(ss->f, call, service, blob_of(NULL, 0), max, deadline_ms, cb);
+    stream_bind(c->s, ss);
+    call_started(c, deadline_ms);
+}
+
 int fabric_call_start(struct fabric *f, struct fabric_call *call, const struct uuid *to,
                       const char *service, struct blob body, uint32_t deadline_ms,
                       fabric_call_cb cb)
@@ -87,28 +124,14 @@ int fabric_call_start(struct fabric *f, struct fabric_call *call, const struct u
     if (body.len > max) {
         return -ERR_TOO_LARGE;
     }
-    struct rpc_call *c = xcalloc(1, sizeof *c);
-    struct fabric_stream *s = stream_new(f, true, false);
-    s->vtab = call_vtab;
-    s->data = c;
-    s->rx.max = max + RPC_ANSWER_PREFIX;
-    stream_put_header(s, service, STREAM_HEADER_RPC, deadline_ms);
-    stream_put_frame(s, blob_of(NULL, 0), body);
-    stream_finish(s);
-    int rc = stream_start(s, to);
+    struct rpc_call *c = call_new(f, call, service, body, max, deadline_ms, cb);
+    int rc = stream_start(c->s, to);
     if (rc != 0) {
-        fabric_stream_reset(s, rc);
+        fabric_stream_reset(c->s, rc);
         free(c);
         return rc;
     }
-    *c = (struct rpc_call){.f = f, .call = call, .s = s};
-    c->deadline.run = on_deadline;
-    event_init(&c->canceled, on_cancel);
-    call->cb = cb;
-    call->impl = c;
-    fabric_tick(f);
-    timer_set(f, &c->deadline, f->now_ns + deadline_ms * NS_PER_MS);
-    f->counters.rpcs_made++;
+    call_started(c, deadline_ms);
     return 0;
 }
 

@@ -222,6 +222,8 @@ static int rc_for_close(const ngtcp2_ccerr *e)
                 return -ERR_BUSY;
             case FABRIC_CLOSE_EXPIRED:
                 return -ERR_CERT_EXPIRED;
+            case FABRIC_CLOSE_UNPROVEN:
+                return -ERR_NOT_WITNESSED;
             default:
                 return -ERR_CLOSED;
         }
@@ -285,6 +287,7 @@ static void session_end(struct session *ss, enum session_state state, int rc)
     }
     ss->datagram_count = 0;
     relay_session_gone(ss);
+    proof_gone(ss);
     peer_session_end(ss, rc);
     ss->peer = NULL;
     list_del(&ss->dirty_link);
@@ -470,7 +473,11 @@ static void session_up(struct event *e)
     if (!ss->dialled && !ss->path.relayed && f->enroll_served) {
         source_limit_member(f->sources, &ss->who.address, fabric_now_ms(f));
     }
-    peer_session_up(ss);
+    if (ss->unproven) {
+        proof_begin(ss);
+    } else {
+        peer_session_up(ss);
+    }
 }
 
 void session_read(struct session *ss, const struct addr *from, const struct source *src,

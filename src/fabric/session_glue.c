@@ -182,6 +182,10 @@ static int datagram_cb(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, s
     struct fabric *f = ss->f;
     f->counters.datagrams_in++;
     genuine(ss);
+    if (ss->unproven) {
+        f->counters.dropped_limit++;
+        return 0;
+    }
     if (len > 0 && data[0] == OVERLAY_SESSION) {
         relay_receive(ss, blob_of(data, len));
         return 0;

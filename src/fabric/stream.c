@@ -505,6 +505,10 @@ static void stream_run(struct event *e)
         s->vtab.opened(s, s->data);
     }
     s->want_opened = false;
+    if (!s->silent && proof_holds(s)) {
+        s->in_user = false; /* its window is not given back meanwhile */
+        return;
+    }
     bool more = deliver(s);
     if (!more && !s->silent) {
         if (s->state == STREAM_ENDED) {

@@ -121,9 +121,10 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
     }
     if (ss->kind != KIND_ENROLL && ss->f->cfg.admit != NULL) {
         rc = ss->f->cfg.admit(ss->f->cfg.data, &id, em);
-        if (rc != 0) {
+        if (rc < 0) {
             return rc;
         }
+        ss->unproven = rc == FABRIC_ADMIT_PROVE;
     }
     ss->who.identity = id;
     ss->who.authenticated = true;

@@ -330,6 +330,25 @@ static int on_admit(void *data, const struct pki_identity *who, struct errmsg *e
     return n->agent == NULL ? 0 : agent_admit(n->agent, who, em);
 }
 
+static int on_own_proof(void *data, struct buf *out)
+{
+    struct node *n = data;
+    return n->agent == NULL ? -ERR_NOT_FOUND : agent_own_proof(n->agent, out);
+}
+
+static int on_prove(void *data, const struct pki_identity *who, int rc, struct blob proof,
+                    struct errmsg *em)
+{
+    struct node *n = data;
+    return n->agent == NULL ? -ERR_CLOSED : agent_prove(n->agent, who, rc, proof, em);
+}
+
+static bool on_lists(void *data, const struct pki_identity *who)
+{
+    struct node *n = data;
+    return n->authority != NULL && authority_lists(n->authority, who);
+}
+
 static void on_forgery_seen(void *data, struct blob report)
 {
     struct node *n = data;
@@ -355,6 +374,8 @@ static int open_fabric(struct node *n, struct errmsg *em)
         .limits = {.enroll_per_second = n->options->enroll_per_second},
         .data = n,
         .admit = on_admit,
+        .own_proof = on_own_proof,
+        .prove = on_prove,
         .refused = on_refused,
     };
     memcpy(config.reset_secret, n->member->reset_secret, sizeof config.reset_secret);
@@ -414,6 +435,7 @@ static int open_all(struct node *n, struct errmsg *em)
         .authority_installed = on_authority_installed,
         .mesh_report = on_mesh_report,
         .forgery_seen = on_forgery_seen,
+        .lists = on_lists,
     };
     rc = agent_open(&agent, &n->agent, em);
     if (rc != 0) {

@@ -161,7 +161,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */ \
     X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */ \
     X(T, 80, FLAG, overlay, 0, 0)              /* of nodes whose own row says nothing else */ \
-    X(T, 81, FLAG, synthetic, 0, 0)            /* likewise */
+    X(T, 81, FLAG, synthetic, 0, 0)            /* likewise */ \
+    X(T, 82, FLAG, peers_prove, 0, 0)          /* nodes ask each other for a leaf_proof */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \

@@ -14,6 +14,8 @@
 #define AUTHORITY_SET_MAX 1024        /* bytes of one statement */
 #define AUTHORITY_SET_LINKS_MAX 64    /* sent at once */
 #define MERKLE_PATH_WIRE_MAX 8192     /* 256 steps */
+#define NODE_LEAF_MAX 256             /* bytes of one node_leaf */
+#define LEAF_PROOF_LINKS_MAX 8
 #define HISTORY_PROOF_WIRE_MAX 4096
 
 /* Everything decided up to an index that changed configuration. */
@@ -83,6 +85,17 @@ MSG_DECLARE(witness_answer, WITNESS_ANSWER_FIELDS)
     X(T, 3, STR, membership_status, 16, MSG_REQUIRED)                  \
     X(T, 4, FIX, config, 32, MSG_REQUIRED)
 MSG_DECLARE(node_leaf, NODE_LEAF_FIELDS)
+
+/* service "leaf", rpc, node -> node, an empty request: which key is this node's, as a majority signed it
+ * with the newest configuration the node holds. links: the authority sets it saw last, for a peer that has
+ * not seen them. */
+#define LEAF_PROOF_FIELDS(X, T)                                                           \
+    X(T, 1, BIN, statement, WITNESS_STATEMENT_MAX, MSG_REQUIRED)                          \
+    X(T, 2, LIST, signatures, AUTHORITIES_MAX, MSG_REQUIRED) /* of bin: witness_signature */ \
+    X(T, 3, BIN, leaf, NODE_LEAF_MAX, MSG_REQUIRED)          /* node_leaf */              \
+    X(T, 4, BIN, path, MERKLE_PATH_WIRE_MAX, 0)                                           \
+    X(T, 5, LIST, links, LEAF_PROOF_LINKS_MAX, 0)            /* of bin: signed_set */
+MSG_DECLARE(leaf_proof, LEAF_PROOF_FIELDS)
 
 /* What shows that a snapshot is what was decided. In a signed_snapshot. */
 #define SNAPSHOT_WITNESS_FIELDS(X, T)                                                         \

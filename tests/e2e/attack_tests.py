@@ -236,10 +236,10 @@ def test_attacks_with_certificates_are_refused_and_audited(env):
         Attack("a copied certificate without its key", {"member": members["n1"], "key": "other"},
                "bad_signature", silent=NOBODY),
     ])
-    # Authentic, and yet nobody the state knows: it gets a session and is served nothing.
+    # Authentic, and yet nobody the state knows: asked for a proof, it has none.
     run_table(x, lambda a: x.handshake(**a.args), [
-        Attack("a node that was never decided", {"chain": "good", "service": "config"}, "denied",
-               event="service_refused")])
+        Attack("a node that was never decided", {"chain": "good", "service": "config"},
+               "not_witnessed", event="handshake_refused")])
     # The peer is told that it may not, the audit why.
     answer = x.handshake(chain="own_id")
     expect(answer == {"session": "refused", "error": "denied"}, "it says it is the authority", answer)

@@ -109,22 +109,22 @@ def test_stolen_authority_admits_nobody(env):
                                   **{"stolen": stolen, "id": "new", **args}))
 
     rows = (
-        (c.a1, "config", {"stream": 1}, "denied"),
-        (c.a1, "heartbeat", {}, None),
-        (c.a1, "heartbeat", {"body": "heartbeat"}, "wrong_node"),
-        (c.a1, "renew", {"body": "renew"}, "denied"),
-        (c.a1, "report", {}, None),
-        (c.a1, "raft", {"stream": 1}, "not_authority"),
-        (c.a1, "witness", {"body": "statement"}, "not_authority"),
-        (c.a1, "config", {"stream": 1, "id": c.n1.id}, "denied"),
-        (c.n1, "issuer", {}, "not_authority"),
+        # No proof that the key is a node's: nothing is served.
+        (c.a1, "config", {"stream": 1}, "not_witnessed"),
+        (c.a1, "heartbeat", {"body": "heartbeat"}, "not_witnessed"),
+        (c.a1, "renew", {"body": "renew"}, "not_witnessed"),
+        (c.a1, "report", {}, "not_witnessed"),
+        (c.a1, "raft", {"stream": 1}, "not_witnessed"),
+        (c.a1, "witness", {"body": "statement"}, "not_witnessed"),
+        (c.a1, "config", {"stream": 1, "id": c.n1.id}, ("not_witnessed", "denied")),
         # Not even a session: the alert of the handshake.
         (c.a1, "config", {"stream": 1, "id": c.a2.id}, "denied"),
         (c.n1, "issuer", {"id": c.a1.id}, "denied"),
+        (c.n1, "issuer", {}, "not_witnessed"), # reported with the one before
     )
     for to, service, args, error in rows:
         got = call(to, service, **args)
-        expect(error in (None, got["error"]) and got["error"] != "ok",
+        expect(got["error"] in error,
                f"{service} of {to.name} {args}", got)
     # Himself, with all he stole: nobody signs what he made up.
     got = answer_of(attacker(env, "call", to=c.a1.address, server=c.a1.id, service="witness",
@@ -136,3 +136,46 @@ def test_stolen_authority_admits_nobody(env):
                            e["subject_id"] == c.a3.id and c.a1.id in e["details"]["detail"]
                            for e in reports(c.a1)),
                "n1 to report a3's certificate in a1's name", limit=60)
+
+
+def test_certificate_in_a_nodes_name_opens_nothing_at_other_nodes(env):
+    """decision 0018: a stolen CA signs a certificate for an ordinary node's id. Neither an ordinary node nor a
+    relay has a session with it, though it shows that node's own proof; and they report whose CA it was."""
+    c = env.cluster(authorities=3, nodes=3)
+    relay = c.n3
+    c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
+    for node in (c.n1, relay):
+        node.stop()
+        node.start(args=["--overlay"])
+    for node in (c.n1, relay):
+        wait_until(lambda n=node: believes(n, 3), f"{node.name} to believe three authorities")
+    stolen = steal(c.a3)
+    proof = os.path.join(c.a3.dir, "n2.proof")
+
+    def call(to, service, **args):
+        return answer_of(attacker(env, "call", to=to.address, server=to.id, service=service,
+                                  **{"stolen": stolen, "id": c.n2.id, **args}))
+
+    # Anybody may ask n2 for its proof: it says no more than which key is n2's.
+    got = call(c.n2, "leaf", id="new", save=proof)
+    expect(got["error"] == "ok" and os.path.getsize(proof) < 8192, "n2's proof", got)
+    for to in (c.n1, relay):
+        got = call(to, "issuer", shows=proof)
+        expect(got["error"] == "not_witnessed", f"{to.name} against n2's own proof", got)
+        got = call(to, "synthetic", stream=1)
+        expect(got["error"] == "not_witnessed", f"{to.name} against no proof", got)
+        sessions = to.ok("fabric", "sessions")["items"]
+        expect(all(s["node_id"] != c.n2.id for s in sessions), f"{to.name} has no such peer", sessions)
+
+    def reported(by):
+        return any(e["details"]["kind"] == "certificate" and e["details"]["reported_by"] == by.id and
+                   e["subject_id"] == c.a3.id and c.n2.id in e["details"]["detail"]
+                   for e in reports(c.a1))
+    for to in (c.n1, relay):
+        wait_until(lambda n=to: reported(n), f"{to.name} to report a3's certificate in n2's name",
+                   limit=60)
+    # The real n2 is let in by the same proof.
+    c.n2.stop()
+    c.n2.start(args=["--overlay"])
+    wait_until(lambda: any(s["node_id"] == c.n2.id for s in relay.ok("fabric", "sessions")["items"]),
+               "n2 to have a session with the relay")

@@ -52,6 +52,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&witness_request_desc, false},
     {&witness_answer_desc, false},
     {&node_leaf_desc, false},
+    {&leaf_proof_desc, false},
     {&snapshot_witness_desc, false},
     {&forgery_report_desc, false},
     {&recovery_statement_desc, false},

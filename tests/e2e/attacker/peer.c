@@ -1,6 +1,7 @@
 /* Handshakes with any chain, and calls of any service in the name of a node. */
 #include "attacker.h"
 
+#include "base/file.h"
 #include "base/rng.h"
 #include "lib/fabric_forge.h"
 #include "wire/cmd.h"
@@ -14,6 +15,8 @@ struct visit {
     struct fabric *fabric;
     struct fabric_call call;
     struct buf body;
+    struct fabric_request *waits;
+    const char *shows, *save; /* files: the proof to show, where an answer goes; NULL: none */
     bool up, over, finish;
     int rc;
 };
@@ -65,7 +68,10 @@ static const struct fabric_stream_vtab vtab = {
 static void answered(struct fabric_call *call, int rc, struct blob body)
 {
     struct visit *v = call->data;
-    (void)body;
+    struct errmsg em = ERRMSG_INIT;
+    if (v->save != NULL && rc == 0 && file_write_atomic(v->save, body, 0600, &em) != 0) {
+        give_up("%s", em.text);
+    }
     v->up = true;
     end(v, rc);
 }
@@ -74,6 +80,25 @@ static void session_up(void *data, const struct fabric_peer *peer)
 {
     (void)peer;
     ((struct visit *)data)->up = true;
+}
+
+/* What was saved from another node, shown as ours. */
+static int show_proof(void *data, struct buf *out)
+{
+    struct visit *v = data;
+    struct errmsg em = ERRMSG_INIT;
+    return v->shows == NULL ? -ERR_NOT_FOUND : file_read(v->shows, out, &em);
+}
+
+/* Asked for our proof, we take our time, to learn something meanwhile. */
+static void keep_waiting(void *data, struct fabric_request *rq, struct blob body)
+{
+    struct visit *v = data;
+    (void)body;
+    if (v->waits != NULL) {
+        fabric_answer(v->waits, -ERR_NOT_FOUND, blob_of(NULL, 0));
+    }
+    v->waits = rq;
 }
 
 /* A fabric with an identity of the attacked cluster; what it shows can be changed afterwards. */
@@ -86,7 +111,7 @@ static void visit_open(struct visit *v, const struct forged *own, struct blob ro
     char listen[32];
     const char *from = arg(a, "from");
     (void)snprintf(listen, sizeof listen, "%.24s:0", from != NULL ? from : "127.0.0.1");
-    *v = (struct visit){.rc = 0};
+    *v = (struct visit){.shows = arg(a, "shows"), .save = arg(a, "save")};
     CHECK(uv_loop_init(&v->loop) == 0);
     CHECK(pki_cert_parse(own->chain[0], &leaf, NULL) == 0);
     struct pki_trust *trust = pki_trust_new(&leaf.cluster_id);
@@ -94,6 +119,7 @@ static void visit_open(struct visit *v, const struct forged *own, struct blob ro
                                .cluster_id = leaf.cluster_id,
                                .trust = trust,
                                .data = v,
+                               .own_proof = v->save == NULL ? show_proof : NULL,
                                .session_up = session_up};
     rng_bytes(fc.reset_secret, sizeof fc.reset_secret);
     int rc = pki_trust_set_root(trust, root_der, &em);
@@ -103,6 +129,10 @@ static void visit_open(struct visit *v, const struct forged *own, struct blob ro
     rc = rc != 0 ? rc : fabric_set_identity(v->fabric, own->chain, own->count, own->key, &em);
     if (rc != 0) {
         give_up("%s", em.text);
+    }
+    if (v->save != NULL) {
+        fabric_serve(v->fabric,
+                     &(struct fabric_service){.name = "leaf", .data = v, .request = keep_waiting});
     }
     v->limit.data = v;
     CHECK(uv_timer_init(&v->loop, &v->limit) == 0);
