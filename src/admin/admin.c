@@ -210,6 +210,7 @@ int admin_open(const struct admin_config *config, struct admin **ret, struct err
     CHECK(pthread_mutex_init(&a->lock, NULL) == 0);
     struct http_config hc = {
         .socket_path = config->socket_path,
+        .metrics = config->metrics,
         .deadline_ms = config->request_deadline_ms,
         .data = a,
         .dispatch = dispatch,
@@ -230,7 +231,8 @@ int admin_open(const struct admin_config *config, struct admin **ret, struct err
     CHECK(pthread_sigmask(SIG_SETMASK, &all, &old) == 0);
     CHECK(pthread_create(&a->thread, NULL, thread_main, a) == 0);
     CHECK(pthread_sigmask(SIG_SETMASK, &old, NULL) == 0);
-    log_info(LOG_ADMIN, "api listening", "socket=%s", config->socket_path);
+    log_info(LOG_ADMIN, "api listening", "socket=%s metrics=%s", config->socket_path,
+             config->metrics == NULL ? "off" : config->metrics);
     *ret = a;
     return 0;
 }

@@ -28,6 +28,7 @@
  *   role.unassign* {id, role, organization_id}
  *   audit.list {limit, cursor, event_type, subject_id}   audit.verify {}
  *   config.show {}  config.verify {}       fabric.sessions {}
+ *   metrics {} -> {text}: of PROM_CONTENT_TYPE, as a bin
  */
 #ifndef RAP_ADMIN_ADMIN_H
 #define RAP_ADMIN_ADMIN_H
@@ -46,7 +47,7 @@ struct admin_call {
     char method[48];
     struct blob args;       /* document; valid until the answer */
     struct uuid request_id; /* nil on reads */
-    char actor_kind[16];    /* "admin" */
+    char actor_kind[16];    /* "admin"; "metrics" on that listener */
     char actor_id[128];     /* "uid:0" */
     bool stale;             /* a read may be answered from local state */
     bool dry_run;           /* a mutation is checked and described, not made */
@@ -57,6 +58,7 @@ struct admin_call {
 struct admin_config {
     uv_loop_t *core_loop;
     const char *socket_path;      /* replaced when stale; mode 0600 */
+    const char *metrics; /* "127.0.0.1:9464": GET /metrics there, for anybody on this host; NULL: not */
     uint32_t request_deadline_ms; /* to send a whole request, or take a whole answer; 0 = 15000 */
     void *data;
     /* On the core loop. Must lead to exactly one admin_answer, now or later. */

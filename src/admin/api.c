@@ -402,7 +402,8 @@ static int check_body(const struct api_input *in, const struct api_route *route,
     if (in->body.len > API_BODY_MAX) {
         return fault_set(f, -ERR_TOO_LARGE, 413, "", "the body is over %u bytes", API_BODY_MAX);
     }
-    if (route->kind == API_READ || route->kind == API_LIVE || route->kind == API_READY) {
+    if (route->kind == API_READ || route->kind == API_LIVE || route->kind == API_READY ||
+        route->kind == API_TEXT) {
         return fault_set(f, -ERR_INVALID, 400, "", "a read has no body");
     }
     if (!is_json(in->content_type)) {

@@ -31,6 +31,7 @@ enum api_kind {
     API_MUTATION, /* has a request id; takes ?dry_run */
     API_ACTION,   /* does something, but not by a replicated command: no request id, no dry run */
     API_LIVE,     /* answered without the core loop */
+    API_TEXT,     /* the answer is no JSON but the "text" of the document */
     API_READY,    /* 200 or 503 by the answer of `call` */
 };
 

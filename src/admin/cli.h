@@ -30,6 +30,7 @@ struct cli_run {
     uint32_t agent_heartbeat_ms;        /* 0 = default */
     bool synthetic;                     /* answer test traffic */
     uint32_t enroll_per_second;         /* from one source address; 0 = default */
+    const char *metrics;                /* loopback address for GET /metrics; NULL: off */
     bool overlay;                       /* relayed paths, off by default (SPEC RTE-04) */
 };
 enum cli_join_event { /* as enum join_event */

@@ -1,5 +1,6 @@
 /* init, agent run, version: what works on this host itself. */
 #include "admin/cli_util.h"
+#include "admin/listen.h"
 
 #include "base/log.h"
 #include "wire/limits.h"
@@ -123,6 +124,11 @@ int cli_run_agent(struct cli *c)
         return cli_usage(c, NULL, "--enroll-rate: 1 to %d", ENROLL_RATE_MAX);
     }
     o.enroll_per_second = (uint32_t)rate;
+    o.metrics = cli_get(c, "metrics");
+    struct addr at;
+    if (rc == CLI_OK && o.metrics != NULL && listen_parse_loopback(o.metrics, &at, &em) != 0) {
+        return cli_usage(c, "for example --metrics 127.0.0.1:9464", "--metrics: %s", em.text);
+    }
     o.overlay = cli_get(c, "overlay") != NULL;
     o.synthetic = cli_get(c, "synthetic") != NULL;
     if (rc != CLI_OK) {

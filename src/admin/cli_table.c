@@ -64,6 +64,8 @@ const struct cli_cmd cli_commands[] = {
       {"election", "T", "Raft election timeout (default 500ms)", false, false},
       {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
       {"overlay", NULL, "take part in the overlay, whatever the configuration says", false, false},
+      {"metrics", "IP:PORT", "serve GET /metrics on this loopback address (off by default)", false,
+       false},
       {"enroll-rate", "N", "attempts to join a second from one address (default 64)", false, false},
       {"synthetic", NULL, "answer test traffic, whatever the configuration says", false, false},
       {"log-format", "logfmt|json", "default logfmt", false, false},

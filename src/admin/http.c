@@ -1,5 +1,5 @@
-/* HTTP on the local socket: libmicrohttpd driven by a uv loop of its own (the only file that knows
- * either library's server side).
+/* HTTP on the local socket, and for metrics on a loopback port: libmicrohttpd driven by a uv loop of
+ * its own (with http_guard.c the only file that knows that library).
  *
  * A request:  on_uri (made) -> on_request: guard -> body -> api_parse -> dispatch, suspended
  *             -> http_answer, resumed -> on_request: response -> on_completed (freed)
@@ -7,14 +7,15 @@
  *             passes (shutdown); the answer does not come in time (504, and the call is forgotten);
  *             http_stop (503).
  *
- * libmicrohttpd 0.9.75 accepts doubled Content-Length and Host, and Content-Length together with
- * Transfer-Encoding, and counts only idleness against its timeout: hence the guard and the deadline
- * (reference: ecosystem.md section 1). */
+ * libmicrohttpd 0.9.75 counts only idleness against its timeout: hence the deadline (reference:
+ * ecosystem.md section 1). */
 #include "admin/api.h"
+#include "admin/http_guard.h"
 #include "admin/json.h"
 #include "admin/listen.h"
 #include "admin/server.h"
 #include "base/log.h"
+#include "base/prom.h"
 #include "wire/mp.h"
 
 #include <microhttpd.h>
@@ -26,16 +27,26 @@
 #define HEADERS_MAX_BYTES 16384
 #define ANSWER_GRACE_MS 2000u
 #define STOP_GRACE_MS 1000u
+#define METRICS_CONNECTIONS_MAX 16
+
+/* A listening socket: the API's, or the one of metrics, where anybody on this host may come and
+ * nothing else is served. */
+struct door {
+    struct http *http;
+    struct MHD_Daemon *daemon; /* NULL: not open */
+    uv_poll_t poll;
+    bool metrics;
+};
+#define DOORS 2
 
 struct http {
     struct http_config config;
     char *socket_path;
     uv_loop_t loop;
     uv_async_t wake;
-    uv_poll_t poll;
+    struct door doors[DOORS];
     uv_timer_t timer;      /* libmicrohttpd's own */
     uv_timer_t stop_timer; /* after http_stop: how long answers may still drain */
-    struct MHD_Daemon *daemon;
     bool stopping, stopped;
     struct request *requests;
 };
@@ -48,6 +59,7 @@ struct conn {
     int fd;
     unsigned uid;
     bool known; /* uid is */
+    bool metrics;
     struct request *request;
 };
 
@@ -109,7 +121,12 @@ static void set_answer(struct request *r, int rc, struct blob doc)
     r->last_contact_ms = header_value(doc, "_last_contact_ms");
     r->status = r->api.route->ok_status;
     buf_clear(&r->out);
-    if (r->api.route->kind == API_READY) {
+    if (r->api.route->kind == API_TEXT) {
+        struct mp_reader text;
+        mp_reader_init(&text, mp_find(doc, "text"));
+        struct blob b = mp_get_bin(&text, SERVER_DOC_MAX);
+        buf_add(&r->out, b.data, b.len);
+    } else if (r->api.route->kind == API_READY) {
         bool ready = api_status_ready(doc);
         r->status = ready ? 200 : 503;
         buf_add_str(&r->out, ready ? "{\"ready\":true}" : "{\"ready\":false}");
@@ -130,8 +147,11 @@ static enum MHD_Result send_response(struct request *r)
         return MHD_NO;
     }
     bool problem = r->status >= 400 && (r->api.route == NULL || r->api.route->kind != API_READY);
+    bool plain = !problem && r->api.route != NULL && r->api.route->kind == API_TEXT;
     (void)MHD_add_response_header(resp, "Content-Type",
-                                  problem ? "application/problem+json" : "application/json");
+                                  problem ? "application/problem+json"
+                                  : plain ? PROM_CONTENT_TYPE
+                                          : "application/json");
     (void)MHD_add_response_header(resp, "Cache-Control", "no-store");
     (void)MHD_add_response_header(resp, "X-Content-Type-Options", "nosniff");
     if (r->allow[0] != '\0') {
@@ -210,7 +230,7 @@ static void dispatch(struct request *r)
         set_error(r, -ERR_CANCELED, "the node is stopping");
         return;
     }
-    if (!r->conn->known) {
+    if (!r->conn->known && !r->conn->metrics) {
         set_error(r, -ERR_DENIED, "cannot tell which user is connected");
         return;
     }
@@ -219,8 +239,12 @@ static void dispatch(struct request *r)
     c->args = r->api.args;
     r->api.args = (struct buf){.max = 0};
     (void)snprintf(c->pub.method, sizeof c->pub.method, "%s", route->call);
-    (void)snprintf(c->pub.actor_kind, sizeof c->pub.actor_kind, "admin");
-    (void)snprintf(c->pub.actor_id, sizeof c->pub.actor_id, "uid:%u", r->conn->uid);
+    if (r->conn->metrics) {
+        (void)snprintf(c->pub.actor_kind, sizeof c->pub.actor_kind, "metrics");
+    } else {
+        (void)snprintf(c->pub.actor_kind, sizeof c->pub.actor_kind, "admin");
+        (void)snprintf(c->pub.actor_id, sizeof c->pub.actor_id, "uid:%u", r->conn->uid);
+    }
     c->pub.args = buf_blob(&c->args);
     c->pub.request_id = r->api.request_id;
     /* Readiness is about this node, whether or not others can be reached. */
@@ -234,50 +258,29 @@ static void dispatch(struct request *r)
     h->config.dispatch(h->config.data, c);
 }
 
-struct header_count {
-    unsigned length, encoding, host, key, type;
-    bool chunked;
-};
-
-static enum MHD_Result count_header(void *data, enum MHD_ValueKind kind, const char *name,
-                                    const char *value)
-{
-    struct header_count *n = data;
-    (void)kind;
-    n->length += strcasecmp(name, "Content-Length") == 0;
-    n->host += strcasecmp(name, "Host") == 0;
-    n->key += strcasecmp(name, "Idempotency-Key") == 0;
-    n->type += strcasecmp(name, "Content-Type") == 0;
-    if (strcasecmp(name, "Transfer-Encoding") == 0) {
-        n->encoding++;
-        n->chunked = value != NULL && strcasecmp(value, "chunked") == 0;
-    }
-    return MHD_YES;
-}
-
-/* Requests that two readers could understand in two ways (RFC 9112 section 11.2). NULL: fine. */
-static const char *ambiguous(struct MHD_Connection *mhd)
-{
-    struct header_count n = {0};
-    (void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_header, &n);
-    if (n.length > 1 || n.encoding > 1 || n.host > 1 || n.key > 1 || n.type > 1) {
-        return "a header that may be there once is there twice";
-    }
-    if (n.encoding == 1 && (n.length == 1 || !n.chunked)) {
-        return "Transfer-Encoding other than chunked, or together with Content-Length";
-    }
-    return NULL;
-}
-
 static const char *header(struct request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
+/* At the door of metrics. A browser on this host can be led here by a name that its owner points at
+ * 127.0.0.1; the name is in Host then. */
+static const char *not_metrics(struct request *r, const char *method)
+{
+    const char *host = header(r, "Host");
+    if (host != NULL && !listen_host_is_local(host)) {
+        return "Host must be localhost or a loopback address";
+    }
+    return strcmp(method, "GET") == 0 && r->target != NULL && strcmp(r->target, "/metrics") == 0
+               ? NULL
+               : "only GET /metrics is served here: the API is on the local socket";
+}
+
 /* Headers are here, the body is not. */
 static void begin_request(struct request *r, const char *method)
 {
-    const char *why = ambiguous(r->mhd);
+    const char *why = http_ambiguous(r->mhd);
+    const char *not_here = r->conn->metrics ? not_metrics(r, method) : NULL;
     const char *length = header(r, "Content-Length");
     r->state = REQUEST_BODY;
     if (why != NULL) {
@@ -288,6 +291,8 @@ static void begin_request(struct request *r, const char *method)
         set_error(r, -ERR_TOO_LARGE, "the body is over 1 MiB");
     } else if (strlen(method) >= 16) {
         set_error(r, -ERR_MALFORMED, "no such method");
+    } else if (not_here != NULL) {
+        set_error(r, -ERR_NOT_FOUND, not_here);
     }
 }
 
@@ -300,7 +305,7 @@ static void finish_request(struct request *r, const char *method)
     }
     struct api_input in = {
         .method = method,
-        .target = r->target,
+        .target = r->conn->metrics ? "/v1/metrics" : r->target,
         .content_type = header(r, "Content-Type"),
         .idempotency_key = header(r, "Idempotency-Key"),
         .body = buf_blob(&r->body),
@@ -349,7 +354,7 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *mhd, const 
 
 static void *on_uri(void *data, const char *uri, struct MHD_Connection *mhd)
 {
-    struct http *h = data;
+    struct http *h = ((struct door *)data)->http;
     struct request *r = xcalloc(1, sizeof *r);
     r->http = h;
     r->mhd = mhd;
@@ -366,7 +371,7 @@ static void *on_uri(void *data, const char *uri, struct MHD_Connection *mhd)
 static void on_completed(void *data, struct MHD_Connection *mhd, void **ctx,
                          enum MHD_RequestTerminationCode why)
 {
-    struct http *h = data;
+    struct http *h = ((struct door *)data)->http;
     struct request *r = *ctx;
     (void)mhd;
     (void)why;
@@ -393,7 +398,8 @@ static void on_conn_freed(uv_handle_t *t)
 static void on_connection(void *data, struct MHD_Connection *mhd, void **socket_ctx,
                           enum MHD_ConnectionNotificationCode what)
 {
-    struct http *h = data;
+    struct door *d = data;
+    struct http *h = d->http;
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
         struct conn *c = *socket_ctx;
         uv_close((uv_handle_t *)&c->deadline, on_conn_freed);
@@ -403,7 +409,8 @@ static void on_connection(void *data, struct MHD_Connection *mhd, void **socket_
     struct conn *c = xcalloc(1, sizeof *c);
     c->http = h;
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-    c->known = listen_peer_uid(c->fd, &c->uid) == 0;
+    c->metrics = d->metrics;
+    c->known = !d->metrics && listen_peer_uid(c->fd, &c->uid) == 0;
     CHECK(uv_timer_init(&h->loop, &c->deadline) == 0);
     restart_deadline(c, h->config.deadline_ms);
     *socket_ctx = c;
@@ -423,7 +430,11 @@ static void on_log(void *data, const char *fmt, va_list ap)
 static void close_handles(struct http *h)
 {
     uv_close((uv_handle_t *)&h->wake, NULL);
-    uv_close((uv_handle_t *)&h->poll, NULL);
+    for (size_t i = 0; i < DOORS; i++) {
+        if (h->doors[i].http != NULL) {
+            uv_close((uv_handle_t *)&h->doors[i].poll, NULL);
+        }
+    }
     uv_close((uv_handle_t *)&h->timer, NULL);
     uv_close((uv_handle_t *)&h->stop_timer, NULL);
 }
@@ -432,9 +443,13 @@ static void finish_stop(struct http *h)
 {
     h->stopped = true;
     h->config.ending(h->config.data);
-    CHECK(uv_poll_stop(&h->poll) == 0);
-    MHD_stop_daemon(h->daemon);
-    h->daemon = NULL;
+    for (size_t i = 0; i < DOORS; i++) {
+        if (h->doors[i].daemon != NULL) {
+            CHECK(uv_poll_stop(&h->doors[i].poll) == 0);
+            MHD_stop_daemon(h->doors[i].daemon);
+            h->doors[i].daemon = NULL;
+        }
+    }
     close_handles(h);
 }
 
@@ -445,13 +460,19 @@ static void on_mhd_timer(uv_timer_t *t)
 
 static void pump(struct http *h)
 {
-    MHD_UNSIGNED_LONG_LONG ms;
+    MHD_UNSIGNED_LONG_LONG ms, soonest = UINT64_MAX;
     if (h->stopped) {
         return;
     }
-    (void)MHD_run(h->daemon);
-    if (MHD_get_timeout(h->daemon, &ms) == MHD_YES) {
-        CHECK(uv_timer_start(&h->timer, on_mhd_timer, ms, 0) == 0);
+    for (size_t i = 0; i < DOORS; i++) {
+        struct MHD_Daemon *daemon = h->doors[i].daemon;
+        if (daemon != NULL && MHD_run(daemon) == MHD_YES &&
+            MHD_get_timeout(daemon, &ms) == MHD_YES && ms < soonest) {
+            soonest = ms;
+        }
+    }
+    if (soonest != UINT64_MAX) {
+        CHECK(uv_timer_start(&h->timer, on_mhd_timer, soonest, 0) == 0);
     } else {
         CHECK(uv_timer_stop(&h->timer) == 0);
     }
@@ -464,7 +485,7 @@ static void on_poll(uv_poll_t *p, int status, int events)
 {
     (void)status;
     (void)events;
-    pump(container_of(p, struct http, poll));
+    pump(container_of(p, struct door, poll)->http);
 }
 
 static void on_wake(uv_async_t *w)
@@ -502,10 +523,12 @@ void http_stop(struct http *h)
         return;
     }
     h->stopping = true;
-    int fd = MHD_quiesce_daemon(h->daemon);
-    if (fd >= 0) {
-        (void)unlink(h->socket_path);
-        (void)close(fd);
+    (void)unlink(h->socket_path);
+    for (size_t i = 0; i < DOORS; i++) {
+        int fd = h->doors[i].daemon == NULL ? -1 : MHD_quiesce_daemon(h->doors[i].daemon);
+        if (fd >= 0) {
+            (void)close(fd);
+        }
     }
     struct request *r = NULL;
     DL_FOREACH(h->requests, r)
@@ -536,41 +559,68 @@ void http_free(struct http *h)
     free(h);
 }
 
+/* Takes fd, also on an error. */
+static int open_door(struct http *h, struct door *d, int fd, struct errmsg *em)
+{
+    unsigned most = d->metrics ? METRICS_CONNECTIONS_MAX : SERVER_CONNECTIONS_MAX;
+    d->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT, most,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)2 * HEADERS_MAX_BYTES,
+        MHD_OPTION_URI_LOG_CALLBACK, on_uri, d, MHD_OPTION_NOTIFY_COMPLETED, on_completed, d,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, d, MHD_OPTION_END);
+    if (d->daemon == NULL) {
+        (void)close(fd);
+        return errmsg_set(em, -ERR_IO, "the HTTP library does not start");
+    }
+    d->http = h;
+    int epoll_fd = MHD_get_daemon_info(d->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    CHECK(uv_poll_init(&h->loop, &d->poll, epoll_fd) == 0);
+    CHECK(uv_poll_start(&d->poll, UV_READABLE, on_poll) == 0);
+    return 0;
+}
+
 int http_open(const struct http_config *config, struct http **ret, struct errmsg *em)
 {
-    int fd;
+    struct http *h = xcalloc(1, sizeof *h);
+    int fd = -1;
+    int metrics_fd = -1;
     int rc = listen_unix(config->socket_path, &fd, em);
+    if (rc == 0 && config->metrics != NULL) {
+        rc = listen_loopback(config->metrics, &metrics_fd, em);
+    }
     if (rc != 0) {
+        if (fd >= 0) {
+            (void)close(fd);
+            (void)unlink(config->socket_path);
+        }
+        free(h);
         return rc;
     }
-    struct http *h = xcalloc(1, sizeof *h);
     h->config = *config;
     if (h->config.deadline_ms == 0) {
         h->config.deadline_ms = SERVER_DEADLINE_MS;
     }
     h->socket_path = xstrdup(config->socket_path);
     CHECK(uv_loop_init(&h->loop) == 0);
-    h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT, SERVER_CONNECTIONS_MAX,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)2 * HEADERS_MAX_BYTES,
-        MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
-    if (h->daemon == NULL) {
-        (void)close(fd);
-        (void)unlink(config->socket_path);
-        CHECK(uv_loop_close(&h->loop) == 0);
-        free(h->socket_path);
-        free(h);
-        return errmsg_set(em, -ERR_IO, "the HTTP library does not start");
-    }
-    int epoll_fd = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
     CHECK(uv_async_init(&h->loop, &h->wake, on_wake) == 0);
     CHECK(uv_timer_init(&h->loop, &h->timer) == 0);
     CHECK(uv_timer_init(&h->loop, &h->stop_timer) == 0);
-    CHECK(uv_poll_init(&h->loop, &h->poll, epoll_fd) == 0);
-    CHECK(uv_poll_start(&h->poll, UV_READABLE, on_poll) == 0);
+    h->doors[1].metrics = true;
+    rc = open_door(h, &h->doors[0], fd, em);
+    if (rc == 0 && metrics_fd >= 0) {
+        rc = open_door(h, &h->doors[1], metrics_fd, em);
+    } else if (metrics_fd >= 0) {
+        (void)close(metrics_fd);
+    }
+    if (rc != 0) {
+        finish_stop(h);
+        (void)unlink(config->socket_path);
+        (void)uv_run(&h->loop, UV_RUN_DEFAULT);
+        http_free(h);
+        return rc;
+    }
     /* Connections waiting since listen(2): the first pump arms libmicrohttpd's epoll set. */
     CHECK(uv_timer_start(&h->timer, on_mhd_timer, 0, 0) == 0);
     *ret = h;

@@ -3,6 +3,7 @@
 #include "admin/listen.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -69,6 +70,76 @@ out:
         (void)close(fd);
     }
     return rc;
+}
+
+static bool is_loopback(const struct addr *a)
+{
+    if (a->ss.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&a->ss;
+        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&a->ss;
+    return a->ss.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+int listen_parse_loopback(const char *text, struct addr *ret, struct errmsg *em)
+{
+    struct addr a;
+    int rc = addr_parse(text, &a, em);
+    if (rc != 0) {
+        return rc;
+    }
+    if (!is_loopback(&a)) {
+        return errmsg_set(
+            em, -ERR_INVALID,
+            "%s can be reached from other hosts, and metrics ask nobody who they are: "
+            "use 127.0.0.1:PORT, and carry them out by what authenticates",
+            text);
+    }
+    *ret = a;
+    return 0;
+}
+
+int listen_loopback(const char *text, int *ret_fd, struct errmsg *em)
+{
+    struct addr a;
+    int on = 1;
+    int rc = listen_parse_loopback(text, &a, em);
+    if (rc != 0) {
+        return rc;
+    }
+    int fd = socket(a.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return sys_error(em, "socket for", text);
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (const struct sockaddr *)&a.ss, a.len) != 0 || listen(fd, 16) != 0) {
+        rc = errno == EADDRINUSE
+                 ? errmsg_set(em, -ERR_BUSY, "%s is in use: choose another port", text)
+                 : sys_error(em, "listen on", text);
+        (void)close(fd);
+        return rc;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+bool listen_host_is_local(const char *host)
+{
+    char name[64];
+    struct addr a;
+    struct errmsg em = ERRMSG_INIT;
+    size_t len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    if (len > strlen(host) || len >= sizeof name - 2) {
+        return false;
+    }
+    const char *port = host + len;
+    if (*port != '\0' && (*port != ':' || strspn(port + 1, "0123456789") != strlen(port + 1))) {
+        return false;
+    }
+    (void)snprintf(name, sizeof name, "%.*s:1", (int)len, host);
+    return strcasecmp(name, "localhost:1") == 0 ||
+           (addr_parse(name, &a, &em) == 0 && is_loopback(&a));
 }
 
 int listen_peer_uid(int fd, unsigned *ret_uid)

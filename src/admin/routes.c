@@ -135,6 +135,7 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/audit/verify", "audit.verify", API_READ, 200, {{0}}},
     {"GET", "/v1/config", "config.show", API_READ, 200, {{0}}},
     {"GET", "/v1/config/verify", "config.verify", API_READ, 200, {{0}}},
+    {"GET", "/v1/metrics", "metrics", API_TEXT, 200, {{0}}},
     {"GET", "/v1/fabric/sessions", "fabric.sessions", API_READ, 200, {{0}}},
     {"GET", "/v1/mesh", "mesh.show", API_READ, 200, {{0}}},
     {"PATCH", "/v1/mesh", "mesh.set", API_MUTATION, 200,

@@ -34,6 +34,7 @@ void call_free(struct call *c);
 /* --- http.c, called on the core thread before the thread starts and after it ended --- */
 struct http_config {
     const char *socket_path;
+    const char *metrics; /* as in admin_config */
     uint32_t deadline_ms;
     void *data;
     void (*dispatch)(void *data, struct call *c); /* http thread: hands c to the core loop */

@@ -427,6 +427,9 @@ void agent_status(const struct agent *a, struct agent_status *ret)
         .issuer_expires_ms = a->issuer.not_after_ms,
         .root_expires_ms = a->root.not_after_ms,
     };
+    ret->clock_compared = a->clock_compared;
+    ret->clock_ahead_ms = a->clock_ahead_ms;
+    ret->clock_within_ms = a->clock_within_ms;
     ret->disabled = a->disabled;
     ret->health = a->revoked    ? "revoked"
                   : a->disabled ? "disabled"

@@ -98,6 +98,9 @@ struct agent_status {
                                 authority refused it; it asks again about once a minute */
     int64_t certificate_expires_ms;
     int64_t issuer_expires_ms, root_expires_ms; /* above it */
+    bool clock_compared; /* with that of an authority, by the last heartbeat it answered: */
+    int64_t clock_ahead_ms;  /* ours is so much ahead of its own, */
+    int64_t clock_within_ms; /* give or take this much */
 };
 void agent_status(const struct agent *a, struct agent_status *ret);
 

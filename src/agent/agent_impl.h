@@ -62,6 +62,9 @@ struct agent {
     struct fabric_stream *stream;
     struct uuid stream_to;
     struct agent_rpc *heartbeat;
+    int64_t heartbeat_sent_ms; /* wall clock */
+    bool clock_compared;
+    int64_t clock_ahead_ms, clock_within_ms;
     int64_t last_contact_ms;
 
     struct agent_rpc *renewal;

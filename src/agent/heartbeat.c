@@ -19,6 +19,19 @@ static void probe_host(struct agent *a)
     host_report_capabilities(a->member->data_dir, &a->capabilities, &a->capabilities_count);
 }
 
+/* It stamped the heartbeat somewhere between our sending it and now (Cristian's algorithm). */
+static void compare_clocks(struct agent *a, int64_t received_at_ms)
+{
+    int64_t now = clock_wall_ms();
+    int64_t took = now - a->heartbeat_sent_ms;
+    if (received_at_ms <= 0 || took < 0 || took > HEARTBEAT_DEADLINE_MS) {
+        return; /* our own clock was moved meanwhile */
+    }
+    a->clock_compared = true;
+    a->clock_ahead_ms = now - took / 2 - received_at_ms;
+    a->clock_within_ms = took / 2 + 1;
+}
+
 static void on_answer(struct agent *a, int rc, struct blob body)
 {
     struct heartbeat_ack ack = {.interval_ms = 0};
@@ -26,6 +39,7 @@ static void on_answer(struct agent *a, int rc, struct blob body)
         rc = msg_decode(&heartbeat_ack_desc, MSG_LENIENT, body, &ack);
     }
     if (rc == 0) {
+        compare_clocks(a, ack.received_at_ms);
         agent_contact(a);
         agent_uplink_event(a, UPLINK_EV_ACKED, 0, ack.interval_ms);
         report_flush(a);
@@ -56,6 +70,7 @@ int heartbeat_send(struct agent *a, const struct uuid *to)
     struct agent_status status;
     probe_host(a);
     agent_status(a, &status);
+    a->heartbeat_sent_ms = clock_wall_ms();
     struct heartbeat hb = {
         .epoch = a->held_epoch,
         .config_version = a->held_version,
@@ -64,7 +79,7 @@ int heartbeat_send(struct agent *a, const struct uuid *to)
         .facts = buf_blob(&a->facts),
         .capabilities = {.raw = buf_blob(&a->capabilities), .count = a->capabilities_count},
         .address = blob_str(a->member->advertise),
-        .sent_at_ms = clock_wall_ms(),
+        .sent_at_ms = a->heartbeat_sent_ms,
     };
     if (a->snapshot != NULL) {
         hb.audit_seq = a->snapshot->body.audit_seq;

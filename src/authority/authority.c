@@ -73,6 +73,12 @@ static uint64_t env_mono_ms(void *data)
     return authority_mono_ms();
 }
 
+static uint64_t env_mono_us(void *data)
+{
+    (void)data;
+    return clock_mono_ns() / 1000;
+}
+
 static int64_t env_wall_ms(void *data)
 {
     (void)data;
@@ -537,6 +543,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     a->core_env = (struct core_env){.data = a,
                                     .wall_ms = env_wall_ms,
                                     .mono_ms = env_mono_ms,
+                                    .mono_us = env_mono_us,
                                     .random = env_random,
                                     .want_flush = env_want_flush,
                                     .role_changed = env_role_changed,

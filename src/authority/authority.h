@@ -3,7 +3,9 @@
 #ifndef RAP_AUTHORITY_AUTHORITY_H
 #define RAP_AUTHORITY_AUTHORITY_H
 
+#include "base/histogram.h"
 #include "fabric/fabric.h"
+#include "wire/cmd.h"
 #include "wire/node_msg.h"
 
 struct authority;
@@ -120,5 +122,44 @@ struct authority_state {
     uint8_t digest[32];
 };
 void authority_state(const struct authority *a, struct authority_state *ret);
+
+/* Rows of the state by what they are; counted again every few seconds at most, for that is a scan. */
+#define AUTHORITY_JOINS(X) X(pending) X(approved) X(rejected) X(expired)
+#define AUTHORITY_HEALTHS(X) X(unknown) X(healthy) X(degraded) X(unhealthy) X(stale)
+struct authority_counts {
+#define AUTHORITY_COUNT_(name) uint64_t name;
+    struct {
+        AUTHORITY_JOINS(AUTHORITY_COUNT_)
+    } joins; /* requests by status */
+    struct {
+        AUTHORITY_HEALTHS(AUTHORITY_COUNT_)
+    } nodes; /* enrolled ones by health */
+#undef AUTHORITY_COUNT_
+};
+
+/* Numbers for whoever watches. Views are valid until the next turn of the loop. */
+struct authority_stats {
+    bool leads;
+    uint64_t last_index, snapshot_index;
+    size_t members_count;
+    struct {
+        struct uuid node_id;
+        bool self, voter, in_contact;
+        uint64_t match_index; /* as the leader knows it; 0 elsewhere */
+    } members[AUTHORITIES_MAX + 1];
+    const uint64_t (*commands)[3]; /* by kind up to CMD_KIND_MAX: ok, refused, seen before */
+    const struct histogram *commit;
+    uint64_t lost_proposals; /* leadership went while they were decided */
+    uint64_t state_bytes, log_bytes; /* of the state in memory, of raft.db and its write-ahead log */
+    uint64_t audit_seq;
+    const uint64_t *refused; /* by enum refusal_what less 1, without REFUSAL_UNLISTED */
+    uint64_t subscribers, enrolling;
+    struct authority_counts counts;
+    bool mirror_enabled, mirror_required, mirror_following, mirror_alarm, mirror_available;
+    bool mirror_position_known; /* only who leads knows how far PostgreSQL is */
+    const char *mirror_state;
+    uint64_t mirror_index, mirror_lag_entries, mirror_lag_ms, mirror_rows;
+};
+void authority_stats(struct authority *a, struct authority_stats *ret);
 
 #endif

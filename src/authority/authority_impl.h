@@ -193,6 +193,9 @@ struct authority {
     LIST_HEAD(, pending_call) calls;
     struct deferred_list deferred;
     struct refusals refusals; /* on their way to the audit */
+    uint64_t refused[REFUSAL_UNLISTED];    /* since start, by enum refusal_what less 1 */
+    struct authority_counts counts;        /* as of: */
+    uint64_t counted_ms;                   /* monotonic; 0 never */
 
     bool leaving; /* authority_close was called */
     uint64_t leave_by_ms;

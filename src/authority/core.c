@@ -59,6 +59,13 @@ struct applying {
 static void on_results(void *data, size_t n, const struct fsm_result *results)
 {
     struct applying *a = data;
+    for (size_t i = 0; i < n; i++) {
+        enum core_outcome outcome = results[i].replayed  ? CORE_REPLAYED
+                                    : results[i].rc != 0 ? CORE_REFUSED
+                                                         : CORE_OK;
+        CHECK(results[i].kind <= CMD_KIND_MAX);
+        a->core->stats.commands[results[i].kind][outcome]++;
+    }
     core_keep_results(a->core, a->index, n, results);
 }
 
@@ -314,6 +321,16 @@ void core_fence(struct core *c)
     core_fail_pending(c, -ERR_FENCED);
     core_reads_fail(c, -ERR_FENCED);
     core_want_flush(c);
+}
+
+const struct core_stats *core_stats(const struct core *c)
+{
+    return &c->stats;
+}
+
+uint64_t core_snapshot_index(const struct core *c)
+{
+    return c->raft.trail.snapshot.index;
 }
 
 static uint64_t contact_window_ms(const struct core *c, bool leads)

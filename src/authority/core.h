@@ -11,6 +11,7 @@
 
 #include "authority/fsm.h"
 #include "authority/raft_io.h"
+#include "base/histogram.h"
 
 #include <raft.h>
 
@@ -24,6 +25,8 @@ struct core_env {
     void *data;
     int64_t (*wall_ms)(void *data);
     uint64_t (*mono_ms)(void *data);
+    /* For core_stats alone; NULL: nothing is timed. */
+    uint64_t (*mono_us)(void *data);
     void (*random)(void *data, void *out, size_t len);
     /* Asks for core_flush on this turn of the loop, after the current callbacks. */
     void (*want_flush)(void *data);
@@ -71,6 +74,7 @@ struct core_proposal {
     void *data;
     core_proposal_cb cb;
     struct blob cmd; /* core's copy */
+    uint64_t began_us;
     void *impl;
     struct core_proposal *next;
 };
@@ -149,6 +153,17 @@ struct core_status {
     struct core_member members[16];
 };
 void core_status(const struct core *c, struct core_status *ret);
+/* What happened since core_new, for people. */
+enum core_outcome { CORE_OK, CORE_REFUSED, CORE_REPLAYED /* seen before: its first result again */ };
+#define CORE_OUTCOMES 3
+struct core_stats {
+    uint64_t commands[CMD_KIND_MAX + 1][CORE_OUTCOMES]; /* applied here, by kind */
+    uint64_t lost_proposals;                            /* -ERR_OUTCOME_UNKNOWN */
+    struct histogram commit; /* of proposals made here: until applied */
+};
+const struct core_stats *core_stats(const struct core *c);
+/* Of the last snapshot; 0: none. */
+uint64_t core_snapshot_index(const struct core *c);
 /* The same without the members: for each call, where core_status would read their ids out of text. */
 void core_status_brief(const struct core *c, struct core_status *ret);
 

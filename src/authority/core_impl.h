@@ -84,6 +84,7 @@ struct core {
     uint64_t agreed_index;
     uint8_t agreed[32];
 
+    struct core_stats stats;
     struct core_growth growth;
     uint64_t no_snapshot_before; /* index; the last attempt failed */
 

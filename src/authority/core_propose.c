@@ -34,6 +34,11 @@ static struct core_proposal *list_pop(struct proposal_list *l)
     return p;
 }
 
+static uint64_t now_us(const struct core *c)
+{
+    return c->env->mono_us == NULL ? 0 : c->env->mono_us(c->env->data);
+}
+
 static void finish(struct core_proposal *p, int rc, const struct fsm_result *result)
 {
     free(p->impl);
@@ -52,12 +57,13 @@ static void finish_all(struct proposal_list *l, int rc)
     }
 }
 
-static void keep_command(struct core_proposal *p, struct blob cmd)
+static void keep_command(const struct core *c, struct core_proposal *p, struct blob cmd)
 {
     uint8_t *copy = xmalloc(cmd.len);
     memcpy(copy, cmd.data, cmd.len);
     p->impl = copy;
     p->cmd = blob_of(copy, cmd.len);
+    p->began_us = now_us(c);
 }
 
 int core_propose(struct core *c, struct core_proposal *p, struct blob cmd, core_proposal_cb cb)
@@ -73,7 +79,7 @@ int core_propose(struct core *c, struct core_proposal *p, struct blob cmd, core_
         return -ERR_BUSY;
     }
     p->cb = cb;
-    keep_command(p, cmd);
+    keep_command(c, p, cmd);
     list_push(&c->pending, p);
     core_want_flush(c);
     return 0;
@@ -109,7 +115,7 @@ static void propose_own(struct core *c, struct core_proposal *p, uint64_t kind, 
     cmd_encode(&cmd, body, &bytes);
     CHECK(bytes.err == 0);
     p->cb = cb;
-    keep_command(p, buf_blob(&bytes));
+    keep_command(c, p, buf_blob(&bytes));
     buf_fini(&bytes);
     list_push(&c->pending, p);
 }
@@ -209,15 +215,19 @@ void core_keep_results(struct core *c, uint64_t index, size_t n, const struct fs
     }
 }
 
-static void finish_batch(struct core_batch *b, int rc)
+static void finish_batch(struct core *c, struct core_batch *b, int rc)
 {
     size_t i = 0;
     struct core_proposal *p;
+    uint64_t now = now_us(c);
     while ((p = list_pop(&b->proposals)) != NULL) {
         const struct fsm_result *result = NULL;
         if (rc == 0) {
             size_t k = PLANTED("batch_result_off_by_one") ? (i + 1) % b->results_count : i;
             result = &b->results[k];
+            histogram_add(&c->stats.commit, now - p->began_us);
+        } else {
+            c->stats.lost_proposals += rc == -ERR_OUTCOME_UNKNOWN;
         }
         finish(p, rc, result);
         i++;
@@ -248,7 +258,7 @@ static void applied(struct raft_apply *req, int status, void *unused)
             finish(p, 0, &fine);
         }
     }
-    finish_batch(&mine, rc);
+    finish_batch(c, &mine, rc);
     batch_clear(&mine);
     core_want_flush(c);
 }

@@ -51,6 +51,13 @@ int mirror_check_available(struct mirror *m, bool takes_away, struct errmsg *em)
 /* State, positions, lag, last error, speed. */
 void mirror_status_doc(struct mirror *m, struct mp_writer *w, struct mp_doc *d);
 
+struct mirror_stats {
+    bool enabled, required, alarmed, available, position_known;
+    enum mirror_state state;
+    uint64_t acked, lag_entries, lag_ms, rows;
+};
+void mirror_stats(struct mirror *m, struct mirror_stats *ret);
+
 /* Compares state and mirror at one index. cb exactly once, maybe inside: 0 and a document (mirror_scan.h
  * with "index", "mirror_index", "preview"); -ERR_MIRROR_UNAVAILABLE, -ERR_BUSY, -ERR_CANCELED and one
  * with "detail". preview: differences raise no alarm, and a mirror under alarm is compared too, whatever

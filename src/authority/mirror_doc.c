@@ -23,6 +23,24 @@ int mirror_check_available(struct mirror *m, bool takes_away, struct errmsg *em)
                       m->last_error[0] != '\0' ? m->last_error : "no error");
 }
 
+void mirror_stats(struct mirror *m, struct mirror_stats *ret)
+{
+    uint64_t now = mirror_now_ms(m);
+    const struct mirror_core *c = &m->core;
+    *ret = (struct mirror_stats){
+        .enabled = c->settings.enabled,
+        .required = c->settings.required,
+        .alarmed = c->state == MIRROR_FAILED || m->alarm[0] != '\0',
+        .available = mirror_core_available(c, now),
+        .position_known = c->position_known,
+        .state = c->state,
+        .acked = c->position_known ? c->acked : 0,
+        .lag_entries = c->position_known ? mirror_core_lag(c) : 0,
+        .lag_ms = mirror_core_lag_ms(c, now),
+        .rows = m->rows,
+    };
+}
+
 void mirror_status_doc(struct mirror *m, struct mp_writer *w, struct mp_doc *d)
 {
     uint64_t now = mirror_now_ms(m);

@@ -70,6 +70,7 @@ static void pump(struct authority *a)
 
 void refused_note(struct authority *a, const struct refusal *r)
 {
+    a->refused[r->what - 1]++;
     refusals_note(&a->refusals, r, authority_now_ms(a));
     pump(a);
 }

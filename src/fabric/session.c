@@ -259,6 +259,7 @@ static void session_end(struct session *ss, enum session_state state, int rc)
     CHECK(ss->state == SESSION_HANDSHAKE || was_up);
     ss->state = state;
     ss->end_rc = rc;
+    f->counters.packets_lost += session_lost(ss);
     event_cancel(&ss->up_event);
     if (!was_up) {
         f->counters.handshakes_failed++;

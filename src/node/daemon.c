@@ -1,6 +1,7 @@
 /* The running node: start, stop, and who is told of what. */
 #include "node/synthetic.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -306,6 +307,7 @@ static void stop(struct node *n)
         return;
     }
     n->stopping = true;
+    loop_watch_close(&n->loop_watch);
     uv_close((uv_handle_t *)&n->sigint, NULL);
     uv_close((uv_handle_t *)&n->sigterm, NULL);
     /* Admin finishes closing when the authority has answered the calls it holds. */
@@ -419,8 +421,11 @@ static int open_identity(struct node *n, struct errmsg *em)
 
 static int open_all(struct node *n, struct errmsg *em)
 {
+    loop_watch_open(&n->loop_watch, &n->loop);
     int rc = open_fabric(n, em);
     if (rc != 0) {
+        loop_watch_close(&n->loop_watch);
+        (void)uv_run(&n->loop, UV_RUN_NOWAIT);
         return rc;
     }
     struct agent_config agent = {
@@ -452,8 +457,11 @@ static int open_all(struct node *n, struct errmsg *em)
         return rc;
     }
     char *socket_path = path_join(n->member->data_dir, "rap.sock");
-    struct admin_config admin = {
-        .core_loop = &n->loop, .socket_path = socket_path, .data = n, .call = on_call};
+    struct admin_config admin = {.core_loop = &n->loop,
+                                 .socket_path = socket_path,
+                                 .metrics = n->options->metrics,
+                                 .data = n,
+                                 .call = on_call};
     rc = admin_open(&admin, &n->admin, em);
     free(socket_path);
     return rc;
@@ -469,6 +477,7 @@ static int run_once(const struct cli_run *o, bool *ret_again, struct errmsg *em)
     buf_init(&n.capabilities, 4096);
     (void)signal(SIGPIPE, SIG_IGN);
     CHECK(uv_loop_init(&n.loop) == 0);
+    n.started_ms = clock_wall_ms();
     int rc = open_identity(&n, em);
     if (rc == 0) {
         rc = open_all(&n, em);

@@ -406,6 +406,8 @@ bool node_document(struct node *n, const char *method, struct blob args, struct 
         *ret_rc = config_verify_doc(n, w, em);
     } else if (strcmp(method, "fabric.sessions") == 0) {
         sessions_doc(n, w);
+    } else if (strcmp(method, "metrics") == 0) {
+        *ret_rc = node_metrics_doc(n, w);
     } else if (strcmp(method, "route.list") == 0) {
         *ret_rc = route_doc(n, false, args, w, em);
     } else if (strcmp(method, "route.explain") == 0) {

@@ -5,6 +5,7 @@
 #include "admin/admin.h"
 #include "agent/agent.h"
 #include "authority/authority.h"
+#include "node/loop_watch.h"
 #include "node/node.h"
 #include "node/overlay.h"
 
@@ -18,6 +19,8 @@ struct synthetic_server {
 struct node {
     const struct cli_run *options;
     uv_loop_t loop;
+    struct loop_watch loop_watch;
+    int64_t started_ms; /* wall clock */
     struct member *member;
     struct pki_key *key;
     struct pki_trust *trust;
@@ -37,8 +40,10 @@ struct node {
 };
 
 /* What a node says about itself, without asking the group: status, config.show, config.verify,
- * fabric.sessions, route.list, route.explain. False when the method is none of these. */
+ * fabric.sessions, metrics, route.list, route.explain. False when the method is none of these. */
 bool node_document(struct node *n, const char *method, struct blob args, struct mp_writer *w,
                    int *ret_rc, struct errmsg *em);
+/* "metrics": the text of the exposition format. -ERR_TOO_LARGE. */
+int node_metrics_doc(struct node *n, struct mp_writer *w);
 
 #endif

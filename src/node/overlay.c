@@ -317,6 +317,16 @@ void overlay_directory(struct overlay *o, const struct config *cfg)
 
 /* --- open, close --- */
 
+const struct mesh *overlay_mesh(const struct overlay *o)
+{
+    return o->mesh;
+}
+
+bool overlay_is_relay(const struct overlay *o)
+{
+    return o->relay;
+}
+
 struct overlay *overlay_open(const struct overlay_config *config)
 {
     struct overlay *o = xcalloc(1, sizeof *o);

@@ -8,6 +8,7 @@
 #include "agent/agent.h"
 #include "wire/mp.h"
 
+struct mesh;
 struct overlay;
 
 struct overlay_config {
@@ -22,6 +23,10 @@ void overlay_directory(struct overlay *o, const struct config *cfg);
 /* No more of it reaches the fabric or comes from it; it is freed on a later turn. Before fabric_close.
  * NULL-safe. */
 void overlay_close(struct overlay *o);
+
+/* To look at. */
+const struct mesh *overlay_mesh(const struct overlay *o);
+bool overlay_is_relay(const struct overlay *o);
 
 /* The links and routes of this node, for its heartbeat: at most LINKS_MAX, those to relays first, and
  * ROUTE_SAMPLES_MAX. A relay reports its ways to other relays only; there are many to others. */

@@ -57,6 +57,10 @@ static int find(uint64_t kind)
     return -1;
 }
 
+#define KIND_FITS_(NAME, num, ...) _Static_assert((num) <= CMD_KIND_MAX, #NAME);
+CMD_KINDS(KIND_FITS_)
+#undef KIND_FITS_
+
 const char *cmd_kind_name(uint64_t kind)
 {
     int i = find(kind);

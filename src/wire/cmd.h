@@ -94,6 +94,7 @@ enum cmd_kind {
     CMD_KINDS(CMD_ENUM_)
 #undef CMD_ENUM_
 };
+#define CMD_KIND_MAX 127 /* no kind has a higher number */
 /* "join_approve"; NULL for an unknown kind. */
 const char *cmd_kind_name(uint64_t kind);
 bool cmd_kind_high_risk(uint64_t kind);

@@ -2,7 +2,9 @@
 
 #include "admin/json.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define RULES_MAX 64
@@ -29,6 +31,8 @@ struct fake_admin {
     struct admin *admin;
     char dir[64];
     char socket[96];
+    char metrics[32];
+    uint16_t metrics_port;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct rule rules[RULES_MAX];
@@ -46,7 +50,15 @@ static void answer(struct admin_call *c, int rc, const char *json)
     struct buf doc;
     struct errmsg em = ERRMSG_INIT;
     buf_init(&doc, 4u << 20);
-    if (json != NULL && json[0] != '\0') {
+    if (rc == 0 && strcmp(c->method, "metrics") == 0) { /* text, which JSON has no type for */
+        struct mp_writer w;
+        struct mp_doc d;
+        mp_writer_init(&w, &doc);
+        mp_doc_begin(&w, &d);
+        mp_doc_key(&w, &d, "text");
+        mp_put_bin(&w, blob_str(json));
+        mp_doc_end(&w, &d);
+    } else if (json != NULL && json[0] != '\0') {
         CHECK(json_to_doc(blob_str(json), &doc, &em) == 0);
     }
     admin_answer(c, rc, buf_blob(&doc));
@@ -135,6 +147,18 @@ static void *run(void *data)
     return NULL;
 }
 
+/* One that is free now. */
+static uint16_t free_port(void)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof sa;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&sa, len) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&sa, &len) == 0);
+    close(fd);
+    return ntohs(sa.sin_port);
+}
+
 struct fake_admin *fake_admin_open(uint32_t deadline_ms)
 {
     struct fake_admin *f = xcalloc(1, sizeof *f);
@@ -143,6 +167,8 @@ struct fake_admin *fake_admin_open(uint32_t deadline_ms)
     (void)snprintf(f->dir, sizeof f->dir, "/tmp/rap-admin-XXXXXX");
     CHECK(mkdtemp(f->dir) != NULL);
     (void)snprintf(f->socket, sizeof f->socket, "%s/rap.sock", f->dir);
+    f->metrics_port = free_port();
+    (void)snprintf(f->metrics, sizeof f->metrics, "127.0.0.1:%u", f->metrics_port);
     CHECK(pthread_mutex_init(&f->lock, NULL) == 0);
     CHECK(pthread_cond_init(&f->changed, NULL) == 0);
     CHECK(uv_loop_init(&f->loop) == 0);
@@ -150,6 +176,7 @@ struct fake_admin *fake_admin_open(uint32_t deadline_ms)
     f->wake.data = f;
     struct admin_config config = {.core_loop = &f->loop,
                                   .socket_path = f->socket,
+                                  .metrics = f->metrics,
                                   .request_deadline_ms = deadline_ms,
                                   .data = f,
                                   .call = on_call};
@@ -203,6 +230,11 @@ const char *fake_admin_dir(const struct fake_admin *f)
 const char *fake_admin_socket(const struct fake_admin *f)
 {
     return f->socket;
+}
+
+uint16_t fake_admin_metrics_port(const struct fake_admin *f)
+{
+    return f->metrics_port;
 }
 
 static void add_rule(struct fake_admin *f, const char *method, const struct rule *rule)

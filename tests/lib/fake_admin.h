@@ -13,6 +13,8 @@ struct fake_admin *fake_admin_open(uint32_t deadline_ms);
 void fake_admin_close(struct fake_admin *f);
 const char *fake_admin_dir(const struct fake_admin *f);
 const char *fake_admin_socket(const struct fake_admin *f);
+/* The loopback port it serves metrics on. A rule of "metrics" has the text in place of json. */
+uint16_t fake_admin_metrics_port(const struct fake_admin *f);
 
 /* The first rule of this method with answers left is used. json: the document; NULL or "" none.
  * times 0: always. A call without a rule gets -ERR_UNSUPPORTED. */

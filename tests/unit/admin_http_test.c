@@ -1,9 +1,13 @@
 /* The HTTP server over a real UNIX socket, byte by byte, against canned answers. */
 #include "lib/fake_admin.h"
 
+#include "admin/listen.h"
+#include "base/prom.h"
+
 #include "base/clock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <sys/socket.h>
@@ -469,6 +473,110 @@ static void test_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
     fake_admin_close(f);
 }
 
+/* --- metrics --- */
+
+static int scrape(struct fake_admin *f, const char *request)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons(fake_admin_metrics_port(f))};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    put(fd, request);
+    drain(fd, reply, sizeof reply);
+    return strncmp(reply, "HTTP/1.1 ", 9) == 0 ? (int)strtol(reply + 9, NULL, 10) : 0;
+}
+
+static void test_metrics_are_text_on_the_port_and_on_the_socket(void **state)
+{
+    struct fake_admin *f = fake_admin_open(0);
+    char actor[160];
+    (void)state;
+    fake_admin_rule(f, "metrics", 0, "rap_x 1\n", 0);
+    assert_int_equal(
+        scrape(f, "GET /metrics HTTP/1.1\r\nHost: localhost:1\r\nConnection: close\r\n\r\n"), 200);
+    assert_non_null(strstr(reply, "Content-Type: " PROM_CONTENT_TYPE "\r\n"));
+    assert_string_equal(strstr(reply, "\r\n\r\n"), "\r\n\r\nrap_x 1\n");
+    fake_admin_actor(f, 0, actor, sizeof actor);
+    assert_string_equal(actor, "metrics ");
+    assert_int_equal(get(f, "GET", "/v1/metrics"), 200);
+    assert_string_equal(strstr(reply, "\r\n\r\n"), "\r\n\r\nrap_x 1\n");
+    fake_admin_close(f);
+}
+
+/* Whoever comes to the port is nobody: no other path, no other method, no name of somewhere else. */
+static void test_the_metrics_port_serves_nothing_else(void **state)
+{
+    struct fake_admin *f = fake_admin_open(0);
+    static const char *const requests[] = {
+        "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /v1/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /metrics?x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "POST /v1/tokens HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        "POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        "Content-Length: 0\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\nConnection: close\r\n\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+        assert_int_equal(scrape(f, requests[i]), 404);
+    }
+    assert_int_equal(fake_admin_calls(f), 0);
+    fake_admin_close(f);
+}
+
+static void test_metrics_listen_on_loopback_only(void **state)
+{
+    static const char *const bad[] = {"0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "128.0.0.1:1",
+                                      "localhost:1",  "127.0.0.1",     "",          "[::2]:1"};
+    static const char *const good[] = {"127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464"};
+    static const char *const hosts[] = {"localhost",    "LOCALHOST:9464", "127.0.0.1",
+                                        "127.0.0.1:80", "[::1]",          "[::1]:9464"};
+    static const char *const strange[] = {"",         "evil",         "localhost.evil",
+                                          "10.0.0.1", "[::2]",        "127.0.0.1:80x",
+                                          "[::1",     "localhost:1:2"};
+    struct addr a;
+    struct errmsg em = ERRMSG_INIT;
+    int fd = -1;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_int_equal(listen_parse_loopback(bad[i], &a, &em), -ERR_INVALID);
+        assert_int_equal(listen_loopback(bad[i], &fd, &em), -ERR_INVALID);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        assert_int_equal(listen_parse_loopback(good[i], &a, &em), 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+        assert_true(listen_host_is_local(hosts[i]));
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(strange); i++) {
+        assert_false(listen_host_is_local(strange[i]));
+    }
+}
+
+static void test_a_metrics_port_in_use_is_told(void **state)
+{
+    struct fake_admin *f = fake_admin_open(0);
+    char at[32];
+    char path[100];
+    struct errmsg em = ERRMSG_INIT;
+    struct admin *second = NULL;
+    uv_loop_t loop;
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    (void)snprintf(at, sizeof at, "127.0.0.1:%u", fake_admin_metrics_port(f));
+    (void)snprintf(path, sizeof path, "%s/two.sock", fake_admin_dir(f));
+    struct admin_config config = {.core_loop = &loop, .socket_path = path, .metrics = at};
+    assert_int_equal(admin_open(&config, &second, &em), -ERR_BUSY);
+    assert_non_null(strstr(em.text, "in use"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    fake_admin_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +598,10 @@ int main(void)
         cmocka_unit_test(test_keep_alive_serves_many),
         cmocka_unit_test(test_probes),
         cmocka_unit_test(test_stale_socket_is_replaced_and_a_live_one_is_not),
+        cmocka_unit_test(test_metrics_are_text_on_the_port_and_on_the_socket),
+        cmocka_unit_test(test_the_metrics_port_serves_nothing_else),
+        cmocka_unit_test(test_metrics_listen_on_loopback_only),
+        cmocka_unit_test(test_a_metrics_port_in_use_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
