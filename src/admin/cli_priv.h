@@ -133,6 +133,7 @@ int cli_run_node_ping(struct cli *c);
 int cli_run_authority_list(struct cli *c);
 int cli_run_authority_add(struct cli *c);
 int cli_run_authority_renew(struct cli *c);
+int cli_run_authority_anchor(struct cli *c);
 int cli_run_authority_remove(struct cli *c);
 int cli_run_authority_transfer(struct cli *c);
 int cli_run_authority_recover(struct cli *c);

@@ -199,6 +199,10 @@ const struct cli_cmd cli_commands[] = {
     {"authority", "renew", "N", "certify an authority's CA anew; needs the owner's root key",
      "A CA lives a year. Renew it before: its key stays, so what it signed stays valid.",
      CLI_MUTATES, cli_run_authority_renew, {OWNER_DIR, PASSPHRASE, CA_LIFETIME}},
+    {"authority", "anchor", "", "vouch for the authorities as they are; needs the owner's root key",
+     "Once, in a cluster that was made before nodes asked for a majority's signatures: from then on they "
+     "do. Later it shortens what a node that was away for long has to be told.",
+     CLI_MUTATES, cli_run_authority_anchor, {OWNER_DIR, PASSPHRASE}},
     {"authority", "remove", "N", "take an authority out; it can neither vote nor read afterwards",
      "Refused when the group could then survive less than now: add another one first. --force does it "
      "nevertheless, but never a step that loses the majority.",

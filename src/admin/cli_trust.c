@@ -262,6 +262,93 @@ static int put_set(struct cli *c, struct rotation *ro, struct util_body *body)
     return CLI_OK;
 }
 
+/* --- the chain of authority sets --- */
+
+static struct blob name_of(struct blob trust, const struct uuid *node_id)
+{
+    char id[UUID_TEXT_MAX];
+    char text[64];
+    struct mp_reader r;
+    uuid_format(node_id, id);
+    mp_reader_init(&r, mp_find(trust, "issuers"));
+    uint32_t n = mp_peek(&r) == MP_ARRAY ? mp_get_array(&r, UINT32_MAX) : 0;
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        struct blob item = mp_skip(&r);
+        mp_find_str(item, "node_id", text, sizeof text);
+        if (strcmp(text, id) == 0) {
+            struct mp_reader name;
+            mp_reader_init(&name, mp_find(item, "name"));
+            return mp_peek(&name) == MP_STR ? mp_get_str(&name, SIZE_MAX) : blob_of(NULL, 0);
+        }
+    }
+    return blob_of(NULL, 0);
+}
+
+/* What the cluster proposes is shown, for it is the owner who vouches. */
+static int show_set(struct cli *c, struct blob trust, struct blob statement)
+{
+    struct witness_set set;
+    if (statement.len == 0 || witness_set_read(statement, &set, NULL) != 0) {
+        return cli_fail(c, -ERR_UNSUPPORTED, NULL,
+                        "the cluster proposes no authority set: upgrade all authorities first");
+    }
+    cli_note(c, "effect: nodes ask for the signatures of a majority of these %zu authorities:",
+             set.count);
+    for (size_t i = 0; i < set.count; i++) {
+        char hex[2 * PKI_HASH_BYTES + 1];
+        struct blob name = name_of(trust, &set.members[i].node_id);
+        hex_encode(set.members[i].fingerprint, PKI_HASH_BYTES, hex);
+        cli_note(c, "  %.*s  key %s", (int)name.len, (const char *)name.data, hex);
+    }
+    return CLI_OK;
+}
+
+int cli_run_authority_anchor(struct cli *c)
+{
+    struct uuid cluster_id;
+    char active[2 * PKI_HASH_BYTES + 1] = "";
+    char hex[2 * AUTHORITY_SET_MAX + 1];
+    uint8_t bytes[AUTHORITY_SET_MAX];
+    struct buf trust, path, signed_set;
+    struct owner_root root = {.key = NULL};
+    struct util_body body;
+    struct blob statement = blob_of(bytes, 0);
+    buf_init(&signed_set, SIGNED_SET_MAX);
+    util_body_begin(&body);
+    util_path(&path, "/v1/trust/authority-set", NULL, "");
+    int rc = util_fetch(c, "/v1/trust", NULL, &trust);
+    if (rc == CLI_OK) {
+        rc = owner_read_trust(c, buf_blob(&trust), &cluster_id, active);
+    }
+    if (rc == CLI_OK) {
+        mp_find_str(buf_blob(&trust), "authority_set_next", hex, sizeof hex);
+        statement.len = strlen(hex) / 2;
+        if (hex_decode(hex, bytes, statement.len) != 0) {
+            statement.len = 0;
+        }
+        rc = show_set(c, buf_blob(&trust), statement);
+    }
+    if (rc == CLI_OK) {
+        rc = cli_confirm(c, "Vouch for them?");
+    }
+    if (rc == CLI_OK) {
+        rc = owner_open(c, &cluster_id, active, &root);
+    }
+    if (rc == CLI_OK) {
+        witness_set_sign_root(root.key, statement, &signed_set);
+        mp_doc_hex(&body.w, &body.d, "authority_set", buf_blob(&signed_set));
+        rc = util_mutate(c, "POST", &path, util_body_end(&body), "vouched");
+    }
+    owner_close(&root);
+    buf_fini(&trust);
+    buf_fini(&path);
+    buf_fini(&signed_set);
+    util_body_fini(&body);
+    return rc;
+}
+
+/* --- a rotation, sent --- */
+
 static int submit(struct cli *c, struct rotation *ro)
 {
     struct buf path;

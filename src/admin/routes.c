@@ -112,6 +112,8 @@ const struct api_route api_routes[] = {
      {BODY("record", "record"), BODY_OPT("authority_set", "authority_set"),
       {"issuers", "issuers", API_BODY, API_STRS, false},
       FLAG("force", "force")}},
+    {"POST", "/v1/trust/authority-set", "authority.anchor", API_MUTATION, 200,
+     {BODY("authority_set", "authority_set")}},
 
     {"GET", "/v1/roles", "role.list", API_READ, 200, {PAGE, QUERY("node")}},
     {"POST", "/v1/roles", "role.assign", API_MUTATION, 201,

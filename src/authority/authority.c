@@ -157,6 +157,11 @@ static void env_role_changed(void *data)
         a->leader_since_ms = authority_mono_ms();
         log_info(LOG_AUTHORITY, "leader", "term=%llu", (unsigned long long)s.term);
         health_became_leader(a);
+        if (fsm_level(a->fsm) >= LEVEL_WITNESS && !fsm_authority_set(a->fsm)->known) {
+            log_warn(LOG_AUTHORITY, "nodes believe one authority's signature", "%s",
+                     "why=\"this cluster is older than authority sets\""
+                     " next=\"rap authority anchor, with the owner's key\"");
+        }
     } else if (s.role != CORE_LEADER && a->leader_since_ms != 0) {
         a->leader_since_ms = 0;
         a->change_busy = false;

@@ -319,12 +319,32 @@ static int rotate(struct authority *a, struct pending_call *pc, struct errmsg *e
     return rc;
 }
 
+/* The chain of authority sets begins, or goes on in one step, by the root's word. Whether it follows, and
+ * names present authorities, the state says; that it is the root's and no majority's is asked here. */
+static int anchor(struct authority *a, struct pending_call *pc, struct errmsg *em)
+{
+    struct buf link;
+    (void)a;
+    buf_init(&link, SIGNED_SET_MAX);
+    int rc = arg_hex(pc, "authority_set", SIGNED_SET_MAX, &link, em);
+    if (rc == 0 && !witness_link_is_of_root(buf_blob(&link))) {
+        rc = errmsg_set(em, -ERR_BAD_SET, "the root has not signed this authority set");
+    }
+    if (rc == 0) {
+        commit(pc, CMD_AUTHORITY_SET_NEXT,
+               &(struct authority_set_next){.signed_set = buf_blob(&link)});
+    }
+    buf_fini(&link);
+    return rc;
+}
+
 static const struct {
     const char *method;
     uint64_t kind;
     int (*run)(struct authority *a, struct pending_call *pc, struct errmsg *em);
 } trust_ops[] = {{"authority.renew", CMD_AUTHORITY_RENEW, renew_issuer},
-                 {"trust.rotate", CMD_TRUST_ROTATE, rotate}};
+                 {"trust.rotate", CMD_TRUST_ROTATE, rotate},
+                 {"authority.anchor", CMD_AUTHORITY_SET_NEXT, anchor}};
 
 uint64_t trust_op_kind(const char *method)
 {

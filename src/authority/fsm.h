@@ -102,6 +102,8 @@ bool fsm_witness_at(const struct fsm *f, uint64_t index, struct fsm_witness *ret
 void fsm_witness_statement(const struct fsm *f, const struct fsm_witness *w, struct buf *out);
 /* The newest set; not known when there is none. */
 const struct witness_set *fsm_authority_set(const struct fsm *f);
+/* The voters with their keys, as the set that follows would have them; how many. */
+size_t fsm_voters(struct db *db, struct witness_member ret[AUTHORITIES_MAX]);
 /* The tree of fsm_witness_last, borrowed until the next entry: merkle_ref to keep it. */
 struct merkle *fsm_tree(const struct fsm *f);
 const struct history *fsm_history(const struct fsm *f);

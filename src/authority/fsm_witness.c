@@ -302,6 +302,25 @@ bool fsm_witness_last(const struct fsm *f, struct fsm_witness *ret)
     return f->witness_count > 0;
 }
 
+size_t fsm_voters(struct db *db, struct witness_member ret[AUTHORITIES_MAX])
+{
+    size_t count = 0;
+    struct db_stmt *st = db_prepare(db, "SELECT a.node_id, i.public_key FROM cluster_authorities a"
+                                        " JOIN node_identities i ON i.node_id = a.node_id"
+                                        " AND i.identity_status = 'active'"
+                                        " WHERE a.status = 'voter' ORDER BY a.node_id");
+    while (count < AUTHORITIES_MAX && db_step(st) == 1) {
+        struct blob key = db_col_blob(st, "public_key");
+        struct witness_member *m = &ret[count];
+        if (key.len == PKI_KEY_BYTES && uuid_parse(db_col_text(st, "node_id"), &m->node_id) == 0) {
+            memcpy(m->public_key, key.data, PKI_KEY_BYTES);
+            count++;
+        }
+    }
+    db_done(st);
+    return count;
+}
+
 const struct witness_set *fsm_authority_set(const struct fsm *f)
 {
     return &f->set;

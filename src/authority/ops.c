@@ -297,7 +297,7 @@ static const struct {
 } other_ops[] = {
     {"authority.prepare", OP_BY_PERSON},  {"authority.add", OP_BY_PERSON},
     {"authority.transfer", OP_BY_PERSON}, {"authority.renew", OP_BY_PERSON},
-    {"trust.rotate", OP_BY_PERSON},       {"mirror.status", OP_BY_PERSON},
+    {"trust.rotate", OP_BY_PERSON},       {"authority.anchor", OP_BY_PERSON},       {"mirror.status", OP_BY_PERSON},
     {"mirror.verify", OP_BY_PERSON},      {"mesh.links", OP_BY_PERSON},
     {"mesh.routes", OP_BY_PERSON},
 };

@@ -120,7 +120,7 @@ int push_put_witness(struct authority *a, const struct uuid *node_id,
         rc = links.err != 0 || msg.links.count > AUTHORITY_SET_LINKS_MAX
                  ? errmsg_set(em, -ERR_TOO_LARGE,
                               "%u authority sets since the one that the node holds are more than "
-                              "a snapshot carries: let the node join anew",
+                              "a snapshot carries: run `rap authority anchor` with the owner's key",
                               msg.links.count)
                  : 0;
     }

@@ -114,6 +114,29 @@ static void put_alarms(struct db *db, struct mp_writer *w)
     mp_list_end(w, at, n);
 }
 
+/* What the root signs to begin the chain of authority sets, or to go on in one step: the voters as they
+ * are. */
+static void put_next_set(struct db *db, const char *cluster_id, uint64_t epoch,
+                         struct mp_writer *w, struct mp_doc *d)
+{
+    struct witness_member members[AUTHORITIES_MAX];
+    struct witness_set held = {.known = false};
+    struct uuid cluster;
+    struct buf statement;
+    struct db_stmt *st = db_prepare(
+        db, "SELECT statement FROM authority_sets ORDER BY seq DESC LIMIT 1");
+    bool sound = db_step(st) != 1 ||
+                 witness_set_read(db_col_blob(st, "statement"), &held, NULL) == 0;
+    db_done(st);
+    size_t count = fsm_voters(db, members);
+    buf_init(&statement, AUTHORITY_SET_MAX);
+    if (sound && count > 0 && uuid_parse(cluster_id, &cluster) == 0) {
+        witness_set_build(&held, &cluster, epoch, members, count, &statement);
+        mp_doc_hex(w, d, "authority_set_next", buf_blob(&statement));
+    }
+    buf_fini(&statement);
+}
+
 int query_trust(struct db *db, const struct query_args *args, struct mp_writer *w,
                 struct errmsg *em)
 {
@@ -149,6 +172,7 @@ int query_trust(struct db *db, const struct query_args *args, struct mp_writer *
         mp_doc_hex(w, &d, "authority_set", db_col_blob(st, "statement"));
     }
     db_done(st);
+    put_next_set(db, cluster_id, (uint64_t)epoch, w, &d);
     mp_doc_key(w, &d, "roots");
     put_roots(db, args->now_ms, w);
     mp_doc_key(w, &d, "issuers");

@@ -280,26 +280,14 @@ static bool next_set(struct authority *a, struct buf *out)
 {
     const struct witness_set *held = fsm_authority_set(a->fsm);
     struct witness_member members[AUTHORITIES_MAX];
-    size_t count = 0;
     bool same = true;
     struct fsm_position pos;
-    struct db_stmt *st = db_prepare(state_db(a),
-                                    "SELECT a.node_id, i.public_key FROM cluster_authorities a"
-                                    " JOIN node_identities i ON i.node_id = a.node_id"
-                                    " AND i.identity_status = 'active'"
-                                    " WHERE a.status = 'voter' ORDER BY a.node_id");
-    while (count < AUTHORITIES_MAX && db_step(st) == 1) {
-        struct blob key = db_col_blob(st, "public_key");
-        struct witness_member *m = &members[count];
-        if (key.len != PKI_KEY_BYTES || uuid_parse(db_col_text(st, "node_id"), &m->node_id) != 0) {
-            continue;
-        }
-        memcpy(m->public_key, key.data, PKI_KEY_BYTES);
-        const struct witness_member *was = witness_set_find(held, &m->node_id);
-        same = same && was != NULL && memcmp(was->public_key, m->public_key, PKI_KEY_BYTES) == 0;
-        count++;
+    size_t count = fsm_voters(state_db(a), members);
+    for (size_t i = 0; i < count; i++) {
+        const struct witness_member *was = witness_set_find(held, &members[i].node_id);
+        same = same && was != NULL &&
+               memcmp(was->public_key, members[i].public_key, PKI_KEY_BYTES) == 0;
     }
-    db_done(st);
     fsm_position(a->fsm, &pos);
     if (!held->known || count == 0 || (same && count == held->count)) {
         return false;

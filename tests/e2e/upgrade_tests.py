@@ -2,6 +2,7 @@
 what the older one says of a newer state."""
 
 from lib import LIMIT, expect, items, wait_until
+from witness_tests import believes
 
 
 def old_cluster(env, authorities, nodes):
@@ -67,6 +68,31 @@ def test_a_rolling_upgrade_keeps_approving(env):
     c.one_digest()
     seen = {n["name"] for n in items(c.a1.cli("node", "list"))}
     expect(seen >= set(enrolled), "every host approved on the way", seen)
+
+
+def test_a_cluster_from_before_gets_its_authority_set(env):
+    """decision 0008: a cluster that was made before there were authority sets goes on as it was, until its owner
+    vouches for the authorities; then its nodes ask for a majority."""
+    c = old_cluster(env, authorities=3, nodes=1)
+    for n in c.nodes.values():
+        upgrade(n)
+    wait_for_the_level(c)
+    expect(not c.n1.ok("config", "verify")["witnessed"], "nobody was vouched for")
+    r = c.a1.cli("authority", "anchor", "--owner-dir", c.n1.dir, "--yes")
+    expect(r.rc != 0, "not without the owner's key", r)
+    c.a2.ok("authority", "anchor", "--owner-dir", c.owner_dir(), "--yes")
+    for n in c.nodes.values():
+        wait_until(lambda n=n: believes(n, 3), f"{n.name} to believe three authorities")
+    # Links follow by themselves, and a new one of the owner's goes on from there.
+    c.a1.ok("authority", "remove", "a3", "--yes", "--force")
+    wait_until(lambda: believes(c.n1, 2), "n1 to believe two")
+    c.a1.ok("authority", "anchor", "--owner-dir", c.owner_dir(), "--yes")
+    events = c.a1.ok("audit", "list", "--event-type", "authority_set_changed")["items"]
+    expect([(e["details"]["members"], e["actor_kind"]) for e in events] ==
+           [(3, "owner"), (2, "system"), (2, "owner")], "who vouched", events)
+    wait_until(lambda: believes(c.n1, 2), "n1 to follow")
+    c.enroll("n2")
+    wait_until(lambda: believes(c.n2, 2), "a host that joins believes them too")
 
 
 def test_the_version_before_refuses_a_newer_state_and_says_what_to_do(env):
