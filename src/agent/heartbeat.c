@@ -30,6 +30,12 @@ static void compare_clocks(struct agent *a, int64_t received_at_ms)
     a->clock_compared = true;
     a->clock_ahead_ms = now - took / 2 - received_at_ms;
     a->clock_within_ms = took / 2 + 1;
+    static struct log_limit limit;
+    if (llabs(a->clock_ahead_ms) >= CLOCK_AHEAD_WARN_MS && log_allow(&limit, 1)) {
+        log_warn(LOG_AGENT, "clock differs from the authority's",
+                 "ahead_s=%lld next=\"set the clocks; OPERATIONS, A clock that is wrong\"",
+                 (long long)(a->clock_ahead_ms / 1000));
+    }
 }
 
 static void on_answer(struct agent *a, int rc, struct blob body)

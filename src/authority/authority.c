@@ -352,6 +352,7 @@ void authority_state(const struct authority *a, struct authority_state *ret)
         .seen = s.seen,
         .needed = s.needed,
         .leader_contact_ms = s.leader_contact_ms,
+        .clock_ahead_ms = a->clock_ahead_ms,
     };
     ret->alarms = expiry_alarms(a);
     ret->level = fsm_level(a->fsm);

@@ -109,8 +109,9 @@ struct authority_state {
     uint64_t epoch, term, index, commit_index;
     unsigned voters, seen, needed;
     uint64_t leader_contact_ms;
-    uint64_t forgeries; /* reported in the last 24 hours */
-    uint64_t fenced_by; /* the higher epoch; 0: not fenced */
+    int64_t clock_ahead_ms; /* how far our clock is ahead of the leader's, by the last heartbeat */
+    uint64_t forgeries;      /* reported in the last 24 hours */
+    uint64_t fenced_by;      /* the higher epoch; 0: not fenced */
     uint64_t divergence_rows;
     bool epoch_rival; /* somebody else began this very epoch, with another statement */
     /* The recovery that began the epoch: NULL in the first. */

@@ -98,7 +98,8 @@ LIST_HEAD(enrolling_list, enrolling);
 /* --- live health on the leader (health.c) --- */
 struct live_node {
     struct uuid node_id;
-    int64_t seen_ms;                /* wall clock */
+    int64_t seen_ms;                /* wall clock; and */
+    uint64_t seen_mono_ms;          /* what staleness is reckoned from: no clock that is set */
     uint64_t config_version;        /* of the snapshot it said it holds */
     char committed[16];             /* health the state has */
     uint8_t report[PKI_HASH_BYTES]; /* of what it says of itself, as committed */
@@ -180,6 +181,8 @@ struct authority {
     struct fabric_call self_call; /* our own heartbeat to the leader */
     bool self_busy;
     uint64_t self_report_at_ms;
+    int64_t self_asked_ms;  /* our wall clock when the heartbeat under way was sent */
+    int64_t clock_ahead_ms; /* how far our clock is ahead of the leader's */
     bool change_busy;
     uint8_t seen_hash[PKI_HASH_BYTES]; /* who was out of contact at the last look, */
     uint64_t seen_since_ms;            /* and since when */
@@ -192,10 +195,10 @@ struct authority {
 
     LIST_HEAD(, pending_call) calls;
     struct deferred_list deferred;
-    struct refusals refusals; /* on their way to the audit */
-    uint64_t refused[REFUSAL_UNLISTED];    /* since start, by enum refusal_what less 1 */
-    struct authority_counts counts;        /* as of: */
-    uint64_t counted_ms;                   /* monotonic; 0 never */
+    struct refusals refusals;           /* on their way to the audit */
+    uint64_t refused[REFUSAL_UNLISTED]; /* since start, by enum refusal_what less 1 */
+    struct authority_counts counts;     /* as of: */
+    uint64_t counted_ms;                /* monotonic; 0 never */
 
     bool leaving; /* authority_close was called */
     uint64_t leave_by_ms;

@@ -164,6 +164,7 @@ void health_seen(struct authority *a, const struct heartbeat *hb)
         return; /* what an authority passes on grows this table for members only */
     }
     n->seen_ms = authority_now_ms(a);
+    n->seen_mono_ms = authority_mono_ms();
     if (hb->agent_version.len > 0) { /* else it was seen through Raft, and said nothing */
         n->heard = true;
         keep_mesh(n, hb);
@@ -267,6 +268,7 @@ void health_became_leader(struct authority *a)
         }
         struct live_node *n = add(a, &id);
         n->seen_ms = now_ms;
+        n->seen_mono_ms = authority_mono_ms();
         (void)snprintf(n->committed, sizeof n->committed, "%s", db_col_text(st, "health_status"));
     }
     db_done(st);
@@ -286,13 +288,28 @@ static void see_members(struct authority *a)
     }
 }
 
+/* As the agent of an ordinary node does (agent/heartbeat.c): the leader read its clock half way. */
+static void note_clock(struct authority *a, int64_t leader_ms)
+{
+    static struct log_limit limit;
+    int64_t now_ms = authority_now_ms(a);
+    a->clock_ahead_ms = a->self_asked_ms + (now_ms - a->self_asked_ms) / 2 - leader_ms;
+    if (llabs(a->clock_ahead_ms) >= CLOCK_AHEAD_WARN_MS && log_allow(&limit, 1)) {
+        log_warn(LOG_AUTHORITY, "clock differs from the leader's",
+                 "ahead_s=%lld next=\"set the clocks; OPERATIONS, A clock that is wrong\"",
+                 (long long)(a->clock_ahead_ms / 1000));
+    }
+}
+
 static void self_answered(struct fabric_call *call, int rc, struct blob body)
 {
     struct authority *a = call->data;
-    (void)body;
+    struct heartbeat_ack ack;
     a->self_busy = false;
     if (rc != 0) {
         a->self_report_at_ms = authority_mono_ms() + SELF_RETRY_MS;
+    } else if (msg_decode(&heartbeat_ack_desc, MSG_LENIENT, body, &ack) == 0) {
+        note_clock(a, ack.received_at_ms);
     }
 }
 
@@ -308,7 +325,7 @@ static void report_self(struct authority *a, const struct core_status *s)
     struct buf links;
     struct buf routes;
     hb.health = blob_str("healthy");
-    hb.sent_at_ms = authority_now_ms(a);
+    hb.sent_at_ms = a->self_asked_ms = authority_now_ms(a);
     a->self_report_at_ms = now + interval_ms(a);
     buf_init(&links, LINKS_MAX * SAMPLE_BYTES_MAX);
     buf_init(&routes, ROUTE_SAMPLES_MAX * SAMPLE_BYTES_MAX);
@@ -316,6 +333,7 @@ static void report_self(struct authority *a, const struct core_status *s)
         a->cfg.mesh_report(a->cfg.data, &hb, &links, &routes);
     }
     if (s->role == CORE_LEADER) {
+        a->clock_ahead_ms = 0;
         hb.node_id = a->cfg.node_id;
         health_seen(a, &hb);
     } else {
@@ -333,13 +351,14 @@ static void report_self(struct authority *a, const struct core_status *s)
 
 static void find_stale(struct authority *a)
 {
-    int64_t now_ms = authority_now_ms(a);
-    int64_t limit_ms = (int64_t)interval_ms(a) * STALE_AFTER;
+    uint64_t now_ms = authority_mono_ms();
+    uint64_t limit_ms = (uint64_t)interval_ms(a) * STALE_AFTER;
     struct live_node *n;
     struct live_node *tmp;
     HASH_ITER(hh, a->live, n, tmp)
     {
-        if (now_ms - n->seen_ms > limit_ms && strcmp(n->committed, "stale") != 0 && !n->proposing) {
+        if (now_ms - n->seen_mono_ms > limit_ms && strcmp(n->committed, "stale") != 0 &&
+            !n->proposing) {
             n->next_report_known = false;
             propose(a, n,
                     &(struct node_health){.node_id = n->node_id,

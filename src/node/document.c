@@ -134,6 +134,7 @@ static void status_doc(struct node *n, struct mp_writer *w)
     mp_doc_bool(w, &doc, "connected", st.member ? st.quorum : as.connected);
     mp_doc_uuid(w, &doc, "connected_to", st.member ? &st.leader : &as.authority);
     mp_doc_time(w, &doc, "last_contact_at", as.last_contact_ms);
+    mp_doc_int(w, &doc, "clock_ahead_ms", st.member ? st.clock_ahead_ms : as.clock_ahead_ms);
     mp_doc_int(w, &doc, "config_version", cfg == NULL ? 0 : (int64_t)cfg->body.config_version);
     mp_doc_time(w, &doc, "config_expires_at", cfg == NULL ? 0 : cfg->body.expires_at_ms);
     mp_doc_time(w, &doc, "certificate_expires_at", as.certificate_expires_ms);

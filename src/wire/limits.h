@@ -22,6 +22,7 @@
 #define SNAPSHOT_MAX_BYTES (1u << 20) /* a node's signed configuration */
 #define SNAPSHOT_WITNESS_MAX (96u << 10)  /* signatures, paths, authority sets */
 #define IMAGE_MAX_BYTES (1u << 30)    /* the replicated state, decompressed */
+#define CLOCK_AHEAD_WARN_MS 60000    /* between two members' clocks */
 #define MIRROR_DSN_MAX 1024          /* connection string of PostgreSQL, without secrets */
 #define MIRROR_RING_ENTRIES 65536    /* entries every authority keeps for PostgreSQL, and */
 #define MIRROR_RING_BYTES (64u << 20) /* how large they may be together */

@@ -1,0 +1,76 @@
+/* A wall clock that is wrong on demand: preloaded into a `rap` process. $CLOCKSKEW names a file with the
+ * number of seconds by which it is ahead, looked at every few milliseconds, so that a test can let a clock
+ * jump under a running process. The monotonic clock is right, as on a host whose time is set. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+#define LOOK_EVERY_NS 5000000
+
+static int real_clock(clockid_t id, struct timespec *ret)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    if (real == NULL) {
+        void *p = dlsym(RTLD_NEXT, "clock_gettime");
+        memcpy(&real, &p, sizeof real);
+    }
+    return real(id, ret);
+}
+
+static long long skew_s(void)
+{
+    static _Atomic long long value;
+    static _Atomic long long looked_ns;
+    struct timespec now;
+    int saved = errno;
+    const char *path = getenv("CLOCKSKEW");
+    (void)real_clock(CLOCK_MONOTONIC, &now);
+    long long now_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+    if (path != NULL && (looked_ns == 0 || now_ns - looked_ns >= LOOK_EVERY_NS)) {
+        FILE *f = fopen(path, "re");
+        long long read = 0;
+        looked_ns = now_ns;
+        if (f != NULL) {
+            if (fscanf(f, "%lld", &read) != 1) {
+                read = 0;
+            }
+            (void)fclose(f);
+        }
+        value = read;
+    }
+    errno = saved;
+    return value;
+}
+
+int clock_gettime(clockid_t id, struct timespec *ret)
+{
+    int rv = real_clock(id, ret);
+    if (rv == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) {
+        ret->tv_sec += skew_s();
+    }
+    return rv;
+}
+
+int gettimeofday(struct timeval *restrict ret, void *restrict zone)
+{
+    struct timespec ts;
+    (void)zone;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    ret->tv_sec = ts.tv_sec;
+    ret->tv_usec = ts.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *ret)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    if (ret != NULL) {
+        *ret = ts.tv_sec;
+    }
+    return ts.tv_sec;
+}
