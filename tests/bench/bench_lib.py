@@ -2,6 +2,7 @@
 processes beside it, and the closing `ratio` lines."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -35,9 +36,35 @@ def environment():
 
 
 def tool(name, *args):
-    out = subprocess.run([os.path.join(TOOLS, name), *map(str, args)], check=True,
+    out = subprocess.run([os.path.join(TOOLS, name), *map(str, args)], check=False,
                          capture_output=True, text=True)
+    lib.expect(out.returncode == 0, f"{name} {args}: exit {out.returncode}", out.stdout, out.stderr)
     return json.loads(out.stdout)
+
+
+class Loader:
+    """load_rap in the name of a node that is enrolled for it and does not run."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.node = cluster.enroll("load")
+        self.node.kill9()
+        self.key, = glob.glob(os.path.join(self.node.dir, "**", "node.key"), recursive=True)
+        del cluster.nodes["load"]
+
+    def __call__(self, leader, clients, seconds, *more):
+        return tool("load_rap", self.cluster.owner_dir(), self.key, self.node.id, leader.id,
+                    leader.address, clients, seconds, *more)
+
+
+def fill(loader, leader, nodes):
+    """Enrolls that many nodes; seconds it took."""
+    start = now()
+    while nodes > 0:
+        part = min(nodes, 50000)
+        loader(leader, 256, 900, part)
+        nodes -= part
+    return now() - start
 
 
 def tcp_port():
