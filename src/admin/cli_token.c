@@ -69,6 +69,7 @@ struct token_facts {
     char cluster_id[UUID_TEXT_MAX];
     char fingerprint[65];
     char addresses[TOKEN_ADDRESSES_MAX + 1];
+    char pin[SET_PIN_TEXT_MAX]; /* "": a cluster without an authority set */
 };
 
 static void add_address(struct buf *out, struct blob authority)
@@ -93,6 +94,12 @@ static int look_up_facts(struct cli *c, struct token_facts *f)
     if (rc != CLI_OK) {
         return rc;
     }
+    rc = util_fetch(c, "/v1/trust", NULL, &cluster);
+    mp_find_str(buf_blob(&cluster), "authority_set_pin", f->pin, sizeof f->pin);
+    buf_fini(&cluster);
+    if (rc != CLI_OK) {
+        return rc;
+    }
     rc = util_fetch(c, "/v1/authorities", NULL, &authorities);
     buf_init(&addresses, sizeof f->addresses - 1);
     mp_reader_init(&r, mp_find(buf_blob(&authorities), "items"));
@@ -110,7 +117,8 @@ static int look_up_facts(struct cli *c, struct token_facts *f)
 static int token_text(struct cli *c, struct blob answer, const uint8_t secret[32], struct buf *out)
 {
     struct token_facts f = {.cluster_id = ""};
-    struct join_token t;
+    struct join_token t = {.pin = {.epoch = 0}};
+    mp_find_str(answer, "authority_set_pin", f.pin, sizeof f.pin);
     mp_find_str(answer, "cluster_id", f.cluster_id, sizeof f.cluster_id);
     mp_find_str(answer, "root_fingerprint", f.fingerprint, sizeof f.fingerprint);
     mp_find_str(answer, "addresses", f.addresses, sizeof f.addresses);
@@ -121,12 +129,13 @@ static int token_text(struct cli *c, struct blob answer, const uint8_t secret[32
         }
     }
     if (uuid_parse(f.cluster_id, &t.cluster_id) != 0 ||
-        hex_decode(f.fingerprint, t.root_fingerprint, 32) != 0 || f.addresses[0] == '\0') {
+        hex_decode(f.fingerprint, t.root_fingerprint, 32) != 0 || f.addresses[0] == '\0' ||
+        (f.pin[0] != '\0' && set_pin_parse(f.pin, &t.pin) != 0)) {
         return cli_fail(c, -ERR_MALFORMED, "revoke it (`rap token list`), then check versions",
                         "the daemon did not say how to reach the cluster");
     }
     memcpy(t.secret, secret, sizeof t.secret);
-    memcpy(t.addresses, f.addresses, sizeof t.addresses);
+    memcpy(t.addresses, f.addresses, sizeof f.addresses);
     token_format(&t, out);
     explicit_bzero(&t, sizeof t);
     return CLI_OK;

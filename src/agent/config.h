@@ -4,6 +4,7 @@
 
 #include "pki/witness.h"
 #include "wire/node_msg.h"
+#include "wire/token.h"
 
 struct config {
     struct buf bytes;          /* the signed message, owned */
@@ -30,6 +31,9 @@ struct config_expect {
     /* The authority set believed; NULL or unknown: none yet, and a snapshot without a witness is
      * accepted still. Whoever has one asks for a majority from then on. */
     const struct witness_set *set;
+    /* While none is known: the set that must be on the way to the one that signed, or an earlier one than the
+     * root's word that leads there. A snapshot without a witness is refused then. NULL: nothing is asked. */
+    const struct set_pin *pin;
     uint8_t fingerprint[PKI_HASH_BYTES]; /* of our own key */
     /* The audit when we last looked; 0 never. */
     uint64_t audit_seq;

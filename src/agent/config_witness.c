@@ -2,6 +2,25 @@
 
 #include "pki/history.h"
 
+/* A majority moves the chain by one, so it cannot get past the pinned set but through it; the root may leave
+ * links out. */
+static bool is_fork(const struct witness_set *set, const struct set_pin *pin)
+{
+    return pin != NULL && set->epoch == pin->epoch && set->seq == pin->seq &&
+           memcmp(set->hash, pin->hash, sizeof pin->hash) != 0;
+}
+
+static int check_pin(const struct witness_set *set, const struct set_pin *pin, struct errmsg *em)
+{
+    if (pin == NULL || set->epoch > pin->epoch ||
+        (set->epoch == pin->epoch && set->seq >= pin->seq)) {
+        return 0;
+    }
+    return errmsg_set(em, -ERR_BAD_SET,
+                      "authority set %llu is older than %llu, which the token names",
+                      (unsigned long long)set->seq, (unsigned long long)pin->seq);
+}
+
 static int advance_set(const struct snapshot_witness *w, const struct config_expect *e,
                        struct config *c, struct errmsg *em)
 {
@@ -22,8 +41,13 @@ static int advance_set(const struct snapshot_witness *w, const struct config_exp
         if (c->set.seq != before) {
             c->set_statement = witness_link_statement(link);
         }
+        if (is_fork(&c->set, e->pin)) {
+            return errmsg_set(em, -ERR_BAD_SET,
+                              "authority set %llu is not the one that the token names",
+                              (unsigned long long)c->set.seq);
+        }
     }
-    return 0;
+    return check_pin(&c->set, e->pin, em);
 }
 
 static int check_position(const struct snapshot_body *b, const struct witness *w, struct errmsg *em)
@@ -109,9 +133,10 @@ int config_witness_check(const struct signed_snapshot *msg, const struct config_
         c->set = *e->set;
     }
     if (msg->witness.len == 0) {
-        return !c->set.known ? 0
-                             : errmsg_set(em, -ERR_NOT_WITNESSED,
-                                          "no other authority has signed this snapshot");
+        return !c->set.known && e->pin == NULL
+                   ? 0
+                   : errmsg_set(em, -ERR_NOT_WITNESSED,
+                                "no other authority has signed this snapshot");
     }
     if (msg_decode(&snapshot_witness_desc, MSG_LENIENT, msg->witness, &w) != 0) {
         return errmsg_set(em, -ERR_MALFORMED, "witness does not decode");

@@ -70,6 +70,7 @@ static int verify(const struct member *m, const struct join_token *token,
         .cluster_id = token->cluster_id,
         .node_id = st->node_id,
         .now_ms = now_ms,
+        .pin = token->pin.seq != 0 ? &token->pin : NULL,
     };
     memcpy(expect.fingerprint, id.fingerprint, sizeof expect.fingerprint);
     return config_verify(st->snapshot, &expect, ret, em);

@@ -22,6 +22,16 @@ static struct mp_list arg_list(const struct prepare *p, const char *key)
 
 /* --- tokens --- */
 
+static struct set_pin pin_of(const struct witness_set *set)
+{
+    struct set_pin pin = {.epoch = 0};
+    if (set->known) {
+        pin = (struct set_pin){.epoch = set->epoch, .seq = set->seq};
+        memcpy(pin.hash, set->hash, sizeof pin.hash);
+    }
+    return pin;
+}
+
 int op_token_create(struct prepare *p)
 {
     int64_t ttl_ms = mp_find_int(p->in->args, "ttl_ms");
@@ -82,8 +92,14 @@ int op_token_create(struct prepare *p)
     const char *addresses = buf_cstr(&p->a->voter_addresses);
     mp_doc_hex(&w, &d, "root_fingerprint", blob_of(p->a->root_fingerprint, PKI_HASH_BYTES));
     mp_doc_str(&w, &d, "addresses", addresses);
+    const struct set_pin pin = pin_of(fsm_authority_set(p->a->fsm));
+    if (pin.seq != 0) {
+        char text[SET_PIN_TEXT_MAX];
+        set_pin_format(&pin, text);
+        mp_doc_str(&w, &d, "authority_set_pin", text);
+    }
     if (ours) {
-        struct join_token t = {.cluster_id = p->a->cfg.cluster_id};
+        struct join_token t = {.cluster_id = p->a->cfg.cluster_id, .pin = pin};
         struct buf text;
         buf_init(&text, TOKEN_TEXT_MAX);
         memcpy(t.root_fingerprint, p->a->root_fingerprint, sizeof t.root_fingerprint);

@@ -3,6 +3,7 @@
 
 #include "authority/expiry.h"
 #include "base/text.h"
+#include "wire/token.h"
 
 #define NODES_SHOWN 100
 
@@ -116,8 +117,8 @@ static void put_alarms(struct db *db, struct mp_writer *w)
 
 /* What the root signs to begin the chain of authority sets, or to go on in one step: the voters as they
  * are. */
-static void put_next_set(struct db *db, const char *cluster_id, uint64_t epoch,
-                         struct mp_writer *w, struct mp_doc *d)
+static void put_next_set(struct db *db, const char *cluster_id, uint64_t epoch, struct mp_writer *w,
+                         struct mp_doc *d)
 {
     struct witness_member members[AUTHORITIES_MAX];
     struct witness_set held = {.known = false};
@@ -128,6 +129,13 @@ static void put_next_set(struct db *db, const char *cluster_id, uint64_t epoch,
     bool sound = db_step(st) != 1 ||
                  witness_set_read(db_col_blob(st, "statement"), &held, NULL) == 0;
     db_done(st);
+    if (sound && held.known) {
+        char text[SET_PIN_TEXT_MAX];
+        struct set_pin pin = {.epoch = held.epoch, .seq = held.seq};
+        memcpy(pin.hash, held.hash, sizeof pin.hash);
+        set_pin_format(&pin, text);
+        mp_doc_str(w, d, "authority_set_pin", text);
+    }
     size_t count = fsm_voters(db, members);
     buf_init(&statement, AUTHORITY_SET_MAX);
     if (sound && count > 0 && uuid_parse(cluster_id, &cluster) == 0) {

@@ -172,8 +172,8 @@ static void test_token_create_keeps_the_secret_here(void **state)
     (void)state;
     (void)snprintf(answer, sizeof answer,
                    "{\"id\":\"t1\",\"cluster_id\":\"%s\",\"root_fingerprint\":\"%s\","
-                   "\"addresses\":\"a:1,b:2\",\"max_uses\":5}",
-                   CLUSTER_ID, FP);
+                   "\"addresses\":\"a:1,b:2\",\"max_uses\":5,\"authority_set_pin\":\"2.9.%s\"}",
+                   CLUSTER_ID, FP, FP);
     fake_admin_rule(fake, "token.create", 0, answer, 0);
     assert_int_equal(
         rap("token create --ttl 2h --uses 5 --role relay-node --role core --print-join "
@@ -188,6 +188,8 @@ static void test_token_create_keeps_the_secret_here(void **state)
     buf_fini(&doc);
     assert_int_equal(token_parse(text, strlen(text), &t, &em), 0);
     assert_string_equal(t.addresses, "a:1,b:2");
+    assert_int_equal(t.pin.epoch, 2);
+    assert_int_equal(t.pin.seq, 9);
     pki_sha256(blob_of(t.secret, 32), digest);
     hex_encode(digest, 32, hash);
     fake_admin_call(fake, 0, call, sizeof call);
@@ -211,6 +213,7 @@ static void test_token_create_completes_a_replayed_answer(void **state)
     fake_admin_rule(fake, "token.create", 0, "{\"id\":\"t1\",\"cluster_id\":\"" CLUSTER_ID "\"}",
                     1);
     fake_admin_rule(fake, "cluster", 0, "{\"id\":\"" CLUSTER_ID "\",\"root_id\":\"" FP "\"}", 1);
+    fake_admin_rule(fake, "trust.show", 0, "{\"authority_set_pin\":\"1.4." FP "\"}", 1);
     fake_admin_rule(fake, "authority.list", 0,
                     "{\"items\":[{\"address\":\"a:1\",\"status\":\"voter\"},"
                     "{\"address\":\"b:2\",\"status\":\"removed\"},"
@@ -223,6 +226,7 @@ static void test_token_create_completes_a_replayed_answer(void **state)
     buf_fini(&doc);
     assert_int_equal(token_parse(text, strlen(text), &t, &em), 0);
     assert_string_equal(t.addresses, "a:1,c:3");
+    assert_int_equal(t.pin.seq, 4);
 }
 
 static void test_approve_sends_the_whole_fingerprint(void **state)

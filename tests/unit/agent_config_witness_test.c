@@ -17,6 +17,7 @@ struct fixture {
     struct fake_snapshot s, decided;
     struct fake_witness w, foreign_w;
     struct config_expect expect;
+    struct set_pin pin;
     struct buf bytes;
 };
 
@@ -238,11 +239,49 @@ static void no_proof(struct fixture *f)
     f->w.history_from = 0;
 }
 
+/* A host that joins knows no set, but its token names one. */
+static void joins_with_a_token(struct fixture *f)
+{
+    f->expect.set = NULL;
+    f->expect.audit_seq = 0;
+    f->w.show_link = true;
+    f->w.history_from = 0;
+    f->pin = (struct set_pin){.epoch = f->w.set.epoch, .seq = f->w.set.seq};
+    memcpy(f->pin.hash, f->w.set.hash, sizeof f->pin.hash);
+    f->expect.pin = &f->pin;
+}
+static void joins_and_sees_an_older_set(struct fixture *f)
+{
+    joins_with_a_token(f);
+    f->pin.seq++;
+}
+static void joins_and_sees_a_fork(struct fixture *f)
+{
+    joins_with_a_token(f);
+    f->pin.hash[0] ^= 1;
+}
+static void joins_with_a_token_from_before(struct fixture *f)
+{
+    joins_with_a_token(f);
+    f->pin.epoch--;
+    f->pin.hash[0] ^= 1;
+}
+static void joins_and_sees_no_set(struct fixture *f)
+{
+    joins_with_a_token(f);
+    fake_sign(&f->s, &f->bytes);
+}
+
 static const struct {
     const char *name;
     void (*change)(struct fixture *f);
     int rc;
 } rows[] = {
+    {"joining, the set of the token", joins_with_a_token, 0},
+    {"joining, a later epoch than the token's", joins_with_a_token_from_before, 0},
+    {"joining, an older set than the token's", joins_and_sees_an_older_set, -ERR_BAD_SET},
+    {"joining, a fork of the chain", joins_and_sees_a_fork, -ERR_BAD_SET},
+    {"joining, no set at all", joins_and_sees_no_set, -ERR_NOT_WITNESSED},
     {"as it is", nothing, 0},
     {"without a witness", without_witness, -ERR_NOT_WITNESSED},
     {"one signature of three", one_signature, -ERR_NOT_WITNESSED},

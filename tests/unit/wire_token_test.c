@@ -125,6 +125,39 @@ static void test_addresses_are_clean_and_bounded(void **state)
     }
 }
 
+/* The authority set that a joining host is to believe. */
+static void test_pin_goes_along(void **state)
+{
+    static const char hash[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    static const char *const bad[] = {"a:1,#",        "a:1,#1",
+                                      "a:1,#1.",      "a:1,#1.2",
+                                      "a:1,#1.2.",    "a:1,#0.2.%s",
+                                      "a:1,#1.0.%s",  "a:1,#1.-2.%s",
+                                      "a:1,#1.2.%s0", "a:1,#1.99999999999999999999.%s",
+                                      "a:1,# 1.2.%s"};
+    (void)state;
+    struct join_token t = sample("a:1,b:2");
+    struct join_token got;
+    struct buf text;
+    t.pin = (struct set_pin){.epoch = 3, .seq = 7, .hash = {0xab}};
+    buf_init(&text, TOKEN_TEXT_MAX);
+    token_format(&t, &text);
+    assert_int_equal(token_parse((const char *)text.data, text.len, &got, NULL), 0);
+    assert_string_equal(got.addresses, "a:1,b:2");
+    assert_int_equal(got.pin.epoch, 3);
+    assert_int_equal(got.pin.seq, 7);
+    assert_memory_equal(got.pin.hash, t.pin.hash, 32);
+    buf_fini(&text);
+    memset(t.addresses, 'a', TOKEN_ADDRESSES_MAX); /* the longest, with one */
+    t.addresses[TOKEN_ADDRESSES_MAX] = '\0';
+    assert_round_trip(&t);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        uint8_t raw[300] = {1};
+        int n = snprintf((char *)raw + 80, sizeof raw - 80, bad[i], hash);
+        assert_int_equal(parse_raw(blob_of(raw, 80 + (size_t)n), &got, NULL), -ERR_MALFORMED);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_white_space_around_is_ignored),
         cmocka_unit_test(test_damaged_token_is_malformed),
         cmocka_unit_test(test_addresses_are_clean_and_bounded),
+        cmocka_unit_test(test_pin_goes_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
