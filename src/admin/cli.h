@@ -28,6 +28,7 @@ struct cli_run {
     const char *data_dir;
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = default */
     uint32_t agent_heartbeat_ms;        /* 0 = default */
+    uint32_t mirror_check_ms;           /* 0 = default */
     bool synthetic;                     /* answer test traffic */
     uint32_t enroll_per_second;         /* from one source address; 0 = default */
     const char *metrics;                /* loopback address for GET /metrics; NULL: off */

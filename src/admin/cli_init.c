@@ -118,6 +118,7 @@ int cli_run_agent(struct cli *c)
     rc = rc != CLI_OK ? rc : interval(c, "heartbeat", &o.heartbeat_ms);
     rc = rc != CLI_OK ? rc : interval(c, "election", &o.election_ms);
     rc = rc != CLI_OK ? rc : interval(c, "agent-heartbeat", &o.agent_heartbeat_ms);
+    rc = rc != CLI_OK ? rc : interval(c, "mirror-check", &o.mirror_check_ms);
     int64_t rate = 0;
     rc = rc != CLI_OK ? rc : cli_get_count(c, "enroll-rate", &rate);
     if (rc == CLI_OK && rate > ENROLL_RATE_MAX) {

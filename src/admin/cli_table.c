@@ -66,6 +66,7 @@ const struct cli_cmd cli_commands[] = {
       {"overlay", NULL, "take part in the overlay, whatever the configuration says", false, false},
       {"metrics", "IP:PORT", "serve GET /metrics on this loopback address (off by default)", false,
        false},
+      {"mirror-check", "T", "as leader, read the whole mirror this often (default 1h)", false, false},
       {"enroll-rate", "N", "attempts to join a second from one address (default 64)", false, false},
       {"synthetic", NULL, "answer test traffic, whatever the configuration says", false, false},
       {"log-format", "logfmt|json", "default logfmt", false, false},

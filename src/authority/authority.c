@@ -255,24 +255,12 @@ static void expire_joins(struct authority *a)
 static void close_now(void *arg);
 
 /* It is told who leads here and not when the role changes, for a recovery changes the epoch alone. */
-static void tick_mirror(struct authority *a)
-{
-    struct core_status s;
-    core_status_brief(a->core, &s);
-    if (s.role == CORE_LEADER && !a->fence.fenced) {
-        mirror_lead(a->mirror, authority_epoch(a), s.term);
-    } else {
-        mirror_unlead(a->mirror);
-    }
-    mirror_tick(a->mirror);
-}
-
 static void on_tick(uv_timer_t *t)
 {
     struct authority *a = t->data;
     core_tick(a->core);
     call_tick(a);
-    tick_mirror(a);
+    authority_mirror_tick(a);
     uint64_t now = authority_mono_ms();
     if (a->leaving && now >= a->leave_by_ms) {
         close_now(a);
@@ -465,28 +453,6 @@ void authority_free(struct authority *a)
     free(a);
 }
 
-/* An alarm is repeated until the state has it (mirror_core.c), so a lost proposal is no loss. */
-static void on_mirror_report(void *data, const char *event, const char *kind, const char *detail)
-{
-    struct authority *a = data;
-    struct buf args;
-    struct mirror_event body = {
-        .event = blob_str(event), .kind = blob_str(kind), .detail = blob_str(detail)};
-    buf_init(&args, CMD_BODY_MAX);
-    msg_encode(&mirror_event_desc, &body, &args);
-    call_internal(a, "mirror.event", buf_blob(&args), NULL, ACTOR_SYSTEM, "", ignore_answer, NULL);
-    buf_fini(&args);
-}
-
-static int on_mirror_seal(void *data, struct backup_header *h, struct buf *out)
-{
-    struct authority *a = data;
-    const struct blob chain[3] = {buf_blob(&a->leaf_der), buf_blob(&a->leaf_issuer_der),
-                                  buf_blob(&a->root_der)};
-    h->node_id = a->cfg.node_id;
-    return seal_make(a->cfg.node_key, chain, h, out);
-}
-
 int authority_open(const struct authority_config *config, struct authority **ret, struct errmsg *em)
 {
     struct authority *a = xcalloc(1, sizeof *a);
@@ -534,12 +500,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     }
     if (rc == 0) {
         fsm_on_touch(a->fsm, on_touch, a);
-        a->mirror = mirror_new(a->fsm, &config->node_id,
-                               &(struct mirror_env){.loop = config->loop,
-                                                    .data = a,
-                                                    .mono_ms = env_mono_ms,
-                                                    .report = on_mirror_report,
-                                                    .seal = on_mirror_seal});
+        authority_mirror_open(a);
         rc = raft_log_open(config->loop, log_path, &a->store, em);
     }
     free(log_path);
@@ -653,6 +614,7 @@ static void close_now(void *arg)
     witness_close(a);
     enroll_close(a);
     a->closing = true;
+    authority_mirror_stop(a);
     mirror_close(a->mirror, on_mirror_closed, a);
 }
 

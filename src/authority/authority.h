@@ -19,7 +19,8 @@ struct authority_config {
     const struct pki_key *node_key;     /* signs snapshots; must outlive the authority */
     uint32_t heartbeat_ms, election_ms; /* Raft; 0 = 50, 500 */
     uint32_t agent_heartbeat_ms;        /* what nodes are told; 0 = 15000 */
-    struct heartbeat self; /* what this node says of itself; views must outlive the authority */
+    uint32_t mirror_check_ms; /* the leader reads the whole mirror this often; 0 = an hour */
+    struct heartbeat self;    /* what this node says of itself; views must outlive the authority */
     void *data;
     /* Something a node's snapshot says has changed and is applied here; also once after start. The
      * daemon hands this node's own snapshot to its agent. And when this authority is fenced: its word
@@ -110,8 +111,8 @@ struct authority_state {
     unsigned voters, seen, needed;
     uint64_t leader_contact_ms;
     int64_t clock_ahead_ms; /* how far our clock is ahead of the leader's, by the last heartbeat */
-    uint64_t forgeries;      /* reported in the last 24 hours */
-    uint64_t fenced_by;      /* the higher epoch; 0: not fenced */
+    uint64_t forgeries;     /* reported in the last 24 hours */
+    uint64_t fenced_by;     /* the higher epoch; 0: not fenced */
     uint64_t divergence_rows;
     bool epoch_rival; /* somebody else began this very epoch, with another statement */
     /* The recovery that began the epoch: NULL in the first. */
@@ -151,7 +152,8 @@ struct authority_stats {
     const uint64_t (*commands)[3]; /* by kind up to CMD_KIND_MAX: ok, refused, seen before */
     const struct histogram *commit;
     uint64_t lost_proposals; /* leadership went while they were decided */
-    uint64_t state_bytes, log_bytes; /* of the state in memory, of raft.db and its write-ahead log */
+    uint64_t state_bytes,
+        log_bytes; /* of the state in memory, of raft.db and its write-ahead log */
     uint64_t audit_seq;
     const uint64_t *refused; /* by enum refusal_what less 1, without REFUSAL_UNLISTED */
     uint64_t subscribers, enrolling;

@@ -138,6 +138,8 @@ struct authority {
     struct buf voter_addresses; /* text, comma-separated */
 
     struct mirror *mirror;
+    struct mirror_check *mirror_check; /* under way */
+    uint64_t mirror_check_at_ms;
     struct raft_store *store;
     struct raft_net_fabric net;
     struct raft_io_env io_env;
@@ -363,6 +365,11 @@ void health_seen(struct authority *a, const struct heartbeat *hb);
 /* Keeps the authority from being closed under work of another thread. */
 void authority_hold(struct authority *a);
 void authority_release(struct authority *a);
+/* --- authority_mirror.c --- */
+void authority_mirror_open(struct authority *a);
+void authority_mirror_tick(struct authority *a);
+/* A check that is under way ends soon. */
+void authority_mirror_stop(struct authority *a);
 
 /* backup.c */
 void backup_tick(struct authority *a, uint64_t now_ms);

@@ -129,8 +129,11 @@ bool fsm_change_next(struct blob *changes, struct fsm_change *ret);
 /* Another number when changes of before no longer lead to the state of now, or have other columns: a
  * restore, another level. */
 uint64_t fsm_generation(const struct fsm *f);
-/* The state as it is now in a database of its own, for a reader who takes more than one turn. */
-int fsm_copy(struct fsm *f, struct db **ret, struct errmsg *em);
+/* A frozen state as a database of its own, for a reader who takes more than one turn: first its bytes, on
+ * any thread, for a large one takes longer than an election; then the database, which has them from then
+ * on. NULL: no memory. */
+uint8_t *fsm_copy_bytes(struct db_image *frozen);
+int fsm_copy_open(uint8_t *bytes, size_t len, struct db **ret, struct errmsg *em);
 
 /* The same changes one by one for the watch feed: in order, before fsm_apply's transaction commits,
  * rows as maps with the columns' names. May be NULL. */

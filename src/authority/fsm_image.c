@@ -112,20 +112,33 @@ static int copy_pages(struct db *from, struct db *to, struct errmsg *em)
     return 0;
 }
 
-int fsm_copy(struct fsm *f, struct db **ret, struct errmsg *em)
+uint8_t *fsm_copy_bytes(struct db_image *frozen)
+{
+    size_t page = db_image_page_bytes(frozen);
+    uint8_t *bytes = sqlite3_malloc64(db_image_bytes(frozen));
+    for (uint32_t i = 0; bytes != NULL && i < db_image_pages(frozen); i++) {
+        db_image_read(frozen, i, bytes + i * page);
+    }
+    return bytes;
+}
+
+int fsm_copy_open(uint8_t *bytes, size_t len, struct db **ret, struct errmsg *em)
 {
     struct db *db;
     int rc = fsm_db_open(&db, em);
-    if (rc == 0) {
-        rc = copy_pages(f->db, db, em);
-        if (rc != 0) {
-            db_close(db);
-        }
+    if (rc != 0) {
+        sqlite3_free(bytes);
+        return rc;
     }
-    if (rc == 0) {
-        *ret = db;
+    int rv = sqlite3_deserialize(db_handle(db), "main", bytes, (sqlite3_int64)len,
+                                 (sqlite3_int64)len,
+                                 SQLITE_DESERIALIZE_READONLY | SQLITE_DESERIALIZE_FREEONCLOSE);
+    if (rv != SQLITE_OK) { /* which has freed them */
+        db_close(db);
+        return errmsg_set(em, -ERR_IO, "the copy of the state: %s", sqlite3_errstr(rv));
     }
-    return rc;
+    *ret = db;
+    return 0;
 }
 
 /* Every table, index and nothing else, word for word: no trigger, no view, no table of another

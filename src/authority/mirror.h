@@ -65,6 +65,12 @@ void mirror_stats(struct mirror *m, struct mirror_stats *ret);
 typedef void (*mirror_verify_cb)(void *data, int rc, struct blob doc);
 void mirror_verify(struct mirror *m, bool preview, mirror_verify_cb cb, void *data);
 
+/* The connection string while PostgreSQL is followed and believed; else NULL. */
+const char *mirror_followed(const struct mirror *m);
+/* What a reader of its own (mirror_read_check) found: 0 and the root the seal stands on, or an error with its
+ * detail. What only an edit explains raises the alarm. Returns what it comes to. */
+int mirror_checked(struct mirror *m, int rc, struct blob root_der, const char *detail);
+
 /* --- owners' commands, on a connection of an administrator (pg_admin.c); these block --- */
 struct mirror_migrate {
     const char *dsn;

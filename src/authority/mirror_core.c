@@ -455,6 +455,11 @@ void mirror_step(struct mirror_core *m, const struct mirror_input *e, struct mir
                 raise_alarm(m, MIRROR_ALARM_UNFIT, e->now_ms, t);
             }
             return;
+        case MIRROR_EV_FORGED:
+            if (has_connection(m)) {
+                raise_alarm(m, MIRROR_ALARM_EDITED, e->now_ms, t);
+            }
+            return;
         case MIRROR_EV_VERIFY:
             on_verify(m, e, t);
             return;

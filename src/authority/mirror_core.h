@@ -71,6 +71,7 @@ enum mirror_input_kind {
     MIRROR_EV_SCANNED, /* index; differences */
     MIRROR_EV_GAP,     /* the ring lost an entry that was not sent */
     MIRROR_EV_UNFIT,
+    MIRROR_EV_FORGED, /* rows are not what was signed */
     MIRROR_EV_VERIFY, /* index: what is applied here; preview */
 };
 

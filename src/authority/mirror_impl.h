@@ -51,6 +51,8 @@ struct mirror {
     size_t sent_first, sent_count;
 
     struct db *copy;
+    struct copying *copying; /* its bytes are read in the pool; NULL: no longer wanted */
+    enum { SCAN_NONE, SCAN_COMPARE, SCAN_REPAIR } scan_wanted; /* as soon as it is there */
     struct fsm_position copy_at;
     unsigned copy_level;
     uint64_t mirror_index; /* as a comparison found it */

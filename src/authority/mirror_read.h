@@ -34,8 +34,9 @@ struct mirror_copy {
 int mirror_read(const struct mirror_read *o, struct mirror_copy **ret, struct errmsg *em);
 void mirror_copy_free(struct mirror_copy *c);
 
-/* Only whether rows, sums and seal agree; ret_index: of which position. Nothing is built. */
+/* Only whether rows, sums and seal agree. Nothing is built. index: of which position; root: that the seal
+ * stands on, appended, which the caller has to know. */
 int mirror_read_check(const struct mirror_read *o, uint64_t *ret_index, uint64_t *ret_rows,
-                      struct errmsg *em);
+                      struct buf *root, struct errmsg *em);
 
 #endif

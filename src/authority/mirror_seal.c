@@ -3,6 +3,8 @@
  * under a seal that holds; so one signed by it never covers a row that somebody else put in. */
 #include "authority/mirror_impl.h"
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "pki/backup.h"
 
 static const char sql_put[] = "INSERT INTO rap.mirror_seals (\"cluster_id\", \"seal\")"
@@ -101,4 +103,35 @@ void mirror_seal_check(struct mirror *m)
         m->found.sealed = f.header.index == m->found.index;
     }
     buf_fini(&bytes);
+}
+
+const char *mirror_followed(const struct mirror *m)
+{
+    return m->core.state == MIRROR_FOLLOWING ? m->dsn : NULL;
+}
+
+int mirror_checked(struct mirror *m, int rc, struct blob root_der, const char *detail)
+{
+    if (rc == 0 && !is_our_root(m, root_der)) {
+        rc = -ERR_BAD_SIGNATURE;
+        detail = "the seal stands on a root that is not this cluster's";
+    }
+    switch (-rc) {
+        case 0:
+            m->verified_at_ms = clock_wall_ms();
+            break;
+        case ERR_CORRUPT:
+        case ERR_MALFORMED:
+        case ERR_BAD_SIGNATURE:
+        case ERR_BAD_CERT:
+        case ERR_NOT_AUTHORITY:
+            (void)snprintf(m->alarm_detail, sizeof m->alarm_detail, "%s", detail);
+            mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_FORGED});
+            break;
+        default: /* it could not be read now: no word against it */
+            log_info(LOG_AUTHORITY, "mirror not checked", "error=%s next=\"tried again\"",
+                     err_slug(rc));
+            break;
+    }
+    return rc;
 }

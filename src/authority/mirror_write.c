@@ -96,6 +96,44 @@ void mirror_write_done(struct mirror *m)
 
 /* --- scans --- */
 
+/* Of a state that goes on changing: frozen in a moment, its bytes read in libuv's pool, for those of a
+ * hundred thousand nodes take longer than an election. */
+struct copying {
+    uv_work_t req;
+    struct mirror *m;
+    struct db_image *image;
+    uint8_t *bytes;
+    size_t len;
+};
+
+static void copy_bytes(uv_work_t *req)
+{
+    struct copying *c = container_of(req, struct copying, req);
+    c->bytes = fsm_copy_bytes(c->image);
+}
+
+static void copy_done(uv_work_t *req, int status)
+{
+    struct copying *c = container_of(req, struct copying, req);
+    struct mirror *m = c->m;
+    struct errmsg em = ERRMSG_INIT;
+    bool wanted = m->copying == c && !m->closing;
+    (void)status; /* nobody cancels it */
+    db_image_free(c->image);
+    m->copying = m->copying == c ? NULL : m->copying;
+    if (!wanted) {
+        sqlite3_free(c->bytes);
+    } else if (c->bytes == NULL || fsm_copy_open(c->bytes, c->len, &m->copy, &em) != 0) {
+        mirror_note_error(m, "%s",
+                          c->bytes == NULL ? "no memory for a copy of the state" : em.text);
+        mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_LOST});
+    } else if (m->scan_wanted != SCAN_NONE) {
+        mirror_start_scan(m, m->scan_wanted == SCAN_REPAIR);
+    }
+    free(c);
+    mirror_link_closed(m); /* counted like a connection: m outlives it */
+}
+
 void mirror_drop_copy(struct mirror *m)
 {
     if (m->scan != NULL) {
@@ -105,25 +143,40 @@ void mirror_drop_copy(struct mirror *m)
         db_close(m->copy);
     }
     m->copy = NULL;
+    m->copying = NULL;
+    m->scan_wanted = SCAN_NONE;
 }
 
 void mirror_take_copy(struct mirror *m)
 {
-    struct errmsg em = ERRMSG_INIT;
+    struct db_image *image;
     mirror_drop_copy(m);
     fsm_position(m->fsm, &m->copy_at);
     m->copy_level = fsm_level(m->fsm);
-    if (fsm_copy(m->fsm, &m->copy, &em) != 0) {
-        mirror_note_error(m, "%s", em.text);
+    int rc = fsm_freeze(m->fsm, &image);
+    if (rc != 0) {
+        mirror_note_error(m, rc == -ERR_BUSY ? "a snapshot of the state is being made: tried again"
+                                             : "the state cannot be copied");
         mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_LOST});
+        return;
     }
+    struct copying *c = xcalloc(1, sizeof *c);
+    *c = (struct copying){.m = m, .image = image, .len = db_image_bytes(image)};
+    m->copying = c;
+    m->links_closing++;
+    CHECK(uv_queue_work(m->env.loop, &c->req, copy_bytes, copy_done) == 0);
 }
 
 void mirror_start_scan(struct mirror *m, bool repair)
 {
+    if (m->copying != NULL) {
+        m->scan_wanted = repair ? SCAN_REPAIR : SCAN_COMPARE;
+        return;
+    }
     if (m->copy == NULL || m->link == NULL) {
         return;
     }
+    m->scan_wanted = SCAN_NONE;
     m->scan = mirror_scan_new(m->copy, &m->tables, m->cluster_id, repair ? &m->sums : NULL);
     m->copy = NULL;
     m->failed_round = false;

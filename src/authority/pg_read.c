@@ -448,7 +448,7 @@ static void reading_fini(struct reading *r)
 }
 
 int mirror_read_check(const struct mirror_read *o, uint64_t *ret_index, uint64_t *ret_rows,
-                      struct errmsg *em)
+                      struct buf *root, struct errmsg *em)
 {
     struct reading r;
     reading_init(&r, o, false, em);
@@ -456,6 +456,8 @@ int mirror_read_check(const struct mirror_read *o, uint64_t *ret_index, uint64_t
     if (rc == 0) {
         *ret_index = r.head.header.index;
         *ret_rows = r.rows;
+        buf_add(root, r.head.root_der.data, r.head.root_der.len);
+        rc = root->err;
     }
     reading_fini(&r);
     return rc;

@@ -184,6 +184,7 @@ static int start_authority(struct node *n, struct errmsg *em)
         .heartbeat_ms = n->options->heartbeat_ms,
         .election_ms = n->options->election_ms,
         .agent_heartbeat_ms = n->options->agent_heartbeat_ms,
+        .mirror_check_ms = n->options->mirror_check_ms,
         .self = {.agent_version = blob_str(RAP_VERSION),
                  .facts = buf_blob(&n->facts),
                  .capabilities = {.raw = buf_blob(&n->capabilities),

@@ -162,3 +162,26 @@ def test_mirror_of_an_older_writer_is_sealed_anew(env):
     sealed(pg, caught_up(c.a1)["mirror_index"])
     expect(audit_of(host, pg).rc == OK, "sealed", audit_of(host, pg))
     expect(status(c.a1)["alarm"] in ("", "none", None), "no alarm", status(c.a1))
+
+
+def test_leader_checks_the_mirror_by_itself(env):
+    """S14: an edit is found without anybody asking, while writing goes on, and raises the alarm."""
+    c = env.cluster(authorities=1, nodes=1)
+    pg = postgres(env)
+    pg.prepare(c.a1)
+    enable(c, pg)
+    c.a1.stop()
+    c.a1.run_args = ["--mirror-check", "500ms"]
+    c.a1.start()
+    first = wait_until(lambda: status(c.a1)["verified_at"], "a first check")
+    c.token("--uses", "3")
+    wait_until(lambda: status(c.a1)["verified_at"] > first, "another one")
+    expect(status(c.a1)["state"] == "following" and status(c.a1)["alarm"] == "", "nothing is wrong")
+    pg.psql(EDIT + "UPDATE rap.nodes SET name = 'mallory' WHERE name = 'n1'")
+    wait_until(lambda: status(c.a1)["alarm"] == "edited", "the alarm")
+    expect("rap.nodes" in status(c.a1)["alarm_detail"], "which table", status(c.a1))
+    wait_until(lambda: events(c.a1, "mirror_alarm"), "the alarm in the audit")
+    r = c.a1.cli("mirror", "rebuild", "--yes")
+    expect(r.rc == OK, "a rebuild ends it", r)
+    again = status(c.a1)["verified_at"]
+    wait_until(lambda: status(c.a1)["verified_at"] > again, "a check that finds nothing")
