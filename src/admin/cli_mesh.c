@@ -37,17 +37,6 @@ int cli_run_mesh_set(struct cli *c)
     return rc;
 }
 
-/* As cli_get_count, but 0 is a number too: what is not known. */
-static int get_number(struct cli *c, const char *name, int64_t *ret)
-{
-    const char *text = cli_get(c, name);
-    if (text != NULL && strcmp(text, "0") == 0) {
-        *ret = 0;
-        return 0;
-    }
-    return cli_get_count(c, name, ret);
-}
-
 int cli_run_node_mesh(struct cli *c)
 {
     static const char *const texts[] = {"overlay", "synthetic", "kind", "region"};
@@ -67,7 +56,7 @@ int cli_run_node_mesh(struct cli *c)
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(numbers); i++) {
         int64_t v = 0;
         if (cli_get(c, numbers[i][0]) != NULL) {
-            rc = get_number(c, numbers[i][0], &v);
+            rc = util_get_number(c, numbers[i][0], &v);
             any = true;
             mp_doc_int(&body.w, &body.d, numbers[i][1], v);
         }

@@ -66,3 +66,13 @@ int util_mutate(struct cli *c, const char *method, struct buf *path, struct blob
     buf_fini(&doc);
     return rc;
 }
+
+int util_get_number(struct cli *c, const char *name, int64_t *ret)
+{
+    const char *text = cli_get(c, name);
+    if (text != NULL && strcmp(text, "0") == 0) {
+        *ret = 0;
+        return 0;
+    }
+    return cli_get_count(c, name, ret);
+}

@@ -28,4 +28,7 @@ int util_mutate(struct cli *c, const char *method, struct buf *path, struct blob
 /* GET into doc (initialised here, ended by the caller, on errors too). */
 int util_fetch(struct cli *c, const char *prefix, const char *value, struct buf *doc);
 
+/* As cli_get_count, but 0 is a number too. */
+int util_get_number(struct cli *c, const char *name, int64_t *ret);
+
 #endif

@@ -56,6 +56,21 @@ int config_next_relay(struct config_iter *it, struct snapshot_relay *ret)
     return next_msg(it, &snapshot_relay_desc, ret);
 }
 
+int config_next_intent(struct config_iter *it, struct snapshot_intent *ret)
+{
+    return next_msg(it, &snapshot_intent_desc, ret);
+}
+
+int config_next_qos(struct config_iter *it, struct snapshot_qos *ret)
+{
+    return next_msg(it, &snapshot_qos_desc, ret);
+}
+
+int config_next_pool(struct config_iter *it, struct snapshot_pool *ret)
+{
+    return next_msg(it, &snapshot_pool_desc, ret);
+}
+
 int config_next_fingerprint(struct config_iter *it, const uint8_t **ret)
 {
     struct blob item;
@@ -75,16 +90,73 @@ static int own_mesh(const struct snapshot_body *b, struct snapshot_mesh *ret)
     return b->mesh.len == 0 ? 0 : msg_decode(&snapshot_mesh_desc, MSG_LENIENT, b->mesh, ret);
 }
 
+/* Of ids, which msg_decode has counted only. */
+static int check_ids(struct mp_list list)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, list.raw);
+    for (uint32_t i = 0; i < list.count; i++) {
+        (void)mp_get_uuid(&r);
+    }
+    return mp_reader_finish(&r);
+}
+
+static int check_intents(struct mp_list list)
+{
+    struct config_iter it;
+    struct snapshot_intent m;
+    int rc;
+    config_iter_init(&it, list);
+    while ((rc = config_next_intent(&it, &m)) == 1) {
+        rc = check_ids(m.destinations);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return rc;
+}
+
+static int check_pools(struct mp_list list)
+{
+    struct config_iter it;
+    struct snapshot_pool m;
+    int rc;
+    config_iter_init(&it, list);
+    while ((rc = config_next_pool(&it, &m)) == 1) {
+        rc = check_ids(m.members);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return rc;
+}
+
+static int check_mesh(const struct snapshot_body *b)
+{
+    struct config_iter it;
+    struct snapshot_mesh mesh;
+    struct snapshot_qos qos;
+    int rc = own_mesh(b, &mesh);
+    rc = rc != 0 ? rc : check_intents(b->intents);
+    rc = rc != 0 ? rc : check_intents(b->all_intents);
+    rc = rc != 0 ? rc : check_pools(b->pools);
+    rc = rc != 0 ? rc : check_pools(b->all_pools);
+    config_iter_init(&it, b->qos);
+    while (rc == 0 && (rc = config_next_qos(&it, &qos)) == 1) {
+        rc = 0;
+    }
+    return rc;
+}
+
 static int check_lists(const struct snapshot_body *b)
 {
-    struct snapshot_mesh mesh;
     struct config_iter it;
     struct snapshot_authority authority;
     struct snapshot_role role;
     struct snapshot_peer peer;
     struct snapshot_relay relay;
     const uint8_t *fingerprint;
-    int rc = own_mesh(b, &mesh);
+    int rc = check_mesh(b);
     if (rc == 0) {
         config_iter_init(&it, b->authorities);
         while ((rc = config_next_authority(&it, &authority)) == 1) {

@@ -27,6 +27,11 @@ static const struct {
     {"group.show", "groups"},
     {"node.heartbeats", "heartbeats"},
     {"mesh.show", "mesh"},
+    {"intent.list", "intents"},
+    {"intent.show", "intents"},
+    {"pool.list", "pools"},
+    {"pool.show", "pools"},
+    {"qos.list", "qos"},
     {"audit.verify", NULL},
     {"backup.create", NULL},
 };

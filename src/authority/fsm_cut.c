@@ -1,44 +1,27 @@
 #include "authority/fsm_cut.h"
 
-#include "authority/fsm_peers.h"
-
 #include "base/text.h"
 #include "wire/cmd.h"
 
 void cut_init(struct cut *c)
 {
     *c = (struct cut){.body = {.schema = SNAPSHOT_SCHEMA}};
-    buf_init(&c->authorities, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->roles, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->revocations, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->retired, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->relays, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->disabled, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->scopes, 256);
-    buf_init(&c->peers, SNAPSHOT_MAX_BYTES);
-    buf_init(&c->mesh, 256);
+    for (size_t i = 0; i < CUT_BUF_COUNT; i++) {
+        buf_init(&c->buf[i], SNAPSHOT_MAX_BYTES);
+    }
 }
 
 void cut_fini(struct cut *c)
 {
-    buf_fini(&c->authorities);
-    buf_fini(&c->roles);
-    buf_fini(&c->revocations);
-    buf_fini(&c->retired);
-    buf_fini(&c->relays);
-    buf_fini(&c->disabled);
-    buf_fini(&c->scopes);
-    buf_fini(&c->peers);
-    buf_fini(&c->mesh);
+    for (size_t i = 0; i < CUT_BUF_COUNT; i++) {
+        buf_fini(&c->buf[i]);
+    }
 }
 
 static int finish(const struct cut *c, int rc)
 {
-    const struct buf *all[] = {&c->authorities, &c->roles,  &c->revocations,
-                               &c->retired,     &c->relays, &c->disabled,
-                               &c->scopes,      &c->peers,  &c->mesh};
-    for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(all); i++) {
-        rc = all[i]->err;
+    for (size_t i = 0; rc == 0 && i < CUT_BUF_COUNT; i++) {
+        rc = c->buf[i].err;
     }
     return rc;
 }
@@ -81,60 +64,10 @@ static void cut_roles(struct db *state, const char *id, struct cut *c)
             .role = blob_str(db_col_text(st, "role")),
             .organization_id = blob_str(db_col_text(st, "organization_id")),
         };
-        msg_list_add(&snapshot_role_desc, &row, &c->roles, &count);
+        msg_list_add(&snapshot_role_desc, &row, &c->buf[CUT_ROLES], &count);
     }
     db_done(st);
-    c->body.roles = (struct mp_list){.raw = buf_blob(&c->roles), .count = count};
-}
-
-/* Whoever moves, comes or goes: fsm_peers_changed is called for the same nodes. */
-static int cut_peers(struct db *state, const char *id, struct cut *c)
-{
-    struct node_ids ids;
-    uint32_t count = 0;
-    int rc = peers_of(state, id, &ids);
-    for (size_t i = 0; rc == 0 && i < ids.count; i++) {
-        struct db_stmt *st = db_prepare(
-            state, "SELECT n.address FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
-                   " WHERE n.id = ? AND m.membership_status = 'active'"
-                   " AND n.identity_state = 'active' AND coalesce(n.address, '') <> ''");
-        struct snapshot_peer row;
-        db_bind_text(st, ids.id[i]);
-        int found = db_step(st);
-        if (found == 1 && uuid_parse(ids.id[i], &row.node_id) == 0) {
-            row.address = blob_str(db_col_text(st, "address"));
-            msg_list_add(&snapshot_peer_desc, &row, &c->peers, &count);
-        }
-        db_done(st);
-        rc = found < 0 ? found : 0;
-    }
-    node_ids_fini(&ids);
-    c->body.peers = (struct mp_list){.raw = buf_blob(&c->peers), .count = count};
-    return rc;
-}
-
-/* "inherit" and "auto" are what is absent. */
-static int cut_own_mesh(struct db *state, const char *id, struct cut *c)
-{
-    struct db_stmt *st = db_prepare(
-        state, "SELECT iif(overlay = 'inherit', '', overlay) AS overlay,"
-               " iif(synthetic = 'inherit', '', synthetic) AS synthetic,"
-               " iif(kind = 'auto', '', kind) AS kind, coalesce(region, '') AS region"
-               " FROM node_mesh_settings WHERE node_id = ?");
-    db_bind_text(st, id);
-    int rc = db_step(st);
-    if (rc == 1) {
-        const struct snapshot_mesh row = {
-            .overlay = blob_str(db_col_text(st, "overlay")),
-            .synthetic = blob_str(db_col_text(st, "synthetic")),
-            .kind = blob_str(db_col_text(st, "kind")),
-            .region = blob_str(db_col_text(st, "region")),
-        };
-        msg_encode(&snapshot_mesh_desc, &row, &c->mesh);
-        c->body.mesh = buf_blob(&c->mesh);
-    }
-    db_done(st);
-    return rc < 0 ? rc : 0;
+    c->body.roles = (struct mp_list){.raw = buf_blob(&c->buf[CUT_ROLES]), .count = count};
 }
 
 int cut_node(struct db *state, unsigned level, const struct uuid *node_id, struct cut *c)
@@ -147,19 +80,16 @@ int cut_node(struct db *state, unsigned level, const struct uuid *node_id, struc
     }
     if (strcmp(c->membership, "active") == 0) { /* a disabled one authorizes nothing */
         cut_roles(state, id, c);
-        if (level >= LEVEL_MESH) {
-            rc = cut_peers(state, id, c);
-            rc = rc != 0 ? rc : cut_own_mesh(state, id, c);
-        }
+        rc = cut_node_mesh(state, level, id, c);
     }
     if (rc != 0) {
         return rc;
     }
     struct mp_writer w;
-    mp_writer_init(&w, &c->scopes);
+    mp_writer_init(&w, &c->buf[CUT_SCOPES]);
     mp_put_str(&w, "node");
     c->body.node_id = *node_id;
-    c->body.scopes = (struct mp_list){.raw = buf_blob(&c->scopes), .count = 1};
+    c->body.scopes = (struct mp_list){.raw = buf_blob(&c->buf[CUT_SCOPES]), .count = 1};
     c->body.node_name = blob_str(c->node_name);
     c->body.membership_status = blob_str(c->membership);
     return finish(c, 0);
@@ -185,11 +115,12 @@ static void cut_authorities(struct db *state, struct cut *c)
         if (uuid_parse(db_col_text(st, "node_id"), &row.node_id) == 0 &&
             hex_decode(db_col_text(st, "issuer_fingerprint"), fingerprint, sizeof fingerprint) ==
                 0) {
-            msg_list_add(&snapshot_authority_desc, &row, &c->authorities, &count);
+            msg_list_add(&snapshot_authority_desc, &row, &c->buf[CUT_AUTHORITIES], &count);
         }
     }
     db_done(st);
-    c->body.authorities = (struct mp_list){.raw = buf_blob(&c->authorities), .count = count};
+    c->body.authorities = (struct mp_list){.raw = buf_blob(&c->buf[CUT_AUTHORITIES]),
+                                           .count = count};
 }
 
 static struct mp_list fingerprints(struct db_stmt *st, struct buf *out)
@@ -218,15 +149,15 @@ static void cut_revocations(struct db *state, int64_t at_ms, struct cut *c)
                " (SELECT issuer_fingerprint FROM cluster_authorities)"
                " ORDER BY fingerprint");
     db_bind_int(st, at_ms);
-    c->body.revocations = fingerprints(st, &c->revocations);
+    c->body.revocations = fingerprints(st, &c->buf[CUT_REVOCATIONS]);
     st = db_prepare(state, "SELECT issuer_fingerprint AS fingerprint FROM"
                            " cluster_authorities WHERE status = 'removed'"
                            " ORDER BY issuer_fingerprint");
-    c->body.retired_issuers = fingerprints(st, &c->retired);
+    c->body.retired_issuers = fingerprints(st, &c->buf[CUT_RETIRED]);
     st = db_prepare(state, "SELECT n.fingerprint FROM nodes n JOIN cluster_memberships m"
                            " ON m.node_id = n.id WHERE m.membership_status = 'disabled'"
                            " ORDER BY n.fingerprint");
-    c->body.disabled_keys = fingerprints(st, &c->disabled);
+    c->body.disabled_keys = fingerprints(st, &c->buf[CUT_DISABLED]);
 }
 
 /* The rows of one node come one after the other; its roles become one entry. A node that relays for
@@ -272,23 +203,11 @@ static void cut_relays(struct db *state, unsigned level, struct cut *c)
             row.distrust = TRUST_LEVEL_MAX - (uint64_t)db_col_int(st, "trust");
         }
         if (uuid_parse(db_col_text(st, "id"), &row.node_id) == 0) {
-            msg_list_add(&snapshot_relay_desc, &row, &c->relays, &count);
+            msg_list_add(&snapshot_relay_desc, &row, &c->buf[CUT_RELAYS], &count);
         }
     }
     db_done(st);
-    c->body.relays = (struct mp_list){.raw = buf_blob(&c->relays), .count = count};
-}
-
-static int cut_mesh(struct db *state, struct cut *c)
-{
-    struct db_stmt *st = db_prepare(state, "SELECT overlay, synthetic FROM mesh_settings");
-    int rc = db_step(st);
-    if (rc == 1) {
-        c->body.overlay = db_col_int(st, "overlay") != 0;
-        c->body.synthetic = db_col_int(st, "synthetic") != 0;
-    }
-    db_done(st);
-    return rc < 0 ? rc : 0;
+    c->body.relays = (struct mp_list){.raw = buf_blob(&c->buf[CUT_RELAYS]), .count = count};
 }
 
 static int cut_policy(struct db *state, struct cut *c)
@@ -324,7 +243,7 @@ int cut_cluster(struct db *state, unsigned level, struct cut *c)
     if (level >= LEVEL_RELAYS) {
         cut_relays(state, level, c);
     }
-    rc = level >= LEVEL_MESH ? cut_mesh(state, c) : 0;
+    rc = cut_cluster_mesh(state, level, c);
     if (rc != 0) {
         return rc;
     }

@@ -54,9 +54,9 @@ void fsm_doc_row(struct db_stmt *st, struct mp_writer *w)
                                         "members",
                                         "reachable",
                                         NULL};
-    static const char *const flags[] = {"authority",      "high_risk",  "verified",
-                                        "test_telemetry", "has_quorum", "committed",
-                                        "overlay",        "synthetic",  NULL};
+    static const char *const flags[] = {"authority",  "high_risk", "verified", "test_telemetry",
+                                        "has_quorum", "committed", "overlay",  "synthetic",
+                                        "droppable",  NULL};
     static const char *const times[] = {"certificate_not_before", "certificate_not_after", NULL};
     sqlite3_stmt *raw = db_stmt_handle(st);
     int n = sqlite3_column_count(raw);

@@ -242,6 +242,24 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     "SELECT m.node_id, n.name AS node_name, m.overlay, m.synthetic, m.kind, m.region,"         \
     " m.bandwidth_mbps, m.trust, m.updated_at FROM node_mesh_settings m"                       \
     " LEFT JOIN nodes n ON n.id = m.node_id"
+#define FSM_SQL_INTENT                                                                        \
+    "SELECT i.id, i.cluster_id, i.name, i.organization_id, i.service_class, i.policy,"         \
+    " i.source_kind || coalesce(':' || coalesce(s.name, i.source_ref), '') AS \"from\","     \
+    " i.destination_kind || coalesce(':' || coalesce(d.name, p.name, i.destination_ref), '')"  \
+    " AS \"to\", i.via_kind || coalesce(':' || coalesce(v.name, i.via_ref), '') AS via,"     \
+    " i.source_kind, i.source_ref, i.destination_kind, i.destination_ref, i.via_kind,"         \
+    " i.via_ref, i.qos_class, i.status, i.created_at, i.updated_at"                            \
+    " FROM cluster_route_intents i LEFT JOIN nodes s ON i.source_kind = 'node' AND"            \
+    " s.id = i.source_ref LEFT JOIN nodes d ON i.destination_kind = 'node' AND"                \
+    " d.id = i.destination_ref LEFT JOIN egress_pools p ON i.destination_kind = 'pool' AND"    \
+    " p.id = i.destination_ref LEFT JOIN nodes v ON i.via_kind = 'node' AND v.id = i.via_ref"
+#define FSM_SQL_POOL                                                                          \
+    "SELECT p.id, p.cluster_id, p.name, p.organization_id,"                                    \
+    " (SELECT json_group_array(node_id) FROM (SELECT node_id FROM egress_pool_members"         \
+    "  WHERE pool_id = p.id ORDER BY node_id)) AS members, p.created_at FROM egress_pools p"
+#define FSM_SQL_QOS                                                                           \
+    "SELECT q.cluster_id, q.channel_class, q.priority, q.rate, q.droppable,"                   \
+    " q.floor_permille, q.limit_kib, q.life_ms, q.updated_at FROM qos_policies q"
 #define FSM_SQL_AUDIT                                                                          \
     "SELECT e.seq, e.id, e.cluster_id, e.organization_id, e.event_type, e.actor_kind,"         \
     " e.actor_id, e.subject_type, e.subject_id, e.high_risk, e.details, e.authority_term,"     \
@@ -346,6 +364,8 @@ int fsm_take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret);
 int fsm_authority_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
 /* The last not_after of any certificate of a node; 0 none. */
 int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
+/* It leaves every egress pool. */
+int fsm_pool_forget_node(struct fsm_ctx *x, const char *node_id);
 /* Membership, identities and roles of a node end; its key is banned for ever. */
 int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob reason);
 

@@ -4,24 +4,35 @@
  * and authorities are told to everybody, apart from this. */
 #include "authority/fsm_peers.h"
 
+#include "authority/fsm_intent.h"
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(a, b);
 }
 
-/* The rows of one text column, sorted. Takes over the statement. */
-static int collect(struct db_stmt *st, struct node_ids *ret)
+static void add(struct node_ids *ids, const char *id)
+{
+    if (ids->count == ids->cap) {
+        ids->cap = ids->cap == 0 ? 64 : ids->cap * 2;
+        ids->id = xrealloc(ids->id, ids->cap * sizeof ids->id[0]);
+    }
+    (void)snprintf(ids->id[ids->count++], UUID_TEXT_MAX, "%s", id);
+}
+
+int node_ids_read(struct db_stmt *st, const char *column, struct node_ids *ret)
 {
     int rc;
     while ((rc = db_step(st)) == 1) {
-        if (ret->count == ret->cap) {
-            ret->cap = ret->cap == 0 ? 64 : ret->cap * 2;
-            ret->id = xrealloc(ret->id, ret->cap * sizeof ret->id[0]);
-        }
-        (void)snprintf(ret->id[ret->count++], UUID_TEXT_MAX, "%s", db_col_text(st, "node_id"));
+        add(ret, db_col_text(st, column));
     }
     db_done(st);
     return rc;
+}
+
+static int collect(struct db_stmt *st, struct node_ids *ret)
+{
+    return node_ids_read(st, "node_id", ret);
 }
 
 static void sort_unique(struct node_ids *ids)
@@ -92,11 +103,42 @@ static int ring(struct db *state, const char *node_id, bool forward, struct node
     return rc;
 }
 
-int peers_of(struct db *state, const char *node_id, struct node_ids *ret)
+/* Whom an intent lets it reach directly. */
+static int granted(struct db *state, const char *node_id, struct node_ids *ret)
 {
+    struct db_stmt *st = db_prepare(
+        state, "SELECT i.destination_ref AS node_id FROM cluster_route_intents i"
+               " WHERE i.policy = 'direct' AND i.status = 'active'"
+               " AND i.destination_kind = 'node' AND " INTENT_CONCERNS
+               " UNION SELECT m.node_id FROM cluster_route_intents i JOIN egress_pool_members m"
+               " ON m.pool_id = i.destination_ref WHERE i.policy = 'direct'"
+               " AND i.status = 'active' AND i.destination_kind = 'pool' AND " INTENT_CONCERNS);
+    db_bind_text(st, node_id);
+    return collect(st, ret);
+}
+
+/* Those of an intent come first: the owner named them. */
+int peers_of(struct db *state, unsigned level, const char *node_id, struct node_ids *ret)
+{
+    struct node_ids more = {0};
     *ret = (struct node_ids){0};
-    int rc = ring(state, node_id, true, ret);
+    int rc = level >= LEVEL_INTENTS ? granted(state, node_id, ret) : 0;
+    sort_unique(ret);
     ret->count = ret->count > PEERS_MAX ? PEERS_MAX : ret->count;
+    size_t room = PEERS_MAX - ret->count;
+    rc = rc != 0 ? rc : ring(state, node_id, true, &more);
+    for (size_t i = 0; rc == 0 && i < more.count && room > 0; i++) {
+        bool known = false;
+        for (size_t k = 0; k < ret->count; k++) {
+            known = known || strcmp(ret->id[k], more.id[i]) == 0;
+        }
+        if (!known) {
+            add(ret, more.id[i]);
+            room--;
+        }
+    }
+    node_ids_fini(&more);
+    sort_unique(ret);
     return rc;
 }
 
@@ -124,7 +166,7 @@ int fsm_peers_changed(struct fsm_ctx *x, const char *node_id)
         rc = fsm_node_config(x, all.id[i]);
     }
     node_ids_fini(&all);
-    return rc;
+    return rc != 0 || x->v->level < LEVEL_INTENTS ? rc : fsm_intents_grant(x, node_id);
 }
 
 int fsm_peers_begin(struct fsm_ctx *x)

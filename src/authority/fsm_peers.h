@@ -7,11 +7,13 @@ struct node_ids {
     char (*id)[UUID_TEXT_MAX]; /* rising */
     size_t count, cap;
 };
+/* The rows of one text column. Takes over the statement. */
+int node_ids_read(struct db_stmt *st, const char *column, struct node_ids *ret);
 void node_ids_fini(struct node_ids *ids);
 
 /* Whose addresses a node is told, PEERS_MAX at most. Some of them may have none, or be no active member.
  * ret: the caller's to end, on errors too. */
-int peers_of(struct db *state, const char *node_id, struct node_ids *ret);
+int peers_of(struct db *state, unsigned level, const char *node_id, struct node_ids *ret);
 
 /* Every node that a statement names in the column node_id gets a new configuration. Takes over the
  * statement. */

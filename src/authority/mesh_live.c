@@ -67,6 +67,7 @@ static void take_routes(const struct mp_list *list, struct mesh_report *ret)
             struct live_route *l = &ret->route[ret->routes++];
             *l = (struct live_route){.to = s.destination_id,
                                      .next_hop = s.next_hop_id,
+                                     .intent = s.intent_id,
                                      .metric_us = small(s.metric_us),
                                      .hops = small(s.hops)};
             copy_text(s.state, l->status, sizeof l->status);
@@ -154,6 +155,7 @@ static void put_row(struct authority *a, const struct mesh_row *row, struct mp_w
         put_name(a, w, &d, "next_hop_name", &r->next_hop);
         mp_doc_int(w, &d, "metric_us", r->metric_us);
         mp_doc_int(w, &d, "hops", r->hops);
+        mp_doc_uuid(w, &d, "intent_id", &r->intent);
     }
     mp_doc_time(w, &d, "reported_at", row->node->mesh_ms);
     mp_doc_end(w, &d);

@@ -12,7 +12,7 @@ struct live_link {
     uint32_t rtt_us, jitter_us, loss_permille, cost_us, refused_routes;
 };
 struct live_route {
-    struct uuid to, next_hop;
+    struct uuid to, next_hop, intent;
     char status[17]; /* usable, or the reason why not */
     uint32_t metric_us, hops;
 };

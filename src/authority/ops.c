@@ -287,6 +287,16 @@ static const struct {
     {"group.delete", OP_BY_PERSON, op_group_delete, CMD_GROUP_DELETE, LEVEL_MEMBERS},
     {"mesh.set", OP_BY_PERSON, op_mesh_set, CMD_MESH_SET, LEVEL_MESH},
     {"node.mesh", OP_BY_PERSON, op_node_mesh, CMD_NODE_MESH_SET, LEVEL_MESH},
+    {"intent.create", OP_BY_PERSON, op_intent_create, CMD_INTENT_CREATE, LEVEL_INTENTS},
+    {"intent.enable", OP_BY_PERSON, op_intent_enable, CMD_INTENT_SET, LEVEL_INTENTS},
+    {"intent.disable", OP_BY_PERSON, op_intent_disable, CMD_INTENT_SET, LEVEL_INTENTS},
+    {"intent.delete", OP_BY_PERSON, op_intent_delete, CMD_INTENT_DELETE, LEVEL_INTENTS},
+    {"qos.set", OP_BY_PERSON, op_qos_set, CMD_QOS_SET, LEVEL_INTENTS},
+    {"qos.reset", OP_BY_PERSON, op_qos_reset, CMD_QOS_SET, LEVEL_INTENTS},
+    {"pool.create", OP_BY_PERSON, op_pool_create, CMD_POOL_CREATE, LEVEL_INTENTS},
+    {"pool.delete", OP_BY_PERSON, op_pool_delete, CMD_POOL_DELETE, LEVEL_INTENTS},
+    {"pool.add", OP_BY_PERSON, op_pool_add, CMD_POOL_MEMBER, LEVEL_INTENTS},
+    {"pool.remove", OP_BY_PERSON, op_pool_remove, CMD_POOL_MEMBER, LEVEL_INTENTS},
     {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };
 

@@ -40,6 +40,16 @@ int op_join_expire(struct prepare *p);
 /* --- ops_mesh.c --- */
 int op_mesh_set(struct prepare *p);
 int op_node_mesh(struct prepare *p);
+int op_intent_create(struct prepare *p);
+int op_intent_enable(struct prepare *p);
+int op_intent_disable(struct prepare *p);
+int op_intent_delete(struct prepare *p);
+int op_qos_set(struct prepare *p);
+int op_qos_reset(struct prepare *p);
+int op_pool_create(struct prepare *p);
+int op_pool_delete(struct prepare *p);
+int op_pool_add(struct prepare *p);
+int op_pool_remove(struct prepare *p);
 
 /* --- ops_model.c --- */
 /* enum cmd_switch of a flag: absent is SWITCH_KEEP. */

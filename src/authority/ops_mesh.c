@@ -1,5 +1,6 @@
 /* Calls about the overlay's configuration. Apply checks all of it. */
 #include "authority/ops_impl.h"
+#include "fabric/overlay.h"
 
 int op_mesh_set(struct prepare *p)
 {
@@ -70,4 +71,204 @@ int op_node_mesh(struct prepare *p)
     return p->out->body.err == 0
                ? 0
                : errmsg_set(p->em, -ERR_TOO_LARGE, "a value is longer than it may be");
+}
+
+/* --- route intents --- */
+
+/* A selector as people write it, "kind" or "kind:what", with names made ids. */
+struct selector {
+    struct blob kind, ref;
+    char id[UUID_TEXT_MAX]; /* what ref points to, when it was a name */
+};
+
+static int arg_selector(struct prepare *p, const char *key, struct selector *ret)
+{
+    struct blob text = op_arg_text(p, key);
+    const uint8_t *colon = text.len == 0 ? NULL : memchr(text.data, ':', text.len);
+    size_t len = colon == NULL ? text.len : (size_t)(colon - text.data);
+    *ret = (struct selector){.kind = len == 0 ? blob_str("any") : blob_of(text.data, len)};
+    if (colon != NULL) {
+        ret->ref = blob_of(colon + 1, text.len - len - 1);
+    }
+    if (blob_equal(ret->kind, blob_str("org"))) {
+        ret->kind = blob_str("organization");
+    }
+    if (ret->kind.len > 16 || ret->ref.len > SELECTOR_REF_MAX) {
+        return errmsg_set(p->em, -ERR_TOO_LARGE, "%s: what is named is too long", key);
+    }
+    bool node = blob_equal(ret->kind, blob_str("node"));
+    if (!(node || blob_equal(ret->kind, blob_str("pool"))) || ret->ref.len == 0) {
+        return 0;
+    }
+    char name[SELECTOR_REF_MAX + 1];
+    struct uuid id;
+    (void)snprintf(name, sizeof name, "%.*s", (int)ret->ref.len, (const char *)ret->ref.data);
+    int rc = op_resolve(p->a, node ? "nodes" : "pools", name, &id, p->em);
+    if (rc == 0) {
+        uuid_format(&id, ret->id);
+        ret->ref = blob_str(ret->id);
+    }
+    return rc;
+}
+
+int op_intent_create(struct prepare *p)
+{
+    struct selector from;
+    struct selector to;
+    struct selector via;
+    int rc = arg_selector(p, "from", &from);
+    rc = rc != 0 ? rc : arg_selector(p, "to", &to);
+    rc = rc != 0 ? rc : arg_selector(p, "via", &via);
+    if (rc != 0) {
+        return rc;
+    }
+    const struct intent_create body = {
+        .intent_id = op_fresh_id(p),
+        .name = op_arg_text(p, "name"),
+        .policy = op_arg_text(p, "policy"),
+        .source_kind = from.kind,
+        .source_ref = from.ref,
+        .destination_kind = to.kind,
+        .destination_ref = to.ref,
+        .via_kind = via.kind,
+        .via_ref = via.ref,
+        .qos_class = op_arg_text(p, "qos_class"),
+    };
+    if (body.name.len > NAME_MAX_BYTES || body.policy.len > 16 || body.qos_class.len > 16) {
+        return errmsg_set(p->em, -ERR_TOO_LARGE, "a value is longer than it may be");
+    }
+    op_put_body(p, CMD_INTENT_CREATE, &body);
+    return 0;
+}
+
+static int intent_switch(struct prepare *p, bool disabled)
+{
+    struct intent_set body = {.disabled = disabled};
+    int rc = op_arg_id(p, "intents", &body.intent_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_INTENT_SET, &body);
+    }
+    return rc;
+}
+
+int op_intent_enable(struct prepare *p)
+{
+    return intent_switch(p, false);
+}
+
+int op_intent_disable(struct prepare *p)
+{
+    return intent_switch(p, true);
+}
+
+int op_intent_delete(struct prepare *p)
+{
+    struct intent_delete body;
+    int rc = op_arg_id(p, "intents", &body.intent_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_INTENT_DELETE, &body);
+    }
+    return rc;
+}
+
+/* --- queues --- */
+
+/* What a class has by default is the fabric's to say (fabric/overlay.h); the command says all of it. */
+int op_qos_set(struct prepare *p)
+{
+    struct blob name = op_arg_text(p, "id");
+    uint64_t number = word_number(qos_class_names, name);
+    if (number == 0) {
+        return errmsg_set(p->em, -ERR_INVALID,
+                          "classes: control, interactive, reliable, bulk, droppable");
+    }
+    struct overlay_qos d[OVERLAY_CLASSES];
+    overlay_qos_default(d);
+    const struct overlay_qos *q = &d[number - 1];
+    struct qos_set body = {.channel_class = name,
+                           .priority = q->priority,
+                           .rate_kbps = q->rate_kbps,
+                           .droppable = q->early,
+                           .floor_permille = q->floor_permille,
+                           .limit_kib = q->limit_bytes >> 10,
+                           .life_ms = q->life_ms};
+    struct db_stmt *st = db_prepare(
+        state_db(p->a), "SELECT priority, coalesce(rate, 0) AS rate, droppable, floor_permille,"
+                        " limit_kib, life_ms FROM qos_policies WHERE channel_class = ?");
+    db_bind_text(st, qos_class_names[number - 1]);
+    if (db_step(st) == 1) {
+        body.priority = (uint64_t)db_col_int(st, "priority");
+        body.rate_kbps = (uint64_t)db_col_int(st, "rate");
+        body.droppable = db_col_int(st, "droppable") != 0;
+        body.floor_permille = (uint64_t)db_col_int(st, "floor_permille");
+        body.limit_kib = (uint64_t)db_col_int(st, "limit_kib");
+        body.life_ms = (uint64_t)db_col_int(st, "life_ms");
+    }
+    db_done(st);
+    body.priority = uint_or(p, "priority", body.priority);
+    body.rate_kbps = uint_or(p, "rate_kbps", body.rate_kbps);
+    body.droppable = uint_or(p, "droppable", body.droppable) != 0;
+    body.floor_permille = uint_or(p, "floor_permille", body.floor_permille);
+    body.limit_kib = uint_or(p, "limit_kib", body.limit_kib);
+    body.life_ms = uint_or(p, "life_ms", body.life_ms);
+    op_put_body(p, CMD_QOS_SET, &body);
+    return 0;
+}
+
+int op_qos_reset(struct prepare *p)
+{
+    const struct qos_set body = {.channel_class = op_arg_text(p, "id"), .reset = true};
+    if (word_number(qos_class_names, body.channel_class) == 0) {
+        return errmsg_set(p->em, -ERR_INVALID,
+                          "classes: control, interactive, reliable, bulk, droppable");
+    }
+    op_put_body(p, CMD_QOS_SET, &body);
+    return 0;
+}
+
+/* --- egress pools --- */
+
+int op_pool_create(struct prepare *p)
+{
+    const struct pool_create body = {.pool_id = op_fresh_id(p),
+                                     .name = op_arg_text(p, "name"),
+                                     .organization_id = op_arg_text(p, "organization_id")};
+    if (body.name.len > NAME_MAX_BYTES || body.organization_id.len > 64) {
+        return errmsg_set(p->em, -ERR_TOO_LARGE, "a value is longer than it may be");
+    }
+    op_put_body(p, CMD_POOL_CREATE, &body);
+    return 0;
+}
+
+int op_pool_delete(struct prepare *p)
+{
+    struct pool_delete body;
+    int rc = op_arg_id(p, "pools", &body.pool_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_POOL_DELETE, &body);
+    }
+    return rc;
+}
+
+static int pool_member(struct prepare *p, bool removed)
+{
+    char node[128];
+    struct pool_member body = {.removed = removed};
+    mp_find_str(p->in->args, "node", node, sizeof node);
+    int rc = op_arg_id(p, "pools", &body.pool_id);
+    rc = rc != 0 ? rc : op_resolve(p->a, "nodes", node, &body.node_id, p->em);
+    if (rc == 0) {
+        op_put_body(p, CMD_POOL_MEMBER, &body);
+    }
+    return rc;
+}
+
+int op_pool_add(struct prepare *p)
+{
+    return pool_member(p, false);
+}
+
+int op_pool_remove(struct prepare *p)
+{
+    return pool_member(p, true);
 }

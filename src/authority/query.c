@@ -6,13 +6,7 @@
 
 #define PREFIX_MIN 4
 
-struct page {
-    uint32_t limit;
-    const char *cursor_column; /* of the row's last document */
-    const char *second_column; /* NULL, or the rest of a two-part cursor */
-};
-
-static int page_limit(const struct query_args *args, uint32_t *ret, struct errmsg *em)
+int query_page_limit(const struct query_args *args, uint32_t *ret, struct errmsg *em)
 {
     if (args->limit > PAGE_MAX) {
         return errmsg_set(em, -ERR_TOO_LARGE, "limit is between 1 and %d", PAGE_MAX);
@@ -21,9 +15,8 @@ static int page_limit(const struct query_args *args, uint32_t *ret, struct errms
     return 0;
 }
 
-/* Takes over the statement, which asks for one row more than the page holds. */
-static int put_page(const struct page *p, struct db_stmt *st, struct mp_writer *w,
-                    struct errmsg *em)
+int query_put_page(const struct query_page *p, struct db_stmt *st, struct mp_writer *w,
+                   struct errmsg *em)
 {
     struct mp_doc d;
     char cursor[96] = "";
@@ -69,16 +62,6 @@ static int put_one(struct db *db, const char *sql, const char *id, struct mp_wri
 
 /* --- names, ids and prefixes --- */
 
-/* Statements give the column id; each NULL when the kind has no such thing. */
-struct finder {
-    const char *noun;
-    const char *list;     /* the command that shows them */
-    const char *by_id;    /* ?1 id */
-    const char *by_name;  /* ?1 name, the preferred ones */
-    const char *by_name2; /* ?1 name, when there is no preferred one */
-    const char *by_range; /* ?1 <= id < ?2, two rows */
-};
-
 /* 1 exactly one, 0 none, -ERR_AMBIGUOUS. */
 static int find_one(struct db *db, const char *sql, const char *a, const char *b, char ret[64])
 {
@@ -106,7 +89,7 @@ static bool is_id_prefix(const char *text)
     return strspn(text, "0123456789abcdef-") == n;
 }
 
-static int resolve(struct db *db, const struct finder *f, const char *text, char ret[64],
+static int resolve(struct db *db, const struct query_finder *f, const char *text, char ret[64],
                    struct errmsg *em)
 {
     struct uuid u;
@@ -136,7 +119,7 @@ static int resolve(struct db *db, const struct finder *f, const char *text, char
     return rc < 0 ? rc : 0;
 }
 
-static const struct finder node_finder = {
+static const struct query_finder node_finder = {
     .noun = "node",
     .list = "rap node list",
     .by_id = "SELECT id FROM nodes WHERE id = ?",
@@ -144,13 +127,13 @@ static const struct finder node_finder = {
     .by_name2 = "SELECT id FROM nodes WHERE name = ? LIMIT 2",
     .by_range = "SELECT id FROM nodes WHERE id >= ? AND id < ? LIMIT 2",
 };
-static const struct finder token_finder = {
+static const struct query_finder token_finder = {
     .noun = "token",
     .list = "rap token list",
     .by_id = "SELECT id FROM node_join_tokens WHERE id = ?",
     .by_range = "SELECT id FROM node_join_tokens WHERE id >= ? AND id < ? LIMIT 2",
 };
-static const struct finder request_finder = {
+static const struct query_finder request_finder = {
     .noun = "join request",
     .list = "rap request list",
     .by_id = "SELECT id FROM node_join_requests WHERE id = ?",
@@ -158,7 +141,7 @@ static const struct finder request_finder = {
     .by_name2 = "SELECT id FROM node_join_requests WHERE node_name = ? LIMIT 2",
     .by_range = "SELECT id FROM node_join_requests WHERE id >= ? AND id < ? LIMIT 2",
 };
-static const struct finder authority_finder = {
+static const struct query_finder authority_finder = {
     .noun = "authority",
     .list = "rap authority list",
     .by_id = "SELECT node_id AS id FROM cluster_authorities WHERE node_id = ?",
@@ -170,7 +153,7 @@ static const struct finder authority_finder = {
                 " LIMIT 2",
 };
 
-static const struct finder group_finder = {
+static const struct query_finder group_finder = {
     .noun = "group",
     .list = "rap group list",
     .by_id = "SELECT id FROM node_groups WHERE id = ?",
@@ -178,8 +161,8 @@ static const struct finder group_finder = {
     .by_range = "SELECT id FROM node_groups WHERE id >= ? AND id < ? LIMIT 2",
 };
 
-static int one(struct db *db, const struct finder *f, const char *sql, const char *text,
-               struct mp_writer *w, struct errmsg *em)
+int query_one(struct db *db, const struct query_finder *f, const char *sql, const char *text,
+              struct mp_writer *w, struct errmsg *em)
 {
     char id[64];
     int rc = resolve(db, f, text, id, em);
@@ -201,10 +184,8 @@ static int q_cluster(struct db *db, const struct query_args *args, struct mp_wri
     return rc == 1 ? 0 : errmsg_set(em, -ERR_NOT_FOUND, "there is no cluster yet");
 }
 
-/* Pages in the order of one text key; st has ?1 the cursor bound by us, ?2 the limit, and then
- * what the caller binds. */
-static struct db_stmt *begin_page(struct db *db, const char *sql, const struct query_args *args,
-                                  uint32_t limit)
+struct db_stmt *query_begin_page(struct db *db, const char *sql, const struct query_args *args,
+                                 uint32_t limit)
 {
     struct db_stmt *st = db_prepare(db, sql);
     db_bind_text(st, args->cursor == NULL ? "" : args->cursor);
@@ -216,82 +197,84 @@ static int q_tokens(struct db *db, const struct query_args *args, struct mp_writ
                     struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &token_finder, FSM_SQL_TOKEN " WHERE t.id = ?", args->id, w, em);
+        return query_one(db, &token_finder, FSM_SQL_TOKEN " WHERE t.id = ?", args->id, w, em);
     }
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
-    return rc != 0
-               ? rc
-               : put_page(&p,
-                          begin_page(db, FSM_SQL_TOKEN " WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
-                                     args, p.limit),
-                          w, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
+    return rc != 0 ? rc
+                   : query_put_page(&p,
+                                    query_begin_page(
+                                        db, FSM_SQL_TOKEN " WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
+                                        args, p.limit),
+                                    w, em);
 }
 
 static int q_requests(struct db *db, const struct query_args *args, struct mp_writer *w,
                       struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &request_finder, FSM_SQL_REQUEST " WHERE r.id = ?", args->id, w, em);
+        return query_one(db, &request_finder, FSM_SQL_REQUEST " WHERE r.id = ?", args->id, w, em);
     }
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
     if (rc != 0) {
         return rc;
     }
     struct db_stmt *st;
     if (args->status == NULL) {
-        st = begin_page(db, FSM_SQL_REQUEST " WHERE r.id > ?1 ORDER BY r.id LIMIT ?2", args,
-                        p.limit);
+        st = query_begin_page(db, FSM_SQL_REQUEST " WHERE r.id > ?1 ORDER BY r.id LIMIT ?2", args,
+                              p.limit);
     } else {
-        st = begin_page(db,
-                        FSM_SQL_REQUEST " WHERE r.id > ?1 AND r.status = ?3 ORDER BY r.id LIMIT ?2",
-                        args, p.limit);
+        st = query_begin_page(
+            db, FSM_SQL_REQUEST " WHERE r.id > ?1 AND r.status = ?3 ORDER BY r.id LIMIT ?2", args,
+            p.limit);
         db_bind_text(st, args->status);
     }
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
 static int q_nodes(struct db *db, const struct query_args *args, struct mp_writer *w,
                    struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &node_finder, FSM_SQL_NODE " WHERE n.id = ?", args->id, w, em);
+        return query_one(db, &node_finder, FSM_SQL_NODE " WHERE n.id = ?", args->id, w, em);
     }
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
     return rc != 0 ? rc
-                   : put_page(&p,
-                              begin_page(db, FSM_SQL_NODE " WHERE n.id > ?1 ORDER BY n.id LIMIT ?2",
-                                         args, p.limit),
-                              w, em);
+                   : query_put_page(&p,
+                                    query_begin_page(
+                                        db, FSM_SQL_NODE " WHERE n.id > ?1 ORDER BY n.id LIMIT ?2",
+                                        args, p.limit),
+                                    w, em);
 }
 
 static int q_authorities(struct db *db, const struct query_args *args, struct mp_writer *w,
                          struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &authority_finder, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", args->id, w,
-                   em);
+        return query_one(db, &authority_finder, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", args->id,
+                         w, em);
     }
-    struct page p = {.cursor_column = "node_id"};
-    int rc = page_limit(args, &p.limit, em);
-    return rc != 0 ? rc
-                   : put_page(&p,
-                              begin_page(db,
-                                         FSM_SQL_AUTHORITY " WHERE a.node_id > ?1"
-                                                           " AND a.status <> 'removed'"
-                                                           " ORDER BY a.node_id LIMIT ?2",
-                                         args, p.limit),
-                              w, em);
+    struct query_page p = {.cursor_column = "node_id"};
+    int rc = query_page_limit(args, &p.limit, em);
+    return rc != 0
+               ? rc
+               : query_put_page(&p,
+                                query_begin_page(db,
+                                                 FSM_SQL_AUTHORITY " WHERE a.node_id > ?1"
+                                                                   " AND a.status <> 'removed'"
+                                                                   " ORDER BY a.node_id LIMIT ?2",
+                                                 args, p.limit),
+                                w, em);
 }
 
 static int q_roles(struct db *db, const struct query_args *args, struct mp_writer *w,
                    struct errmsg *em)
 {
     char node_id[64];
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
     if (rc == 0 && args->node != NULL) {
         rc = resolve(db, &node_finder, args->node, node_id, em);
     }
@@ -300,18 +283,18 @@ static int q_roles(struct db *db, const struct query_args *args, struct mp_write
     }
     struct db_stmt *st;
     if (args->node == NULL) {
-        st = begin_page(db,
-                        FSM_SQL_ROLE " WHERE a.id > ?1 AND a.status <> 'removed'"
-                                     " ORDER BY a.id LIMIT ?2",
-                        args, p.limit);
+        st = query_begin_page(db,
+                              FSM_SQL_ROLE " WHERE a.id > ?1 AND a.status <> 'removed'"
+                                           " ORDER BY a.id LIMIT ?2",
+                              args, p.limit);
     } else {
-        st = begin_page(db,
-                        FSM_SQL_ROLE " WHERE a.id > ?1 AND a.status <> 'removed'"
-                                     " AND a.node_id = ?3 ORDER BY a.id LIMIT ?2",
-                        args, p.limit);
+        st = query_begin_page(db,
+                              FSM_SQL_ROLE " WHERE a.id > ?1 AND a.status <> 'removed'"
+                                           " AND a.node_id = ?3 ORDER BY a.id LIMIT ?2",
+                              args, p.limit);
         db_bind_text(st, node_id);
     }
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
 static int parse_number(const char *text, int64_t *ret)
@@ -383,12 +366,12 @@ static int q_audit(struct db *db, const struct query_args *args, struct mp_write
                    struct errmsg *em)
 {
     static const char *const any[CATEGORY_GLOBS] = {NULL};
-    struct page p = {.cursor_column = "seq"};
+    struct query_page p = {.cursor_column = "seq"};
     const char *const *globs = any;
     const char *subject = args->subject_id;
     char node_id[64];
     int64_t after = 0;
-    int rc = page_limit(args, &p.limit, em);
+    int rc = query_page_limit(args, &p.limit, em);
     if (rc == 0 && args->cursor != NULL && parse_number(args->cursor, &after) != 0) {
         rc = bad_cursor(em);
     }
@@ -422,37 +405,38 @@ static int q_audit(struct db *db, const struct query_args *args, struct mp_write
     if (subject != NULL) {
         db_bind_text(st, subject);
     }
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
 static int q_memberships(struct db *db, const struct query_args *args, struct mp_writer *w,
                          struct errmsg *em)
 {
-    struct page p = {.cursor_column = "node_id"};
-    int rc = page_limit(args, &p.limit, em);
-    return rc != 0 ? rc
-                   : put_page(&p,
-                              begin_page(db,
-                                         FSM_SQL_MEMBERSHIP " WHERE m.node_id > ?1"
-                                                            " ORDER BY m.node_id LIMIT ?2",
-                                         args, p.limit),
-                              w, em);
+    struct query_page p = {.cursor_column = "node_id"};
+    int rc = query_page_limit(args, &p.limit, em);
+    return rc != 0
+               ? rc
+               : query_put_page(&p,
+                                query_begin_page(db,
+                                                 FSM_SQL_MEMBERSHIP " WHERE m.node_id > ?1"
+                                                                    " ORDER BY m.node_id LIMIT ?2",
+                                                 args, p.limit),
+                                w, em);
 }
 
 static int q_groups(struct db *db, const struct query_args *args, struct mp_writer *w,
                     struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &group_finder, FSM_SQL_GROUP " WHERE g.id = ?", args->id, w, em);
+        return query_one(db, &group_finder, FSM_SQL_GROUP " WHERE g.id = ?", args->id, w, em);
     }
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
-    return rc != 0
-               ? rc
-               : put_page(&p,
-                          begin_page(db, FSM_SQL_GROUP " WHERE g.id > ?1 ORDER BY g.id LIMIT ?2",
-                                     args, p.limit),
-                          w, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
+    return rc != 0 ? rc
+                   : query_put_page(&p,
+                                    query_begin_page(
+                                        db, FSM_SQL_GROUP " WHERE g.id > ?1 ORDER BY g.id LIMIT ?2",
+                                        args, p.limit),
+                                    w, em);
 }
 
 /* Of one node, which is few: one page. */
@@ -460,7 +444,7 @@ static int q_heartbeats(struct db *db, const struct query_args *args, struct mp_
                         struct errmsg *em)
 {
     char node_id[64];
-    struct page p = {.limit = HEARTBEATS_KEPT, .cursor_column = "received_at"};
+    struct query_page p = {.limit = HEARTBEATS_KEPT, .cursor_column = "received_at"};
     int rc = resolve(db, &node_finder, args->id == NULL ? "" : args->id, node_id, em);
     if (rc != 0) {
         return rc;
@@ -468,16 +452,16 @@ static int q_heartbeats(struct db *db, const struct query_args *args, struct mp_
     struct db_stmt *st = db_prepare(db, FSM_SQL_HEARTBEAT
                                     " WHERE h.node_id = ? ORDER BY h.received_at");
     db_bind_text(st, node_id);
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
 static int q_terms(struct db *db, const struct query_args *args, struct mp_writer *w,
                    struct errmsg *em)
 {
-    struct page p = {.cursor_column = "epoch", .second_column = "term"};
+    struct query_page p = {.cursor_column = "epoch", .second_column = "term"};
     int64_t epoch = 0;
     int64_t term = 0;
-    int rc = page_limit(args, &p.limit, em);
+    int rc = query_page_limit(args, &p.limit, em);
     if (rc == 0 && args->cursor != NULL) {
         char first[32];
         const char *dot = strchr(args->cursor, '.');
@@ -496,10 +480,10 @@ static int q_terms(struct db *db, const struct query_args *args, struct mp_write
     db_bind_int(st, epoch);
     db_bind_int(st, term);
     db_bind_int(st, (int64_t)p.limit + 1);
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
-static const struct finder partition_finder = {
+static const struct query_finder partition_finder = {
     .noun = "partition",
     .list = "rap partition list",
     .by_id = "SELECT id FROM cluster_partitions WHERE id = ?",
@@ -510,44 +494,46 @@ static int q_partitions(struct db *db, const struct query_args *args, struct mp_
                         struct errmsg *em)
 {
     if (args->id != NULL) {
-        return one(db, &partition_finder, FSM_SQL_PARTITION " WHERE p.id = ?", args->id, w, em);
+        return query_one(db, &partition_finder, FSM_SQL_PARTITION " WHERE p.id = ?", args->id, w,
+                         em);
     }
-    struct page p = {.cursor_column = "id"};
-    int rc = page_limit(args, &p.limit, em);
+    struct query_page p = {.cursor_column = "id"};
+    int rc = query_page_limit(args, &p.limit, em);
     return rc != 0 ? rc
-                   : put_page(&p,
-                              begin_page(db,
-                                         FSM_SQL_PARTITION " WHERE p.id > ?1"
-                                                           " ORDER BY p.id LIMIT ?2",
-                                         args, p.limit),
-                              w, em);
+                   : query_put_page(&p,
+                                    query_begin_page(db,
+                                                     FSM_SQL_PARTITION " WHERE p.id > ?1"
+                                                                       " ORDER BY p.id LIMIT ?2",
+                                                     args, p.limit),
+                                    w, em);
 }
 
 static int q_reports(struct db *db, const struct query_args *args, struct mp_writer *w,
                      struct errmsg *em)
 {
-    struct page p = {.cursor_column = "node_id"};
-    int rc = page_limit(args, &p.limit, em);
+    struct query_page p = {.cursor_column = "node_id"};
+    int rc = query_page_limit(args, &p.limit, em);
     /* One a node: the last one. */
     return rc != 0
                ? rc
-               : put_page(&p,
-                          begin_page(db,
-                                     FSM_SQL_DIVERGENCE
-                                     " WHERE r.node_id > ?1 AND r.epoch = (SELECT max(epoch) FROM"
-                                     " divergence_reports WHERE node_id = r.node_id)"
-                                     " ORDER BY r.node_id LIMIT ?2",
-                                     args, p.limit),
-                          w, em);
+               : query_put_page(
+                     &p,
+                     query_begin_page(db,
+                                      FSM_SQL_DIVERGENCE
+                                      " WHERE r.node_id > ?1 AND r.epoch = (SELECT max(epoch) FROM"
+                                      " divergence_reports WHERE node_id = r.node_id)"
+                                      " ORDER BY r.node_id LIMIT ?2",
+                                      args, p.limit),
+                     w, em);
 }
 
 static int q_divergence(struct db *db, const struct query_args *args, struct mp_writer *w,
                         struct errmsg *em)
 {
     char node_id[64];
-    struct page p = {.cursor_column = "seq"};
+    struct query_page p = {.cursor_column = "seq"};
     int64_t after = -1;
-    int rc = page_limit(args, &p.limit, em);
+    int rc = query_page_limit(args, &p.limit, em);
     if (rc == 0 && args->cursor != NULL && parse_number(args->cursor, &after) != 0) {
         rc = bad_cursor(em);
     }
@@ -564,7 +550,7 @@ static int q_divergence(struct db *db, const struct query_args *args, struct mp_
     db_bind_int(st, after);
     db_bind_int(st, (int64_t)p.limit + 1);
     db_bind_text(st, node_id);
-    return put_page(&p, st, w, em);
+    return query_put_page(&p, st, w, em);
 }
 
 int query_run(struct fsm *f, const char *kind, const struct query_args *args, struct mp_writer *out,
@@ -591,6 +577,9 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"groups", q_groups, LEVEL_MEMBERS},
         {"heartbeats", q_heartbeats, LEVEL_MEMBERS},
         {"mesh", query_mesh, LEVEL_MESH},
+        {"intents", query_intents, LEVEL_INTENTS},
+        {"pools", query_pools, LEVEL_INTENTS},
+        {"qos", query_qos, LEVEL_INTENTS},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

@@ -17,6 +17,9 @@
  *   terms           limit, cursor
  *   trust           -                         one document: roots, CAs, rotation, alarms
  *   mesh            -                         one document: whether the overlay is on
+ *   intents         limit, cursor, id
+ *   pools           limit, cursor, id
+ *   qos             -                         {"items": a row for each class}
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4
  * characters, or a name, and the result is that one document: -ERR_NOT_FOUND, -ERR_AMBIGUOUS.
  * node documents carry "roles", "capabilities" and "address". */

@@ -248,9 +248,15 @@ struct fabric_overlay {
     /* It has a role that relays (relay-node, core-mesh) in our verified configuration and is not
      * revoked. Asked about this node too. */
     bool (*may_relay)(void *data, const struct uuid *node);
+    /* What the owner wants of ways to it: whether the direct one may be taken, and of which class the
+     * streams' packets are on a relayed one (not control). Either may be NULL: yes, and bulk. */
+    bool (*may_direct)(void *data, const struct uuid *to);
+    enum overlay_class (*data_class)(void *data, const struct uuid *to);
 };
 /* NULL, the default: nothing is relayed, neither for us nor by us (SPEC RTE-04). Copied. */
 void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o);
+/* How queues of relayed packets are served from now on; NULL: as by default. */
+void fabric_set_qos(struct fabric *f, const struct overlay_qos qos[OVERLAY_CLASSES]);
 /* The routes have changed: streams that wait for a way get another try. */
 void fabric_overlay_changed(struct fabric *f);
 /* As fabric_peer_keep, apart from it: the overlay's own wish, tried at once. */

@@ -436,6 +436,10 @@ struct peer *peer_find(struct fabric *f, const struct uuid *id);
 struct peer *peer_get(struct fabric *f, const struct uuid *id);
 /* The session new streams should use, or NULL. */
 struct session *peer_session(struct peer *p, bool bulk);
+/* Whether the owner lets the direct way to it be taken. */
+bool peer_may_direct(const struct peer *p);
+/* Neither directly nor over a relay: it is not a matter of waiting. */
+bool peer_is_forbidden(struct peer *p);
 /* Sees to it that there is, or will be, a session. */
 void peer_want(struct peer *p, bool bulk);
 void peer_session_up(struct session *ss);
@@ -532,6 +536,7 @@ void path_validated(struct session *ss, const ngtcp2_path *path, bool ok);
 
 /* --- relaying --- */
 struct relay {
+    struct relay_policy policy; /* of every queue */
     bool on;
     struct fabric_overlay vtab;
     struct relay_guard guard;

@@ -28,6 +28,7 @@ struct mesh {
     bool own_revoked;
     struct mesh_peers peers;
     uint64_t peers_next_ms;
+    const struct mesh_intents *policy;
     struct route_table *routes;
     uint64_t routes_next_ms;
     struct mesh_neighbour *neighbours;
@@ -48,6 +49,32 @@ static enum route_refusal judge(void *data, const struct uuid *dst, const struct
     return forbidden ? ROUTE_POLICY : ROUTE_NONE;
 }
 
+struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
+                                   const struct uuid *next)
+{
+    const struct mesh_peer *relay = mesh_peers_find(&m->peers, next);
+    const struct mesh_way way = {.dst = *dst,
+                                 .next = *next,
+                                 .dst_relays = mesh_peers_is_relay(&m->peers, dst),
+                                 .next_region = relay == NULL ? 0 : relay->entry.region};
+    return mesh_intents_judge(m->policy, &way);
+}
+
+enum overlay_class mesh_class_to(const struct mesh *m, const struct uuid *dst)
+{
+    return mesh_intents_class(m->policy, dst, mesh_peers_is_relay(&m->peers, dst));
+}
+
+static uint32_t dislike(void *data, const struct uuid *dst, const struct uuid *via)
+{
+    const struct mesh *m = data;
+    if (m->policy == NULL || m->policy->count == 0) {
+        return 0;
+    }
+    struct mesh_verdict v = mesh_judge_way(m, dst, via);
+    return v.refused ? ROUTE_COST_REFUSED : v.cost_us;
+}
+
 struct mesh *mesh_new(const struct mesh_config *config)
 {
     struct mesh *m = xcalloc(1, sizeof *m);
@@ -62,7 +89,8 @@ struct mesh *mesh_new(const struct mesh_config *config)
                               .first_seqno = config->first_seqno,
                               .now_ms = config->now_us / 1000,
                               .data = m,
-                              .judge = judge};
+                              .judge = judge,
+                              .dislike = dislike};
     m->routes = route_new(&rc);
     return m;
 }
@@ -377,6 +405,7 @@ static void on_datagram(struct mesh *m, const struct mesh_event *ev, struct mesh
 static void on_directory(struct mesh *m, const struct mesh_event *ev, struct mesh_todo *todo)
 {
     m->own_revoked = ev->own.revoked;
+    m->policy = ev->policy;
     m->peers.own_scope = ev->own.scope;
     m->peers.own_region = ev->own.region;
     if (m->peers.kind != ev->own_kind) {

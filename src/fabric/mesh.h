@@ -12,6 +12,7 @@
 
 #include "fabric/mesh_link.h"
 #include "fabric/mesh_peers.h"
+#include "fabric/mesh_intents.h"
 #include "fabric/route.h"
 
 struct mesh;
@@ -28,7 +29,7 @@ enum mesh_event_kind {
     MESH_SESSION_UP,   /* peer: a session with it is usable; again is no harm */
     MESH_SESSION_DOWN, /* peer: the last one ended */
     MESH_DATAGRAM,     /* peer, payload: whose first byte is a type of ours */
-    MESH_DIRECTORY,    /* own, entries, count: from the signed snapshot */
+    MESH_DIRECTORY,    /* own, entries, count, policy: from the signed snapshot */
     MESH_FACTS,        /* facts, fact_count: remembered from an earlier run */
     MESH_WANT,         /* peer: somebody here wants to reach it */
     MESH_TICK,
@@ -44,6 +45,7 @@ struct mesh_event {
     enum mesh_node_kind own_kind;
     const struct mesh_directory_entry *entries;
     size_t count;
+    const struct mesh_intents *policy; /* NULL: none; valid until the next directory */
     const struct mesh_peer_fact *facts;
     size_t fact_count;
     uint8_t own_load; /* percent, told to neighbours */
@@ -67,6 +69,11 @@ enum route_refusal mesh_next_hop(const struct mesh *m, const struct uuid *dst,
                                  const struct uuid *from, uint64_t now_us, struct uuid *ret_next);
 /* Whether a neighbour's packets may be forwarded at all: it is a member, and the link is up. */
 bool mesh_is_neighbour(const struct mesh *m, const struct uuid *id, uint64_t now_us);
+
+/* What the owner's intents say of the way to dst over this neighbour, which is dst for the direct one. */
+struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
+                                   const struct uuid *next);
+enum overlay_class mesh_class_to(const struct mesh *m, const struct uuid *dst);
 
 const struct route_table *mesh_routes(const struct mesh *m);
 const struct mesh_peers *mesh_peers(const struct mesh *m);

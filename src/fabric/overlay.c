@@ -50,3 +50,15 @@ const char *overlay_class_name(enum overlay_class class)
     static const char *const names[] = {"control", "interactive", "reliable", "bulk", "droppable"};
     return (unsigned)class < ARRAY_SIZE(names) ? names[class] : "?";
 }
+
+void overlay_qos_default(struct overlay_qos ret[OVERLAY_CLASSES])
+{
+    static const struct overlay_qos own[OVERLAY_CLASSES] = {
+        [OVERLAY_CONTROL] = {0, 62, 0, 64u << 10, 1000, false},
+        [OVERLAY_INTERACTIVE] = {1, 62, 0, 512u << 10, 500, true},
+        [OVERLAY_RELIABLE] = {2, 62, 0, 2u << 20, 2000, true},
+        [OVERLAY_BULK] = {3, 62, 0, 4u << 20, 2000, true},
+        [OVERLAY_DROPPABLE] = {4, 62, 0, 256u << 10, 100, false},
+    };
+    memcpy(ret, own, sizeof own);
+}

@@ -38,6 +38,19 @@ enum overlay_class {
 };
 #define OVERLAY_CLASSES 5
 
+/* How a relay treats what waits for one next hop (relay_queue.h). */
+struct overlay_qos {
+    uint8_t priority; /* smaller first; equal: in the order of the classes */
+    uint16_t
+        floor_permille;   /* of what better classes get: so much comes before them nevertheless */
+    uint32_t rate_kbps;   /* what is above is dropped; 0: as much as there is */
+    uint32_t limit_bytes; /* waiting at once */
+    uint32_t life_ms;     /* what waited longer is of no use to anybody */
+    bool early;           /* dropped early, by CoDel, when it stands too long */
+};
+/* What holds where the owner says nothing. */
+void overlay_qos_default(struct overlay_qos ret[OVERLAY_CLASSES]);
+
 struct overlay_packet {
     enum overlay_class class;
     uint8_t hops; /* at least 1 */

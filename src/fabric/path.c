@@ -226,7 +226,7 @@ static void try_shortcut(struct session *ss)
     struct addr remote;
     ngtcp2_path_storage ps;
     schedule_shortcut(ss);
-    if (peer->addr_count == 0 ||
+    if (peer->addr_count == 0 || !peer_may_direct(peer) ||
         endpoint_map(ss->f, &peer->addrs[peer->addr_next++ % peer->addr_count], &remote) != 0) {
         return;
     }
@@ -271,7 +271,9 @@ void path_sweep(struct session *ss)
     if (!p->relayed && f->now_ns - p->since_ns > STABLE_NS) {
         p->shortcut_failures = 0;
     }
-    if (may_move(ss) && !uuid_is_nil(&ss->peer->pin)) {
+    if (may_move(ss) && peer_is_forbidden(ss->peer)) {
+        session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_DENIED);
+    } else if (may_move(ss) && (!uuid_is_nil(&ss->peer->pin) || !peer_may_direct(ss->peer))) {
         (void)path_leave_direct(ss);
     } else if (may_move(ss) && p->relayed && f->now_ns >= p->shortcut_at_ns) {
         try_shortcut(ss);

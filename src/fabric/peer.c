@@ -117,10 +117,19 @@ static bool answers(const struct session *ss)
     return quiet_ns < ss->f->cfg.keepalive_ms * NS_PER_MS * 2;
 }
 
+bool peer_may_direct(const struct peer *p)
+{
+    const struct relay *r = &p->f->relay;
+    return !r->on || r->vtab.may_direct == NULL || r->vtab.may_direct(r->vtab.data, &p->id);
+}
+
 struct session *peer_session(struct peer *p, bool bulk)
 {
     struct session *a = p->up[bulk][0];
     struct session *b = p->up[bulk][1];
+    if (a != NULL && !a->path.relayed && !peer_may_direct(p)) {
+        a = NULL; /* the other end opened it and chose its way; path_sweep moves what we opened */
+    }
     if (a == NULL || b == NULL) {
         return a != NULL ? a : b;
     }
@@ -165,7 +174,7 @@ static void arm(struct peer *p)
             continue;
         }
         if (p->dialling[k] == NULL && p->addr_count > 0 && uuid_is_nil(&p->pin) &&
-            p->next_dial_ns[k] < at) {
+            p->next_dial_ns[k] < at && peer_may_direct(p)) {
             at = p->next_dial_ns[k];
         }
         if (p->f->relay.on && p->dialling_relayed[k] == NULL && wanted_any_way(p, k != 0) &&
@@ -213,6 +222,12 @@ bool peer_has_relay(struct peer *p)
     return relay_way_to(p, OVERLAY_CONTROL, &hop) == 0;
 }
 
+bool peer_is_forbidden(struct peer *p)
+{
+    struct uuid hop;
+    return !peer_may_direct(p) && relay_way_to(p, OVERLAY_CONTROL, &hop) == -ERR_DENIED;
+}
+
 static void dial_relayed(struct peer *p, bool bulk)
 {
     struct fabric *f = p->f;
@@ -222,6 +237,9 @@ static void dial_relayed(struct peer *p, bool bulk)
     }
     if (!peer_has_relay(p)) {
         p->next_relayed_ns[bulk] = f->now_ns + ROUTE_AGAIN_NS;
+        if (peer_is_forbidden(p)) {
+            fail_waiting(p, bulk, -ERR_DENIED);
+        }
         return;
     }
     struct addr to;
@@ -265,7 +283,7 @@ void peer_want(struct peer *p, bool bulk)
     }
     fabric_tick(f);
     if (p->dialling[bulk] == NULL && p->addr_count > 0 && uuid_is_nil(&p->pin) &&
-        p->next_dial_ns[bulk] <= f->now_ns) {
+        p->next_dial_ns[bulk] <= f->now_ns && peer_may_direct(p)) {
         dial(p, bulk);
     }
     dial_relayed(p, bulk);

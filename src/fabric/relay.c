@@ -38,6 +38,7 @@ void relay_init(struct fabric *f)
     struct relay *r = &f->relay;
     list_init(&r->inbound);
     list_init(&r->parked);
+    relay_policy_set(&r->policy, NULL);
     /* Above what this node used before it was started again, whatever its rate was. */
     for (size_t i = 0; i < OVERLAY_CLASSES; i++) {
         r->sequence[i] = (uint64_t)clock_wall_ms() << 20;
@@ -234,7 +235,7 @@ static bool enqueue(struct fabric *f, const struct uuid *hop, enum overlay_class
     }
     if (p->relay == NULL) {
         p->relay = xmalloc(sizeof *p->relay);
-        relay_queue_init(p->relay, rng_u64());
+        relay_queue_init(p->relay, rng_u64(), &f->relay.policy);
     }
     struct relay_packet *rp = xmalloc(sizeof *rp + len);
     *rp = (struct relay_packet){.source = source_hash(&packet->from), .len = len};
@@ -315,8 +316,12 @@ void relay_peer_gone(struct peer *p)
 
 static enum overlay_class class_of(const struct session *ss)
 {
-    return ss == NULL || ss->state != SESSION_UP || ss->kind != KIND_BULK ? OVERLAY_CONTROL
-                                                                          : OVERLAY_BULK;
+    if (ss == NULL || ss->state != SESSION_UP || ss->kind != KIND_BULK) {
+        return OVERLAY_CONTROL;
+    }
+    const struct fabric_overlay *o = &ss->f->relay.vtab;
+    return ss->peer == NULL || o->data_class == NULL ? OVERLAY_BULK
+                                                     : o->data_class(o->data, &ss->peer->id);
 }
 
 /* Our own control traffic is held to the same bound as everybody's. */
@@ -541,6 +546,11 @@ void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o)
     f->relay.on = o != NULL;
     f->relay.vtab = o != NULL ? *o : (struct fabric_overlay){0};
     fabric_overlay_changed(f);
+}
+
+void fabric_set_qos(struct fabric *f, const struct overlay_qos qos[OVERLAY_CLASSES])
+{
+    relay_policy_set(&f->relay.policy, qos);
 }
 
 void fabric_overlay_changed(struct fabric *f)

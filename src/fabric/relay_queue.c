@@ -2,23 +2,28 @@
 
 #define MS 1000000ULL
 #define QUANTUM 1500
-#define FLOOR_SHARE 16          /* a lower class gets one part in so many */
+#define RATE_BURST_MS 100        /* of a class's rate, at once */
 #define OWED_MAX (64u << 10)    /* a class that waited long does not take over */
 #define CODEL_TARGET_NS (15 * MS)
 #define CODEL_INTERVAL_NS (100 * MS)
 #define CODEL_KEEP_BYTES 1500   /* one packet always stays (RFC 8289 section 4.4) */
 
-static const struct {
-    size_t bytes_max;
-    uint64_t life_ns;
-    bool early; /* CoDel; not where every packet matters or none does for long */
-} limits[OVERLAY_CLASSES] = {
-    [OVERLAY_CONTROL] = {64u << 10, 1000 * MS, false},
-    [OVERLAY_INTERACTIVE] = {512u << 10, 500 * MS, true},
-    [OVERLAY_RELIABLE] = {2u << 20, 2000 * MS, true},
-    [OVERLAY_BULK] = {4u << 20, 2000 * MS, true},
-    [OVERLAY_DROPPABLE] = {256u << 10, 100 * MS, false},
-};
+void relay_policy_set(struct relay_policy *p, const struct overlay_qos qos[OVERLAY_CLASSES])
+{
+    if (qos == NULL) {
+        overlay_qos_default(p->class);
+    } else {
+        memcpy(p->class, qos, sizeof p->class);
+    }
+    for (uint8_t i = 0; i < OVERLAY_CLASSES; i++) { /* insertion keeps the order of equals */
+        uint8_t at = i;
+        while (at > 0 && p->class[p->order[at - 1]].priority > p->class[i].priority) {
+            p->order[at] = p->order[at - 1];
+            at--;
+        }
+        p->order[at] = i;
+    }
+}
 
 struct relay_packet *relay_packet_new(struct blob data)
 {
@@ -28,9 +33,9 @@ struct relay_packet *relay_packet_new(struct blob data)
     return p;
 }
 
-void relay_queue_init(struct relay_queue *q, uint64_t salt)
+void relay_queue_init(struct relay_queue *q, uint64_t salt, const struct relay_policy *policy)
 {
-    *q = (struct relay_queue){.salt = salt};
+    *q = (struct relay_queue){.salt = salt, .policy = policy};
 }
 
 /* --- a bucket --- */
@@ -101,10 +106,37 @@ static void drop_from_longest(struct relay_queue *q, struct relay_class *c)
     q->dropped_full++;
 }
 
+/* A token bucket. 1 kbit/s is a byte in 8 ms. */
+static bool within_rate(struct relay_class *c, uint32_t rate_kbps, size_t len, uint64_t now_ns)
+{
+    uint64_t burst = (uint64_t)rate_kbps * RATE_BURST_MS / 8 + QUANTUM;
+    uint64_t since_us = (now_ns - c->allowed_ns) / 1000;
+    if (rate_kbps == 0) {
+        return true;
+    }
+    /* After so long the bucket is full, whatever the rate. */
+    uint64_t earned = since_us > RATE_BURST_MS * 1000 * 16 ? burst : rate_kbps * since_us / 8000;
+    if (earned > 0) {
+        c->allowed = c->allowed + earned < burst ? c->allowed + earned : burst;
+        c->allowed_ns = now_ns;
+    }
+    if (c->allowed < len) {
+        return false;
+    }
+    c->allowed -= len;
+    return true;
+}
+
 void relay_queue_push(struct relay_queue *q, enum overlay_class class, struct relay_packet *p,
                       uint64_t now_ns)
 {
     struct relay_class *c = &q->class[class];
+    const struct overlay_qos *policy = &q->policy->class[class];
+    if (!within_rate(c, policy->rate_kbps, p->len, now_ns)) {
+        free(p);
+        q->dropped_early++;
+        return;
+    }
     /* Fibonacci hashing (Knuth, volume 3, section 6.4) of a hash that is salted already. */
     uint64_t h = (p->source ^ q->salt) * 0x9e3779b97f4a7c15u;
     struct relay_bucket *b = &c->bucket[(h >> 32) % RELAY_BUCKETS];
@@ -123,7 +155,7 @@ void relay_queue_push(struct relay_queue *q, enum overlay_class class, struct re
         b->deficit = QUANTUM;
         activate(c, b);
     }
-    while (c->bytes > limits[class].bytes_max) {
+    while (c->bytes > policy->limit_bytes) {
         drop_from_longest(q, c);
     }
 }
@@ -196,10 +228,11 @@ static void thin_out(struct relay_queue *q, struct relay_class *c, struct relay_
 /* The packet whose turn it is, still in its bucket (first of the active ones); NULL: none left. */
 static struct relay_packet *head(struct relay_queue *q, enum overlay_class class, uint64_t now_ns)
 {
+    const struct overlay_qos *policy = &q->policy->class[class];
     struct relay_class *c = &q->class[class];
     while (c->first != NULL) {
         struct relay_bucket *b = c->first;
-        thin_out(q, c, b, now_ns, limits[class].life_ns, limits[class].early);
+        thin_out(q, c, b, now_ns, policy->life_ms * MS, policy->early);
         if (b->first == NULL) {
             rotate(c, false);
         } else if (b->deficit <= 0) {
@@ -213,17 +246,19 @@ static struct relay_packet *head(struct relay_queue *q, enum overlay_class class
     return NULL;
 }
 
-static struct relay_packet *serve(struct relay_queue *q, enum overlay_class class)
+/* rank: its place in the order of priorities. */
+static struct relay_packet *serve(struct relay_queue *q, size_t rank)
 {
-    struct relay_class *c = &q->class[class];
+    struct relay_class *c = &q->class[q->policy->order[rank]];
     struct relay_bucket *b = c->first;
     struct relay_packet *p = take(q, c, b);
     b->deficit -= (int64_t)p->len;
     c->owed = c->owed > p->len ? c->owed - p->len : 0;
-    for (size_t lower = (size_t)class + 1; lower < OVERLAY_CLASSES; lower++) {
-        struct relay_class *l = &q->class[lower];
+    for (size_t worse = rank + 1; worse < OVERLAY_CLASSES; worse++) {
+        uint8_t class = q->policy->order[worse];
+        struct relay_class *l = &q->class[class];
         if (l->first != NULL) {
-            l->owed += p->len / FLOOR_SHARE;
+            l->owed += p->len * q->policy->class[class].floor_permille / 1000;
             l->owed = l->owed > OWED_MAX ? OWED_MAX : l->owed;
         }
     }
@@ -233,20 +268,21 @@ static struct relay_packet *serve(struct relay_queue *q, enum overlay_class clas
 struct relay_packet *relay_queue_pop(struct relay_queue *q, unsigned mask, uint64_t now_ns)
 {
     int best = -1;
-    for (int i = OVERLAY_CLASSES - 1; i >= 0; i--) {
-        if ((mask & (1u << i)) == 0 || q->class[i].first == NULL) {
+    for (int rank = OVERLAY_CLASSES - 1; rank >= 0; rank--) {
+        uint8_t class = q->policy->order[rank];
+        if ((mask & (1u << class)) == 0 || q->class[class].first == NULL) {
             continue;
         }
-        struct relay_packet *p = head(q, (enum overlay_class)i, now_ns);
+        struct relay_packet *p = head(q, (enum overlay_class) class, now_ns);
         if (p == NULL) {
             continue;
         }
-        best = i;
-        if (q->class[i].owed >= p->len) {
-            break; /* the lowest that has earned its turn */
+        best = rank;
+        if (q->class[class].owed >= p->len) {
+            break; /* the worst that has earned its turn */
         }
     }
-    return best >= 0 ? serve(q, (enum overlay_class)best) : NULL;
+    return best >= 0 ? serve(q, (size_t)best) : NULL;
 }
 
 bool relay_queue_waits(const struct relay_queue *q, unsigned mask)
@@ -261,5 +297,5 @@ bool relay_queue_waits(const struct relay_queue *q, unsigned mask)
 
 bool relay_queue_has_room(const struct relay_queue *q, enum overlay_class class)
 {
-    return q->class[class].bytes < limits[class].bytes_max / 2;
+    return q->class[class].bytes < q->policy->class[class].limit_bytes / 2;
 }

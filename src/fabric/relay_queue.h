@@ -6,14 +6,24 @@
  * full, the longest bucket pays. A packet older than its class allows is of no use to anybody and
  * goes (the expiry guard of SPEC RTE-08).
  *
- * Between classes: strict priority with a floor. While a higher class is served, each lower one
- * that waits earns a sixteenth of those bytes; what it has earned comes first. */
+ * Between classes: strict priority with a floor. While a better class is served, each worse one that
+ * waits earns a part of those bytes (overlay_qos.floor_permille, first a sixteenth); what it has earned
+ * comes first. A class with a rate is policed where it comes in: what is above is dropped, and its senders
+ * slow down. */
 #ifndef RAP_FABRIC_RELAY_QUEUE_H
 #define RAP_FABRIC_RELAY_QUEUE_H
 
 #include "fabric/overlay.h"
 
 #define RELAY_BUCKETS 16
+
+/* What the classes of all queues of a relay are like. */
+struct relay_policy {
+    struct overlay_qos class[OVERLAY_CLASSES];
+    uint8_t order[OVERLAY_CLASSES]; /* by priority, the best first */
+};
+/* NULL: as it is by default. */
+void relay_policy_set(struct relay_policy *p, const struct overlay_qos qos[OVERLAY_CLASSES]);
 
 struct relay_packet {
     struct relay_packet *next;
@@ -38,18 +48,20 @@ struct relay_class {
     struct relay_bucket bucket[RELAY_BUCKETS];
     struct relay_bucket *first, *last; /* active, in turn */
     size_t bytes;
-    uint64_t owed; /* bytes of its floor */
+    uint64_t owed;                /* bytes of its floor */
+    uint64_t allowed, allowed_ns; /* bytes of its rate, as of then */
 };
 
 struct relay_queue {
     struct relay_class class[OVERLAY_CLASSES];
     size_t bytes;
     uint64_t salt;
+    const struct relay_policy *policy;
     uint64_t dropped_full, dropped_early, dropped_expired;
 };
 
-/* salt: a stranger must not choose its bucket. */
-void relay_queue_init(struct relay_queue *q, uint64_t salt);
+/* salt: a stranger must not choose its bucket. policy: outlives the queue, and may change. */
+void relay_queue_init(struct relay_queue *q, uint64_t salt, const struct relay_policy *policy);
 void relay_queue_fini(struct relay_queue *q);
 /* Takes p over; it, or older ones, may be dropped at once. */
 void relay_queue_push(struct relay_queue *q, enum overlay_class class, struct relay_packet *p,

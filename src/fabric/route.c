@@ -432,6 +432,7 @@ static struct route_path path_of(const struct route_table *t, const struct route
                                .next = r->via->id,
                                .seqno = r->last.seqno,
                                .metric = route_total(r),
+                               .dislike = route_dislike(t, d, r),
                                .hops = (uint8_t)(r->hops + 1),
                                .selected = r->via == d->next,
                                .feasible = route_direct(d, r) || route_feasible(d, r),

@@ -39,6 +39,7 @@
 #define ROUTE_REFRESH_MS 60000         /* everything is told again */
 #define ROUTE_EXPIRE_MS 200000         /* not told again: forgotten */
 #define ROUTE_GC_MS 20000              /* a destination without a route, all acknowledged */
+#define ROUTE_COST_REFUSED UINT32_MAX
 #define ROUTE_WANT_MS 60000            /* a leaf's interest in a destination */
 
 /* Why there is no next hop. The texts are part of the command line. */
@@ -90,6 +91,9 @@ struct route_config {
     /* Whether this destination may be reached through this neighbour: NONE, REVOKED or POLICY. Pure:
      * the same answer until a ROUTE_POLICY_CHANGED event. NULL: always NONE. */
     enum route_refusal (*judge)(void *data, const struct uuid *dst, const struct uuid *via);
+    /* What this node would rather not: a cost for its own choice, told to nobody, or ROUTE_COST_REFUSED.
+     * The route stays known meanwhile. As pure as judge. NULL: 0. */
+    uint32_t (*dislike)(void *data, const struct uuid *dst, const struct uuid *via);
 };
 
 enum route_event_kind {
@@ -159,6 +163,7 @@ struct route_path {
     uint32_t seqno;
     uint32_t metric; /* ours, the link included */
     uint8_t hops;
+    uint32_t dislike; /* added by this node's own choice; ROUTE_COST_REFUSED */
     bool selected, feasible, direct;
     enum route_refusal refusal; /* why it cannot be used, NONE when it could */
 };

@@ -114,6 +114,8 @@ bool route_direct(const struct route_destination *d, const struct route *r);
 enum route_refusal route_judge(const struct route_table *t, const struct route_destination *d,
                                const struct route *r);
 bool route_feasible(const struct route_destination *d, const struct route *r);
+uint32_t route_dislike(const struct route_table *t, const struct route_destination *d,
+                       const struct route *r);
 struct route *route_selected(const struct route_destination *d);
 /* Chooses again, sets what is advertised, and asks for a newer seqno where that would help. */
 void route_select(struct route_table *t, struct route_destination *d);

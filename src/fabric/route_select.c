@@ -32,6 +32,20 @@ bool route_feasible(const struct route_destination *d, const struct route *r)
     return !d->has_fd || route_pair_better(r->best, d->fd);
 }
 
+uint32_t route_dislike(const struct route_table *t, const struct route_destination *d,
+                       const struct route *r)
+{
+    return t->cfg.dislike == NULL ? 0 : t->cfg.dislike(t->cfg.data, &d->id, &r->via->id);
+}
+
+/* What we choose by. Others are told route_total: what we like is nothing to them, and distances that
+ * keep to the way as it is keep the order that rules loops out. */
+static uint64_t choice_cost(const struct route_table *t, const struct route_destination *d,
+                            const struct route *r)
+{
+    return (uint64_t)route_total(r) + route_dislike(t, d, r);
+}
+
 enum route_refusal route_judge(const struct route_table *t, const struct route_destination *d,
                                const struct route *r)
 {
@@ -40,6 +54,9 @@ enum route_refusal route_judge(const struct route_table *t, const struct route_d
         if (why != ROUTE_NONE) {
             return why;
         }
+    }
+    if (route_dislike(t, d, r) == ROUTE_COST_REFUSED) {
+        return ROUTE_POLICY;
     }
     if (route_direct(d, r)) {
         return ROUTE_NONE; /* the end of the path: no loop can hang on it */
@@ -135,7 +152,9 @@ static void ask_newer(struct route_table *t, struct route_destination *d, const 
     for (uint32_t i = 0; i < d->count && !ask; i++) {
         const struct route *r = &d->route[i];
         ask = r->via->relay && !route_direct(d, r) && !route_feasible(d, r) &&
-              (now == NULL || route_total(r) + MARGIN(route_total(r)) < route_total(now));
+              route_dislike(t, d, r) != ROUTE_COST_REFUSED &&
+              (now == NULL ||
+               choice_cost(t, d, r) + MARGIN(route_total(r)) < choice_cost(t, d, now));
     }
     ask = ask || (now == NULL && d->count == 0 && t->cfg.relay);
     if (ask) {
@@ -156,9 +175,10 @@ void route_select(struct route_table *t, struct route_destination *d)
             continue;
         }
         current = r->via == d->next ? r : current;
-        best = best == NULL || route_total(r) < route_total(best) ? r : best;
+        best = best == NULL || choice_cost(t, d, r) < choice_cost(t, d, best) ? r : best;
     }
-    if (current != NULL && route_total(best) + MARGIN(route_total(best)) >= route_total(current)) {
+    if (current != NULL &&
+        choice_cost(t, d, best) + MARGIN(route_total(best)) >= choice_cost(t, d, current)) {
         best = current;
     }
     bool had = d->next != NULL;

@@ -2,6 +2,7 @@
 #include "node/node_impl.h"
 
 #include "base/clock.h"
+#include "wire/cmd_mesh.h"
 
 #include <unistd.h>
 
@@ -184,6 +185,47 @@ static void put_text(struct mp_writer *w, struct mp_doc *doc, const char *key, s
     }
 }
 
+static void put_intents(struct mp_writer *w, struct mp_doc *doc, const struct snapshot_body *b)
+{
+    const struct mp_list lists[] = {b->all_intents, b->intents};
+    struct config_iter it;
+    struct snapshot_intent m;
+    struct mp_doc item;
+    mp_doc_key(w, doc, "intents");
+    mp_put_array(w, b->all_intents.count + b->intents.count);
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        config_iter_init(&it, lists[i]);
+        while (config_next_intent(&it, &m) == 1) {
+            bool known = m.policy >= 1 && m.policy <= 5;
+            mp_doc_begin(w, &item);
+            mp_doc_uuid(w, &item, "id", &m.intent_id);
+            put_text(w, &item, "name", m.name);
+            mp_doc_str(w, &item, "policy", known ? intent_policy_names[m.policy - 1] : NULL);
+            mp_doc_end(w, &item);
+        }
+    }
+}
+
+static void put_pools(struct mp_writer *w, struct mp_doc *doc, const struct snapshot_body *b)
+{
+    const struct mp_list lists[] = {b->all_pools, b->pools};
+    struct config_iter it;
+    struct snapshot_pool m;
+    struct mp_doc item;
+    mp_doc_key(w, doc, "pools");
+    mp_put_array(w, b->all_pools.count + b->pools.count);
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        config_iter_init(&it, lists[i]);
+        while (config_next_pool(&it, &m) == 1) {
+            mp_doc_begin(w, &item);
+            mp_doc_uuid(w, &item, "id", &m.pool_id);
+            put_text(w, &item, "name", m.name);
+            mp_doc_int(w, &item, "members", m.members.count);
+            mp_doc_end(w, &item);
+        }
+    }
+}
+
 /* Who else it is told of, and what its overlay should be like. */
 static void put_mesh(struct mp_writer *w, struct mp_doc *doc, const struct config *cfg)
 {
@@ -246,6 +288,8 @@ static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
     put_roles(n, w);
     put_snapshot_rows(w, &doc, b);
     put_mesh(w, &doc, cfg);
+    put_intents(w, &doc, b);
+    put_pools(w, &doc, b);
     mp_doc_end(w, &doc);
     return 0;
 }

@@ -10,7 +10,7 @@
 #include "node/overlay.h"
 
 struct synthetic_server {
-    bool on; /* off: as if the services did not exist */
+    bool on;         /* off: as if the services did not exist */
     uint64_t second; /* requests are counted within it */
     uint32_t requests;
     uint32_t streams;

@@ -154,7 +154,9 @@ static void want(struct overlay *o, const struct uuid *to)
 }
 
 struct best_relay {
+    const struct mesh *mesh;
     const struct uuid *not_this;
+    uint64_t cost_us; /* of the one found, with what the owner would rather not */
     const struct mesh_link_info *found;
     struct mesh_link_info info;
 };
@@ -162,11 +164,13 @@ struct best_relay {
 static void consider(void *data, const struct mesh_link_info *info)
 {
     struct best_relay *b = data;
-    if (info->relay && !info->refused && info->link->state == MESH_LINK_UP &&
-        !uuid_equal(&info->id, b->not_this) &&
-        (b->found == NULL || info->cost_us < b->info.cost_us)) {
+    struct mesh_verdict v = mesh_judge_way(b->mesh, b->not_this, &info->id);
+    uint64_t cost_us = (uint64_t)info->cost_us + v.cost_us;
+    if (info->relay && !info->refused && info->link->state == MESH_LINK_UP && !v.refused &&
+        !uuid_equal(&info->id, b->not_this) && (b->found == NULL || cost_us < b->cost_us)) {
         b->info = *info;
         b->found = &b->info;
+        b->cost_us = cost_us;
     }
 }
 
@@ -175,7 +179,7 @@ static void consider(void *data, const struct mesh_link_info *info)
  * the packet. */
 static int way_around(struct overlay *o, const struct uuid *to, struct uuid *ret)
 {
-    struct best_relay best = {.not_this = to};
+    struct best_relay best = {.mesh = o->mesh, .not_this = to};
     want(o, to);
     mesh_links(o->mesh, overlay_now_us(), consider, &best);
     if (best.found == NULL) {
@@ -220,6 +224,18 @@ static bool may_relay(void *data, const struct uuid *node)
                : mesh_peers_is_relay(mesh_peers(o->mesh), node);
 }
 
+static bool may_direct(void *data, const struct uuid *to)
+{
+    const struct overlay *o = data;
+    return !mesh_judge_way(o->mesh, to, to).refused;
+}
+
+static enum overlay_class data_class(void *data, const struct uuid *to)
+{
+    const struct overlay *o = data;
+    return mesh_class_to(o->mesh, to);
+}
+
 /* --- time --- */
 
 static void on_timer(uv_timer_t *timer)
@@ -249,16 +265,6 @@ static void on_timer(uv_timer_t *timer)
 }
 
 /* --- the directory --- */
-
-/* FNV-1a; 0 is "none". Organizations and regions are compared, never looked up. */
-static uint32_t word_hash(struct blob word)
-{
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < word.len; i++) {
-        h = (h ^ word.data[i]) * 16777619u;
-    }
-    return word.len == 0 ? 0 : h == 0 ? 1 : h;
-}
 
 static enum mesh_node_kind kind_of(struct blob kind, bool relay)
 {
@@ -290,8 +296,8 @@ void overlay_directory(struct overlay *o, const struct config *cfg)
             .id = relay.node_id,
             .relay = (relay.roles & SNAPSHOT_RELAY_NODE) != 0,
             .core = (relay.roles & SNAPSHOT_CORE_MESH) != 0,
-            .scope = word_hash(relay.organization_id),
-            .region = word_hash(relay.region),
+            .scope = overlay_word_hash(relay.organization_id),
+            .region = overlay_word_hash(relay.region),
             .bandwidth_mbps = relay.bandwidth_mbps < BANDWIDTH_MBPS_MAX
                                   ? (uint32_t)relay.bandwidth_mbps
                                   : BANDWIDTH_MBPS_MAX,
@@ -301,14 +307,22 @@ void overlay_directory(struct overlay *o, const struct config *cfg)
     config_iter_init(&it, cfg->body.roles);
     while (config_next_role(&it, &role) == 1) {
         if (ev.own.scope == 0) {
-            ev.own.scope = word_hash(role.organization_id);
+            ev.own.scope = overlay_word_hash(role.organization_id);
         }
     }
-    ev.own.region = word_hash(mesh.own.region);
+    ev.own.region = overlay_word_hash(mesh.own.region);
     bool role_relays = config_has_role(cfg, "relay-node") || config_has_role(cfg, "core-mesh");
     ev.own_kind = kind_of(mesh.own.kind, role_relays);
     o->relay = ev.own_kind == MESH_NODE_RELAY;
+    struct mesh_intents before = o->policy;
+    struct overlay_qos qos[OVERLAY_CLASSES];
+    o->policy = (struct mesh_intents){.count = 0};
+    overlay_read_policy(cfg, &o->policy);
+    overlay_read_qos(cfg, qos);
+    ev.policy = &o->policy;
     overlay_step(o, &ev);
+    mesh_intents_fini(&before);
+    fabric_set_qos(o->cfg.fabric, qos);
     if (!o->loaded) { /* facts are about peers of the directory */
         o->loaded = true;
         overlay_store_load(o);
@@ -341,9 +355,11 @@ struct overlay *overlay_open(const struct overlay_config *config)
     o->timer.data = o;
     CHECK(uv_timer_start(&o->timer, on_timer, TICK_MS, TICK_MS) == 0);
     fabric_on_datagram(config->fabric, on_datagram, o);
-    fabric_set_overlay(
-        config->fabric,
-        &(struct fabric_overlay){.data = o, .next_hop = next_hop, .may_relay = may_relay});
+    fabric_set_overlay(config->fabric, &(struct fabric_overlay){.data = o,
+                                                                .next_hop = next_hop,
+                                                                .may_relay = may_relay,
+                                                                .may_direct = may_direct,
+                                                                .data_class = data_class});
     log_info(LOG_FABRIC, "overlay is on", "%s", "next=\"rap route list\"");
     return o;
 }
@@ -352,6 +368,7 @@ static void on_timer_closed(uv_handle_t *h)
 {
     struct overlay *o = h->data;
     mesh_free(o->mesh);
+    mesh_intents_fini(&o->policy);
     mesh_todo_fini(&o->todo);
     free(o->up);
     free(o);
@@ -369,6 +386,7 @@ void overlay_close(struct overlay *o)
         fabric_overlay_keep(o->cfg.fabric, &p->peer[i].entry.id, false);
     }
     fabric_set_overlay(o->cfg.fabric, NULL);
+    fabric_set_qos(o->cfg.fabric, NULL);
     fabric_on_datagram(o->cfg.fabric, NULL, NULL);
     uv_close((uv_handle_t *)&o->timer, on_timer_closed);
     log_info(LOG_FABRIC, "overlay is off", "%s", "");

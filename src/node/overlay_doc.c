@@ -2,14 +2,17 @@
 #include "node/overlay_impl.h"
 
 struct rows {
+    const struct overlay *o; /* of put_route */
     struct mp_writer *w;
     const struct route_table *routes; /* of put_link */
     const struct mesh_peers *peers;   /* likewise */
     uint32_t count;
 };
 
-static void put_path(struct mp_writer *w, struct mp_doc *doc, const struct route_path *p)
+static void put_path(const struct overlay *o, struct mp_writer *w, struct mp_doc *doc,
+                     const struct route_path *p)
 {
+    struct mesh_verdict v = mesh_judge_way(o->mesh, &p->dst, &p->next);
     bool usable = p->metric != MESH_METRIC_INFINITE;
     mp_doc_uuid(w, doc, "next_hop", usable ? &p->next : &UUID_NIL);
     mp_doc_bool(w, doc, "direct", p->direct);
@@ -23,6 +26,8 @@ static void put_path(struct mp_writer *w, struct mp_doc *doc, const struct route
     mp_doc_int(w, doc, "seqno", p->seqno);
     mp_doc_bool(w, doc, "selected", p->selected);
     mp_doc_bool(w, doc, "feasible", p->feasible);
+    mp_doc_str(w, doc, "intent", v.intent == NULL ? NULL : v.intent->name);
+    mp_doc_int(w, doc, "intent_cost_us", v.cost_us);
     mp_doc_str(w, doc, "refusal", p->refusal == ROUTE_NONE ? NULL : route_refusal_text(p->refusal));
 }
 
@@ -32,7 +37,7 @@ static void put_route(void *data, const struct route_path *p)
     struct mp_doc doc;
     mp_doc_begin(rows->w, &doc);
     mp_doc_uuid(rows->w, &doc, "destination", &p->dst);
-    put_path(rows->w, &doc, p);
+    put_path(rows->o, rows->w, &doc, p);
     mp_doc_end(rows->w, &doc);
     rows->count++;
 }
@@ -130,7 +135,7 @@ static void put_links(struct overlay *o, struct mp_writer *w, struct mp_doc *doc
 
 void overlay_list_doc(struct overlay *o, struct mp_writer *w)
 {
-    struct rows rows = {.w = w};
+    struct rows rows = {.o = o, .w = w};
     struct mp_doc doc;
     mp_doc_begin(w, &doc);
     mp_doc_key(w, &doc, "items");
@@ -224,7 +229,11 @@ int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w
                                          : "relayed");
     mp_doc_str(w, &doc, "refusal", why == ROUTE_NONE ? NULL : route_refusal_text(why));
     mp_doc_uuid(w, &doc, "next_hop", &next);
-    struct rows rows = {.w = w};
+    const struct mesh_intent *decided = overlay_decided(o, &dst);
+    mp_doc_str(w, &doc, "decided_by", decided == NULL ? NULL : decided->name);
+    mp_doc_bool(w, &doc, "direct_allowed", !mesh_judge_way(o->mesh, &dst, &dst).refused);
+    mp_doc_str(w, &doc, "data_class", overlay_class_name(mesh_class_to(o->mesh, &dst)));
+    struct rows rows = {.o = o, .w = w};
     mp_doc_key(w, &doc, "paths");
     size_t at = mp_list_begin(w);
     route_paths(mesh_routes(o->mesh), &dst, put_route, &rows);
@@ -280,6 +289,8 @@ static void add_route(void *data, const struct route_path *p)
         .metric_us = usable ? p->metric : 0,
         .hops = p->hops,
     };
+    const struct mesh_intent *decided = overlay_decided(s->o, &p->dst);
+    one.intent_id = decided == NULL ? UUID_NIL : decided->id;
     msg_list_add(&route_sample_desc, &one, s->raw, &s->count);
 }
 

@@ -11,6 +11,7 @@
 struct overlay {
     struct overlay_config cfg;
     struct mesh *mesh;
+    struct mesh_intents policy; /* of the snapshot in force; the mesh reads it */
     struct mesh_todo todo;
     uv_timer_t timer;
     bool closing;
@@ -24,6 +25,14 @@ struct overlay {
     bool loaded; /* the peer cache */
     bool stepping;
 };
+
+/* overlay_policy.c: intents and queues of a snapshot. */
+void overlay_read_policy(const struct config *cfg, struct mesh_intents *ret);
+void overlay_read_qos(const struct config *cfg, struct overlay_qos ret[OVERLAY_CLASSES]);
+/* Regions and organizations are compared, never looked up; 0 is none. */
+uint32_t overlay_word_hash(struct blob word);
+/* The intent that decided which way packets to dst go, or that there is none; NULL: none did. */
+const struct mesh_intent *overlay_decided(const struct overlay *o, const struct uuid *dst);
 
 void overlay_step(struct overlay *o, struct mesh_event *ev);
 uint64_t overlay_now_us(void);

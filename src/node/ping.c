@@ -125,6 +125,8 @@ static const char *why(int rc)
         case ERR_UNREACHABLE:
             return "no way to it: no address of it is known here and no relay leads to it (`rap "
                    "route explain` says more; `rap mesh set --overlay on` has relays used)";
+        case ERR_DENIED:
+            return "an intent of the owner allows no way to it: `rap route explain` names it";
         case ERR_NO_SERVICE:
             return "it does not answer test traffic: `rap mesh set --synthetic on` has all nodes "
                    "do "

@@ -33,6 +33,7 @@
 #define LEVEL_MEMBERS 7
 #define LEVEL_SIGNED 8
 #define LEVEL_MESH 9
+#define LEVEL_INTENTS 10
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -87,7 +88,14 @@
     X(CAPABILITY_POLICY, 59, capability_policy, 1, LEVEL_MEMBERS, CMD_BY_PEOPLE) \
     X(HEARTBEAT_LOG, 60, heartbeat_log, 0, LEVEL_MEMBERS, CMD_BY_SYSTEM) \
     X(MESH_SET, 70, mesh_set, 1, LEVEL_MESH, CMD_BY_PEOPLE)              \
-    X(NODE_MESH_SET, 71, node_mesh_set, 1, LEVEL_MESH, CMD_BY_PEOPLE)
+    X(NODE_MESH_SET, 71, node_mesh_set, 1, LEVEL_MESH, CMD_BY_PEOPLE)    \
+    X(INTENT_CREATE, 72, intent_create, 1, LEVEL_INTENTS, CMD_BY_PEOPLE) \
+    X(INTENT_SET, 73, intent_set, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)       \
+    X(INTENT_DELETE, 74, intent_delete, 1, LEVEL_INTENTS, CMD_BY_PEOPLE) \
+    X(QOS_SET, 75, qos_set, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)             \
+    X(POOL_CREATE, 76, pool_create, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
+    X(POOL_DELETE, 77, pool_delete, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
+    X(POOL_MEMBER, 78, pool_member, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,

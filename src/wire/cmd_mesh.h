@@ -22,6 +22,63 @@ MSG_DECLARE(mesh_set, MESH_SET_FIELDS)
     X(T, 7, U64, trust, 0, 0)                 /* 0 to 100 */
 MSG_DECLARE(node_mesh_set, NODE_MESH_SET_FIELDS)
 
+/* --- route intents (SPEC RTE-09): which ways certain nodes take to certain others --- */
+#define INTENT_CREATE_FIELDS(X, T)                                       \
+    X(T, 1, ID, intent_id, 0, MSG_REQUIRED)                              \
+    X(T, 2, STR, name, NAME_MAX_BYTES, MSG_REQUIRED)                     \
+    X(T, 3, STR, policy, 16, MSG_REQUIRED)           /* intent_policy_names */ \
+    X(T, 4, STR, source_kind, 16, MSG_REQUIRED)      /* any, node, role, region, organization */ \
+    X(T, 5, STR, source_ref, SELECTOR_REF_MAX, 0)    \
+    X(T, 6, STR, destination_kind, 16, MSG_REQUIRED) /* any, node, pool */ \
+    X(T, 7, STR, destination_ref, SELECTOR_REF_MAX, 0) \
+    X(T, 8, STR, via_kind, 16, MSG_REQUIRED)         /* any, direct, node, region */ \
+    X(T, 9, STR, via_ref, SELECTOR_REF_MAX, 0)       \
+    X(T, 10, STR, qos_class, 16, 0)                  /* qos_class_names, but control */
+MSG_DECLARE(intent_create, INTENT_CREATE_FIELDS)
+
+#define INTENT_SET_FIELDS(X, T)             \
+    X(T, 1, ID, intent_id, 0, MSG_REQUIRED) \
+    X(T, 2, FLAG, disabled, 0, 0)
+MSG_DECLARE(intent_set, INTENT_SET_FIELDS)
+
+#define INTENT_DELETE_FIELDS(X, T) X(T, 1, ID, intent_id, 0, MSG_REQUIRED)
+MSG_DECLARE(intent_delete, INTENT_DELETE_FIELDS)
+
+/* --- queues of relays (SPEC QOS-01): one class's whole row, or as the program has it again --- */
+#define QOS_SET_FIELDS(X, T)                                              \
+    X(T, 1, STR, channel_class, 16, MSG_REQUIRED) /* qos_class_names */    \
+    X(T, 2, FLAG, reset, 0, 0)                                            \
+    X(T, 3, U64, priority, 0, 0)                                          \
+    X(T, 4, U64, rate_kbps, 0, 0)      /* 0: as much as there is */        \
+    X(T, 5, FLAG, droppable, 0, 0)                                        \
+    X(T, 6, U64, floor_permille, 0, 0)                                    \
+    X(T, 7, U64, limit_kib, 0, 0)                                         \
+    X(T, 8, U64, life_ms, 0, 0)
+MSG_DECLARE(qos_set, QOS_SET_FIELDS)
+
+/* --- egress pools (SPEC RTE-03) --- */
+#define POOL_CREATE_FIELDS(X, T)                     \
+    X(T, 1, ID, pool_id, 0, MSG_REQUIRED)            \
+    X(T, 2, STR, name, NAME_MAX_BYTES, MSG_REQUIRED) \
+    X(T, 3, STR, organization_id, 64, 0)
+MSG_DECLARE(pool_create, POOL_CREATE_FIELDS)
+
+#define POOL_DELETE_FIELDS(X, T) X(T, 1, ID, pool_id, 0, MSG_REQUIRED)
+MSG_DECLARE(pool_delete, POOL_DELETE_FIELDS)
+
+#define POOL_MEMBER_FIELDS(X, T)          \
+    X(T, 1, ID, pool_id, 0, MSG_REQUIRED) \
+    X(T, 2, ID, node_id, 0, MSG_REQUIRED) \
+    X(T, 3, FLAG, removed, 0, 0)
+MSG_DECLARE(pool_member, POOL_MEMBER_FIELDS)
+
+/* NULL-terminated; the place of a name is its number in a snapshot, counted from 1. */
+extern const char *const intent_policy_names[]; /* prefer, avoid, require, deny, direct */
+extern const char *const intent_via_names[];    /* any, direct, node, region */
+extern const char *const qos_class_names[];     /* control ... droppable */
+/* 0: none of them. */
+uint64_t word_number(const char *const *names, struct blob word);
+
 /* How many peers a node keeps (SPEC PEER-02): auto follows its roles, thin 1-3, normal 3-5, core 8-20. */
 extern const char *const mesh_kind_names[]; /* NULL-terminated */
 bool mesh_kind_is_known(struct blob kind);

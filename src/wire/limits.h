@@ -48,6 +48,17 @@
 #define PEERS_MAX 64              /* addresses of others that a node is told, beside relays and authorities */
 #define BANDWIDTH_MBPS_MAX 1000000u
 #define TRUST_LEVEL_MAX 100u
+#define SELECTOR_REF_MAX 64       /* a node id, a role, a region, an organization */
+#define INTENTS_MAX 256           /* of a cluster */
+#define POOLS_MAX 64
+#define POOL_MEMBERS_MAX 64
+#define QOS_PRIORITY_MAX 9
+#define QOS_RATE_KBPS_MAX 100000000u
+#define QOS_FLOOR_PERMILLE_MAX 500
+#define QOS_LIMIT_KIB_MIN 16
+#define QOS_LIMIT_KIB_MAX 16384
+#define QOS_LIFE_MS_MIN 20
+#define QOS_LIFE_MS_MAX 10000
 #define GROUPS_MAX 1000
 #define GROUP_DEPTH_MAX 8
 #define HEARTBEATS_KEPT 16        /* observations of one node */

@@ -83,7 +83,8 @@ MSG_DECLARE(link_sample, LINK_SAMPLE_FIELDS)
     X(T, 2, STR, state, 16, MSG_REQUIRED) /* usable, or why not: route_refusal_text */ \
     X(T, 3, ID, next_hop_id, 0, 0)                                    \
     X(T, 4, U64, metric_us, 0, 0)                                     \
-    X(T, 5, U64, hops, 0, 0)
+    X(T, 5, U64, hops, 0, 0)                                          \
+    X(T, 6, ID, intent_id, 0, 0) /* that decided */
 MSG_DECLARE(route_sample, ROUTE_SAMPLE_FIELDS)
 
 #define HEARTBEAT_ACK_FIELDS(X, T)             \
@@ -157,12 +158,17 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 18, LIST, retired_issuers, 1024, 0)   /* of bin 32: CAs of removed authorities */ \
     X(T, 30, BIN, recovery, SIGNED_RECOVERY_MAX, 0) /* signed_recovery: after the first epoch */ \
     X(T, 40, BIN, mesh, 256, 0)                /* snapshot_mesh */ \
+    X(T, 41, LIST, intents, INTENTS_MAX, 0)    /* of bin: snapshot_intent, for nodes like this one */ \
+    X(T, 42, LIST, pools, POOLS_MAX, 0)        /* of bin: snapshot_pool, that it may use */ \
     X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */ \
     X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */ \
     X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */ \
     X(T, 80, FLAG, overlay, 0, 0)              /* of nodes whose own row says nothing else */ \
     X(T, 81, FLAG, synthetic, 0, 0)            /* likewise */ \
-    X(T, 82, FLAG, peers_prove, 0, 0)          /* nodes ask each other for a leaf_proof */
+    X(T, 82, FLAG, peers_prove, 0, 0)          /* nodes ask each other for a leaf_proof */ \
+    X(T, 83, LIST, qos, 8, 0)                  /* of bin: snapshot_qos */ \
+    X(T, 84, LIST, all_intents, INTENTS_MAX, 0) /* of bin: snapshot_intent, for every node */ \
+    X(T, 85, LIST, all_pools, POOLS_MAX, 0)    /* of bin: snapshot_pool, that every node may use */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \
@@ -203,6 +209,36 @@ MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
     X(T, 3, STR, kind, 16, 0)      /* mesh_kind_names; absent: auto */    \
     X(T, 4, STR, region, NAME_MAX_BYTES, 0)
 MSG_DECLARE(snapshot_mesh, SNAPSHOT_MESH_FIELDS)
+
+/* What the owner wants of ways from this node. */
+#define SNAPSHOT_INTENT_FIELDS(X, T)                                          \
+    X(T, 1, ID, intent_id, 0, MSG_REQUIRED)                                   \
+    X(T, 2, STR, name, NAME_MAX_BYTES, 0)                                     \
+    X(T, 3, U64, policy, 0, MSG_REQUIRED)  /* place in intent_policy_names */ \
+    X(T, 4, FLAG, any_destination, 0, 0)   /* but authorities and relays */   \
+    X(T, 5, LIST, destinations, POOL_MEMBERS_MAX, 0) /* of id */              \
+    X(T, 6, U64, via, 0, MSG_REQUIRED)     /* place in intent_via_names */    \
+    X(T, 7, ID, via_node_id, 0, 0)                                            \
+    X(T, 8, STR, via_region, NAME_MAX_BYTES, 0)                               \
+    X(T, 9, U64, qos_class, 0, 0)          /* place in qos_class_names */
+MSG_DECLARE(snapshot_intent, SNAPSHOT_INTENT_FIELDS)
+
+#define SNAPSHOT_QOS_FIELDS(X, T)                                             \
+    X(T, 1, U64, channel_class, 0, MSG_REQUIRED) /* place in qos_class_names */ \
+    X(T, 2, U64, priority, 0, 0)                                              \
+    X(T, 3, U64, rate_kbps, 0, 0)                                             \
+    X(T, 4, FLAG, droppable, 0, 0)                                            \
+    X(T, 5, U64, floor_permille, 0, 0)                                        \
+    X(T, 6, U64, limit_kib, 0, 0)                                             \
+    X(T, 7, U64, life_ms, 0, 0)
+MSG_DECLARE(snapshot_qos, SNAPSHOT_QOS_FIELDS)
+
+/* Nodes of which any will do. */
+#define SNAPSHOT_POOL_FIELDS(X, T)               \
+    X(T, 1, ID, pool_id, 0, MSG_REQUIRED)        \
+    X(T, 2, STR, name, NAME_MAX_BYTES, 0)        \
+    X(T, 3, LIST, members, POOL_MEMBERS_MAX, 0) /* of id */
+MSG_DECLARE(snapshot_pool, SNAPSHOT_POOL_FIELDS)
 
 /* --- test traffic between nodes (SPEC SYN-01, SYN-02): off by default, and nothing else --- */
 #define SYNTHETIC_KIND "synthetic"

@@ -134,6 +134,13 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_GROUP_ASSIGN:
         case CMD_MESH_SET:
         case CMD_NODE_MESH_SET:
+        case CMD_INTENT_CREATE:
+        case CMD_INTENT_SET:
+        case CMD_INTENT_DELETE:
+        case CMD_QOS_SET:
+        case CMD_POOL_CREATE:
+        case CMD_POOL_DELETE:
+        case CMD_POOL_MEMBER:
         case CMD_CAPABILITY_VERIFY:
         case CMD_CAPABILITY_POLICY:
         case CMD_HEARTBEAT_LOG:

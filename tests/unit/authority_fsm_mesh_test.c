@@ -273,6 +273,200 @@ static void test_settings_reach_whom_they_concern(void **state)
     assert_int_equal(fsm_count(w, "SELECT count(*) FROM node_mesh_settings"), 0);
 }
 
+/* --- intents and pools --- */
+
+/* How many intents and pools the node is told of, apart from those that everybody is; the index. */
+static uint64_t concerned(struct fsm_world *w, struct uuid node, uint32_t *ret_intents,
+                          uint32_t *ret_pools)
+{
+    struct cut c;
+    cut_init(&c);
+    assert_int_equal(cut_node(fsm_db(w->fsm), fsm_level(w->fsm), &node, &c), 0);
+    *ret_intents = c.body.intents.count;
+    *ret_pools = c.body.pools.count;
+    uint64_t index = c.config_index;
+    cut_fini(&c);
+    return index;
+}
+
+static struct intent_create intent(uint32_t n, const char *name, const char *from, const char *ref)
+{
+    return (struct intent_create){.intent_id = fsm_fake_id(6, n),
+                                  .name = blob_str(name),
+                                  .policy = blob_str("deny"),
+                                  .source_kind = blob_str(from),
+                                  .source_ref = blob_str(ref),
+                                  .destination_kind = blob_str("any"),
+                                  .via_kind = blob_str("direct")};
+}
+
+static void test_intents_reach_their_sources_and_nobody_else(void **state)
+{
+    struct fsm_world *w = *state;
+    uint32_t intents;
+    uint32_t pools;
+    char a_text[UUID_TEXT_MAX];
+    fsm_world_raise(w);
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    struct uuid b = fsm_make_node(w, 22, "beta");
+    uuid_format(&a, a_text);
+    assert_int_equal(assign(w, a, 1, "acme"), 0);
+    const struct node_mesh_set place = {.node_id = a,
+                                        .overlay = blob_str("inherit"),
+                                        .synthetic = blob_str("inherit"),
+                                        .kind = blob_str("auto"),
+                                        .region = blob_str("eu"),
+                                        .trust = 100};
+    assert_int_equal(fsm_do(w, CMD_NODE_MESH_SET, &place), 0);
+    static const char *const kinds[] = {"node", "role", "region", "organization"};
+    const char *refs[] = {a_text, "audit-sink", "eu", "acme"};
+    uint64_t others = concerned(w, b, &intents, &pools);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct intent_create c = intent(i, kinds[i], kinds[i], refs[i]);
+        assert_int_equal(fsm_do(w, CMD_INTENT_CREATE, &c), 0);
+        assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+        assert_int_equal(intents, i + 1);
+        assert_int_equal(concerned(w, b, &intents, &pools), others);
+        assert_int_equal(intents, 0);
+    }
+    /* What a node is can change: then what concerns it does. */
+    assert_int_equal(assign(w, b, 2, "acme"), 0);
+    (void)concerned(w, b, &intents, &pools);
+    assert_int_equal(intents, 2); /* by its role and its organization */
+    const struct intent_set off = {.intent_id = fsm_fake_id(6, 3), .disabled = true};
+    assert_int_equal(fsm_do(w, CMD_INTENT_SET, &off), 0);
+    assert_int_equal(concerned(w, b, &intents, &pools), w->index);
+    assert_int_equal(intents, 1);
+    assert_int_equal(fsm_do(w, CMD_INTENT_SET, &off), -ERR_DECIDED);
+    const struct intent_delete gone = {.intent_id = fsm_fake_id(6, 1)};
+    assert_int_equal(fsm_do(w, CMD_INTENT_DELETE, &gone), 0);
+    assert_int_equal(concerned(w, b, &intents, &pools), w->index);
+    assert_int_equal(intents, 0);
+    assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+    assert_int_equal(intents, 2);
+    assert_int_equal(fsm_do(w, CMD_INTENT_DELETE, &gone), -ERR_NOT_FOUND);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM cluster_audit_events WHERE event_type"
+                                  " LIKE 'route_intent_%' AND high_risk = 1"),
+                     6);
+
+    /* One for everybody is in everybody's part. */
+    struct fsm_position pos;
+    struct intent_create all = intent(9, "all", "any", "");
+    others = concerned(w, b, &intents, &pools);
+    assert_int_equal(fsm_do(w, CMD_INTENT_CREATE, &all), 0);
+    fsm_position(w->fsm, &pos);
+    assert_int_equal(pos.config_index, w->index);
+    assert_int_equal(concerned(w, b, &intents, &pools), others);
+}
+
+static int member(struct fsm_world *w, uint32_t pool, struct uuid node, bool removed)
+{
+    const struct pool_member m = {
+        .pool_id = fsm_fake_id(7, pool), .node_id = node, .removed = removed};
+    return fsm_do(w, CMD_POOL_MEMBER, &m);
+}
+
+static void test_pools_are_known_to_their_organization_and_grants_to_their_sources(void **state)
+{
+    struct fsm_world *w = *state;
+    uint32_t intents;
+    uint32_t pools;
+    char text[8192];
+    char a_text[UUID_TEXT_MAX];
+    char pool_text[UUID_TEXT_MAX];
+    fsm_world_raise(w);
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    struct uuid b = fsm_make_node(w, 22, "beta");
+    struct uuid x = fsm_make_node(w, 23, "exit");
+    uuid_format(&a, a_text);
+    assert_int_equal(report(w, x, "192.0.2.3:7400"), 0);
+    assert_int_equal(assign(w, a, 1, "acme"), 0);
+    const struct pool_create pool = {.pool_id = fsm_fake_id(7, 1),
+                                     .name = blob_str("exits"),
+                                     .organization_id = blob_str("acme")};
+    assert_int_equal(fsm_do(w, CMD_POOL_CREATE, &pool), 0);
+    assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+    assert_int_equal(pools, 1);
+    (void)concerned(w, b, &intents, &pools);
+    assert_int_equal(pools, 0);
+    assert_int_equal(fsm_do(w, CMD_POOL_CREATE, &pool), -ERR_NAME_TAKEN);
+
+    /* A grant: alpha is told where the pool's nodes are, and of whoever comes and goes. */
+    uuid_format(&pool.pool_id, pool_text);
+    struct intent_create grant = intent(1, "grant", "node", a_text);
+    grant.policy = blob_str("direct");
+    grant.via_kind = blob_str("any");
+    assert_int_equal(fsm_do(w, CMD_INTENT_CREATE, &grant), -ERR_INVALID); /* to anybody */
+    grant.destination_kind = blob_str("pool");
+    grant.destination_ref = blob_str(pool_text);
+    assert_int_equal(fsm_do(w, CMD_INTENT_CREATE, &grant), 0);
+    assert_int_equal(member(w, 1, x, false), 0);
+    assert_int_equal(told(w, a, text, NULL), w->index);
+    assert_string_equal(text, "192.0.2.3:7400");
+    assert_int_equal(report(w, x, "192.0.2.4:7400"), 0);
+    assert_int_equal(told(w, a, text, NULL), w->index);
+    assert_string_equal(text, "192.0.2.4:7400");
+    (void)told(w, b, text, NULL);
+    assert_string_equal(text, "");
+    assert_int_equal(member(w, 1, x, false), -ERR_DECIDED);
+    const struct pool_delete drop = {.pool_id = pool.pool_id};
+    assert_int_equal(fsm_do(w, CMD_POOL_DELETE, &drop), -ERR_CONFLICT); /* the grant names it */
+    assert_int_equal(fsm_do(w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = x, .reason = blob_str("stolen")}),
+                     0);
+    assert_int_equal(told(w, a, text, NULL), w->index);
+    assert_string_equal(text, "");
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM egress_pool_members"), 0);
+    const struct intent_delete gone = {.intent_id = grant.intent_id};
+    assert_int_equal(fsm_do(w, CMD_INTENT_DELETE, &gone), 0);
+    /* Without a grant too, who may use the pool hears that a node has left it. */
+    assert_int_equal(member(w, 1, b, false), 0);
+    assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+    assert_int_equal(fsm_do(w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = b, .reason = blob_str("stolen")}),
+                     0);
+    assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+    assert_int_equal(fsm_do(w, CMD_POOL_DELETE, &drop), 0);
+    assert_int_equal(concerned(w, a, &intents, &pools), w->index);
+    assert_int_equal(pools, 0);
+}
+
+static void test_queues_are_bounded(void **state)
+{
+    struct fsm_world *w = *state;
+    fsm_world_raise(w);
+    struct qos_set q = {.channel_class = blob_str("bulk"),
+                        .priority = 3,
+                        .floor_permille = 62,
+                        .limit_kib = 4096,
+                        .life_ms = 2000};
+    assert_int_equal(fsm_do(w, CMD_QOS_SET, &q), 0);
+    struct fsm_position pos;
+    fsm_position(w->fsm, &pos);
+    assert_int_equal(pos.config_index, w->index);
+    const struct {
+        uint64_t *field;
+        uint64_t bad;
+    } bad[] = {
+        {&q.priority, QOS_PRIORITY_MAX + 1},      {&q.floor_permille, QOS_FLOOR_PERMILLE_MAX + 1},
+        {&q.rate_kbps, QOS_RATE_KBPS_MAX + 1ull}, {&q.limit_kib, QOS_LIMIT_KIB_MIN - 1},
+        {&q.limit_kib, QOS_LIMIT_KIB_MAX + 1},    {&q.life_ms, QOS_LIFE_MS_MIN - 1},
+        {&q.life_ms, QOS_LIFE_MS_MAX + 1}};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        uint64_t good = *bad[i].field;
+        *bad[i].field = bad[i].bad;
+        assert_int_equal(fsm_do(w, CMD_QOS_SET, &q), -ERR_INVALID);
+        *bad[i].field = good;
+    }
+    q.channel_class = blob_str("control");
+    assert_int_equal(fsm_do(w, CMD_QOS_SET, &q), -ERR_INVALID); /* not after others */
+    q.channel_class = blob_str("express");
+    assert_int_equal(fsm_do(w, CMD_QOS_SET, &q), -ERR_INVALID);
+    q = (struct qos_set){.channel_class = blob_str("bulk"), .reset = true};
+    assert_int_equal(fsm_do(w, CMD_QOS_SET, &q), 0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM qos_policies"), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -281,6 +475,9 @@ int main(void)
         T(test_a_large_organization_is_a_ring),
         T(test_an_older_state_tells_of_nobody_and_then_all_at_once),
         T(test_settings_reach_whom_they_concern),
+        T(test_intents_reach_their_sources_and_nobody_else),
+        T(test_pools_are_known_to_their_organization_and_grants_to_their_sources),
+        T(test_queues_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

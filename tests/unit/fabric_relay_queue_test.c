@@ -10,6 +10,7 @@
 #define ALL (~0u)
 
 static uint8_t zeros[2000];
+static struct relay_policy policy;
 
 static void push(struct relay_queue *q, enum overlay_class class, uint64_t source, size_t len,
                  uint64_t now_ns)
@@ -31,7 +32,8 @@ static uint64_t pop(struct relay_queue *q, unsigned mask, uint64_t now_ns)
 static int setup(void **state)
 {
     struct relay_queue *q = xmalloc(sizeof *q);
-    relay_queue_init(q, 0);
+    relay_policy_set(&policy, NULL);
+    relay_queue_init(q, 0, &policy);
     *state = q;
     return 0;
 }
@@ -308,6 +310,92 @@ static void test_control_of_a_neighbour_is_held_to_a_rate_for_all_its_sources(vo
     relay_guard_fini(&g);
 }
 
+/* --- what the owner sets (SPEC QOS-01) --- */
+
+static void test_priorities_order_the_classes(void **state)
+{
+    struct relay_queue *q = *state;
+    struct overlay_qos qos[OVERLAY_CLASSES];
+    overlay_qos_default(qos);
+    qos[OVERLAY_BULK].priority = 1; /* with interactive, which comes first by its place */
+    qos[OVERLAY_RELIABLE].priority = 9;
+    relay_policy_set(&policy, qos);
+    static const enum overlay_class want[] = {OVERLAY_CONTROL, OVERLAY_INTERACTIVE, OVERLAY_BULK,
+                                              OVERLAY_DROPPABLE, OVERLAY_RELIABLE};
+    for (int c = OVERLAY_CLASSES - 1; c >= 0; c--) {
+        push(q, (enum overlay_class)c, (uint64_t)c + 1, 100, 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+        assert_int_equal(pop(q, ALL, 1), want[i] + 1);
+    }
+}
+
+/* How many of 1000 packets go to bulk while interactive never ends. */
+static unsigned bulk_of_thousand(struct relay_queue *q, uint16_t floor_permille)
+{
+    struct overlay_qos qos[OVERLAY_CLASSES];
+    unsigned bulk = 0;
+    overlay_qos_default(qos);
+    qos[OVERLAY_BULK].floor_permille = floor_permille;
+    relay_policy_set(&policy, qos);
+    for (int i = 0; i < 1000; i++) {
+        push(q, OVERLAY_INTERACTIVE, 1, 1000, 0);
+        push(q, OVERLAY_BULK, 2, 1000, 0);
+        bulk += pop(q, ALL, 0) == 2;
+    }
+    return bulk;
+}
+
+static void test_the_floor_is_what_was_set(void **state)
+{
+    struct relay_queue *q = *state;
+    assert_int_equal(bulk_of_thousand(q, 0), 0);
+    unsigned half = bulk_of_thousand(q, 500);
+    assert_in_range(half, 310, 345); /* half of what the better class gets: a third of all */
+}
+
+static void test_a_rate_is_kept_and_what_is_above_is_counted(void **state)
+{
+    struct relay_queue *q = *state;
+    struct overlay_qos qos[OVERLAY_CLASSES];
+    overlay_qos_default(qos);
+    qos[OVERLAY_BULK].rate_kbps = 8000; /* 1000 bytes a millisecond */
+    relay_policy_set(&policy, qos);
+    unsigned passed = 0;
+    for (uint64_t ms = 1; ms <= 2000; ms++) {
+        for (int k = 0; k < 3; k++) { /* three times as much is offered */
+            push(q, OVERLAY_BULK, 1, 1000, (1000 + ms) * MS);
+        }
+        while (pop(q, ALL, (1000 + ms) * MS) != 0) {
+            passed++;
+        }
+    }
+    assert_in_range(passed, 1999, 2000 + 102); /* and a burst of 100 ms */
+    assert_int_equal(q->dropped_early, 6000 - passed);
+    for (int k = 0; k < 500; k++) { /* nobody else is concerned */
+        push(q, OVERLAY_INTERACTIVE, 1, 1000, 4000 * MS);
+    }
+    assert_int_equal(q->dropped_early, 6000 - passed);
+}
+
+static void test_limit_and_life_are_what_was_set(void **state)
+{
+    struct relay_queue *q = *state;
+    struct overlay_qos qos[OVERLAY_CLASSES];
+    overlay_qos_default(qos);
+    qos[OVERLAY_BULK].limit_bytes = 16u << 10;
+    qos[OVERLAY_BULK].life_ms = 20;
+    relay_policy_set(&policy, qos);
+    for (int k = 0; k < 100; k++) {
+        push(q, OVERLAY_BULK, 1, 1000, 0);
+    }
+    assert_int_equal(q->bytes, 16000);
+    assert_int_equal(q->dropped_full, 84);
+    assert_int_equal(pop(q, ALL, 19 * MS), 1);
+    assert_int_equal(pop(q, ALL, 21 * MS), 0);
+    assert_int_equal(q->dropped_expired, 15);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +410,10 @@ int main(void)
         Q(test_old_packets_expire),
         Q(test_standing_queue_is_thinned_and_a_burst_is_not),
         Q(test_random_load_stays_within_bounds_and_loses_nothing_uncounted),
+        Q(test_priorities_order_the_classes),
+        Q(test_the_floor_is_what_was_set),
+        Q(test_a_rate_is_kept_and_what_is_above_is_counted),
+        Q(test_limit_and_life_are_what_was_set),
         cmocka_unit_test(test_duplicates_and_the_too_old_are_stopped),
         cmocka_unit_test(test_flows_are_apart_by_neighbour_source_and_class),
         cmocka_unit_test(test_the_table_of_flows_is_bounded_and_keeps_the_busy),

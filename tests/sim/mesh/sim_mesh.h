@@ -52,6 +52,8 @@ struct sim_node {
     uint64_t tick_us;  /* the tick that is queued; 0: none */
     bool frozen;
     uint64_t directory_version;
+    struct mesh_intents intents[2]; /* those in force, and those before */
+    unsigned intents_at;
     bool keep[MESH_NODES_MAX];
     uint64_t dial_life[MESH_NODES_MAX];
     uint16_t next[MESH_NODES_MAX]; /* as last seen by the check; NO_NODE: none */

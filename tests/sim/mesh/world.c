@@ -215,12 +215,24 @@ static void give_directory(struct world *w, int i)
                                                              .trust = 100};
         }
     }
+    /* What its owner likes differs from node to node and from one configuration to the next. */
+    int taste = i * 7 + (int)w->directory_version;
+    struct mesh_intents *liked = &w->node[i].intents[w->node[i].intents_at ^= 1];
+    mesh_intents_fini(liked);
+    if (taste % 3 != 0) {
+        struct mesh_intent wish = {.kind = taste % 2 == 0 ? MESH_INTENT_AVOID : MESH_INTENT_PREFER,
+                                   .any_destination = true,
+                                   .via = taste % 4 < 2 ? MESH_VIA_REGION : MESH_VIA_DIRECT,
+                                   .via_region = (uint32_t)(taste / 3) % 3 + 1};
+        mesh_intents_add(liked, &wish);
+    }
     w->node[i].directory_version = w->directory_version;
     w->node[i].generation = UINT64_MAX; /* look at all its next hops again */
     struct mesh_event ev = {.kind = MESH_DIRECTORY,
                             .own = {.revoked = w->node[i].revoked, .region = (uint32_t)i % 3 + 1},
                             .own_kind = w->node[i].relay ? MESH_NODE_RELAY : MESH_NODE_NORMAL,
                             .entries = entries,
+                            .policy = liked,
                             .count = count};
     world_step(w, i, &ev);
 }
@@ -467,6 +479,8 @@ void world_fini(struct world *w)
     for (int i = 0; i < w->n; i++) {
         world_crash(w, i);
         free(w->node[i].held);
+        mesh_intents_fini(&w->node[i].intents[0]);
+        mesh_intents_fini(&w->node[i].intents[1]);
     }
     for (size_t i = 0; i < w->count; i++) {
         free(w->queue[i].data);
