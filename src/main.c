@@ -66,6 +66,7 @@ int main(int argc, char **argv)
         .recover = node_recover,
         .restore = node_restore,
         .read_mirror = read_mirror,
+        .doctor = node_doctor,
         .check_backup = node_check_backup,
     };
     return cli_main(argc, argv, &ops);

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/id.h"
+#include "wire/token.h"
 
 struct cli_init {
     const char *data_dir, *cluster, *name, *listen, *advertise, *owner_dir,
@@ -81,6 +82,35 @@ struct cli_restore {
     cli_consent_cb consent;
     void *data;
 };
+/* --- rap doctor --- */
+enum cli_check_result { CLI_CHECK_PASS, CLI_CHECK_WARN, CLI_CHECK_FAIL };
+struct cli_check {
+    const char *check; /* what was looked at: "disk", "path", ... */
+    enum cli_check_result result;
+    const char *code; /* stable: "ok", "udp_blocked", ... */
+    char subject[NAME_MAX_BYTES + ADDRESS_MAX_BYTES + 8]; /* an authority; "" this host */
+    char text[512];                                       /* one sentence */
+    char next[512]; /* what to do or run now; "" nothing */
+};
+struct cli_doctor_authority {
+    struct uuid node_id; /* nil: not known */
+    char name[NAME_MAX_BYTES + 1];
+    char address[ADDRESS_MAX_BYTES + 1];
+};
+/* What the daemon said, when one runs; else the stored configuration is read, or with neither a
+ * membership nor a daemon the token. */
+struct cli_doctor {
+    const char *data_dir;
+    bool running;
+    struct cli_doctor_authority authority[AUTHORITIES_MAX];
+    size_t authorities;
+    struct uuid node_id, connected_to; /* running: this node, and the authority it hears; nil */
+    int64_t config_issued_ms, config_expires_ms; /* running: 0 none is held */
+    const struct join_token *token;              /* NULL: none */
+    void *data;
+    void (*found)(void *data, const struct cli_check *check); /* once for each check */
+};
+
 struct cli_ops {
     int (*init)(const struct cli_init *o, struct cli_init_result *ret, struct errmsg *em);
     int (*migrate)(const struct cli_migrate *o, struct cli_migrated *ret, struct errmsg *em);
@@ -91,6 +121,8 @@ struct cli_ops {
     int (*recover)(const struct cli_recover *o, struct errmsg *em);
     int (*restore)(const struct cli_restore *o, struct errmsg *em);
     int (*read_mirror)(const struct cli_mirror_read *o, struct errmsg *em);
+    /* Looks at this host and the ways to its authorities. Blocks for some seconds. */
+    void (*doctor)(const struct cli_doctor *o);
     /* Whether what is in it is a state, and the one its head speaks of. */
     int (*check_backup)(const struct backup_file *f, struct errmsg *em);
 };

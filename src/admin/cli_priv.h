@@ -110,6 +110,7 @@ int cli_run_init(struct cli *c);
 int cli_run_agent(struct cli *c);
 int cli_run_join(struct cli *c);
 int cli_run_status(struct cli *c);
+int cli_run_doctor(struct cli *c);
 int cli_run_sessions(struct cli *c);
 int cli_run_route_list(struct cli *c);
 int cli_run_route_explain(struct cli *c);

@@ -75,6 +75,15 @@ const struct cli_cmd cli_commands[] = {
      "With --check: exits 0 when ready, 8 when degraded, 6 when no daemon answers.", CLI_READS,
      cli_run_status, {{"check", NULL, "exit code says whether the node is ready", false, false}}},
 
+    {"doctor", NULL, "", "what is wrong with this host, and what to do about it",
+     "Looks at disk, files, certificates and configuration, and sends real packets to each authority: "
+     "by size, a QUIC handshake, its clock. Works with the daemon and without. Exits 8 when a check "
+     "fails. Codes: udp_blocked, unreachable_authority, mtu_black_hole, wrong_pin, clock_skew, "
+     "certificate_expired, no_quorum, config_expired, disk_full, file_permissions and others.",
+     CLI_OFFLINE, cli_run_doctor,
+     {{"token-file", "F|-", "on a host without membership: look at the token's authorities", false,
+       false}}},
+
     {"token", "create", "", "make a join token; it is shown once",
      "The secret is made here and never leaves: the cluster stores its SHA-256.",
      CLI_MUTATES | CLI_ROLES,

@@ -73,6 +73,9 @@ int agent_install_issuer(struct agent *a, struct blob issuer_der, struct errmsg 
 /* At start, before anything is verified: trust has the root of node.crt; adds what the owner's last
  * record of roots says. */
 void agent_restore_trust(struct member *m, struct pki_trust *trust);
+/* The set that was believed when this node stopped: a majority of it is asked for, whatever an
+ * authority says. *ret stays as it is when there was none. */
+int agent_load_set(struct member *m, struct witness_set *ret, struct errmsg *em);
 
 /* This node is an authority: no subscription and no heartbeats over the network, snapshots are
  * offered. Undone when it stops being one. */

@@ -130,15 +130,13 @@ int apply_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *
     return 0;
 }
 
-/* The set that was believed when this node stopped: a majority of it is asked for, whatever an
- * authority says. */
-static int load_set(struct agent *a, struct errmsg *em)
+int agent_load_set(struct member *m, struct witness_set *ret, struct errmsg *em)
 {
     struct buf statement;
     buf_init(&statement, AUTHORITY_SET_MAX);
-    int rc = member_get(a->member, MEMBER_AUTHORITY_SET, &statement);
+    int rc = member_get(m, MEMBER_AUTHORITY_SET, &statement);
     if (rc == 0) {
-        rc = witness_set_read(buf_blob(&statement), &a->set, em);
+        rc = witness_set_read(buf_blob(&statement), ret, em);
         rc = rc == 0 ? 0 : errmsg_wrap(em, -ERR_CORRUPT, "node.db");
     } else if (rc == -ERR_NOT_FOUND) {
         rc = 0;
@@ -152,7 +150,7 @@ static int load_set(struct agent *a, struct errmsg *em)
 int apply_stored(struct agent *a, struct errmsg *em)
 {
     struct buf bytes;
-    int rc = load_set(a, em);
+    int rc = agent_load_set(a->member, &a->set, em);
     if (rc != 0) {
         return rc;
     }

@@ -286,61 +286,6 @@ static void on_tick(uv_timer_t *t)
     fence_tick(a, now); /* last: it may end this authority */
 }
 
-void authority_state(const struct authority *a, struct authority_state *ret)
-{
-    struct core_status s;
-    struct fsm_position pos;
-    core_status(a->core, &s);
-    fsm_position(a->fsm, &pos);
-    *ret = (struct authority_state){
-        .raft_role = s.role == CORE_LEADER     ? "leader"
-                     : s.role == CORE_FOLLOWER ? "follower"
-                                               : "candidate",
-        .quorum = s.quorum,
-        .epoch = authority_epoch(a),
-        .term = s.term,
-        .index = s.applied_index,
-        .commit_index = s.commit_index,
-        .voters = s.voters,
-        .seen = s.seen,
-        .needed = s.needed,
-        .leader_contact_ms = s.leader_contact_ms,
-        .clock_ahead_ms = a->clock_ahead_ms,
-    };
-    ret->alarms = expiry_alarms(a);
-    ret->level = fsm_level(a->fsm);
-    ret->level_known = fsm_level_known(a->fsm);
-    ret->forgeries = forgery_count(a);
-    memcpy(ret->digest, pos.digest, sizeof ret->digest);
-    struct signed_recovery whole;
-    struct recovery_statement statement;
-    if (msg_decode(&signed_recovery_desc, MSG_LENIENT, raft_io_statement(&a->io), &whole) == 0 &&
-        recovery_statement_decode(whole.body, &statement) == 0) {
-        ret->recovery_kind = recovery_kind_name(statement.kind);
-        ret->base_index = statement.base_index;
-        ret->base_term = statement.base_term;
-        ret->recovered_at_ms = statement.time_ms;
-    }
-    const struct uuid *leader = s.leader == 0 ? NULL : raft_net_node(a, s.leader);
-    if (leader != NULL) {
-        ret->leader = *leader;
-    }
-    char id[UUID_TEXT_MAX];
-    uuid_format(&a->cfg.node_id, id);
-    struct db_stmt *st = db_prepare(state_db(a), "SELECT status FROM cluster_authorities"
-                                                 " WHERE node_id = ? AND status <> 'removed'");
-    db_bind_text(st, id);
-    ret->member = db_step(st) == 1;
-    db_done(st);
-    ret->state = !ret->member ? "recovering" : s.quorum ? "healthy" : "no_quorum";
-    ret->epoch_rival = a->fence.rival;
-    if (a->fence.fenced) {
-        ret->state = "fenced";
-        ret->fenced_by = a->fence.epoch;
-        ret->divergence_rows = a->fence.divergence.rows_total;
-    }
-}
-
 void authority_set_leaf(struct authority *a, struct blob leaf, struct blob issuer)
 {
     buf_clear(&a->leaf_der);

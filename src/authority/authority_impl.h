@@ -332,6 +332,9 @@ int push_put_witness(struct authority *a, const struct uuid *node_id,
 void forgery_serve(struct authority *a);
 uint64_t forgery_count(const struct authority *a);
 
+/* clock_serve.c */
+void clock_serve(struct authority *a);
+
 /* enroll.c */
 void enroll_serve(struct authority *a);
 void enroll_applied(struct authority *a);

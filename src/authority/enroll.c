@@ -335,6 +335,7 @@ void enroll_tick(struct authority *a)
 
 void enroll_serve(struct authority *a)
 {
+    clock_serve(a);
     fabric_serve(a->cfg.fabric, &(struct fabric_service){.name = "enroll",
                                                          .flags = FABRIC_SVC_ENROLL,
                                                          .frame_max_bytes = 32768,

@@ -93,6 +93,9 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
+    /* Chains are looked at as of when their leaf began, so that an expired one still shows who is there.
+     * Only for a diagnosis that tells its peers nothing (`rap doctor`). */
+    bool any_time;
     /* More to ask of a peer than a good chain: 0, FABRIC_ADMIT_PROVE, or an error, with which the
      * handshake is refused. Runs inside the handshake, and for live sessions inside fabric_recheck
      * (which goes on with what was proven once): takes note, calls nothing of the fabric. May be NULL. */

@@ -614,7 +614,7 @@ void session_sweep(struct session *ss, int64_t wall_ms)
     for (struct link *l = ss->streams.next; l != &ss->streams; l = l->next) {
         frame_reader_sweep(&container_of(l, struct fabric_stream, link)->rx);
     }
-    if (ss->who.authenticated && ss->who.identity.not_after_ms <= wall_ms) {
+    if (ss->who.authenticated && ss->who.identity.not_after_ms <= wall_ms && !ss->f->cfg.any_time) {
         session_close(ss, FABRIC_CLOSE_EXPIRED, -ERR_CERT_EXPIRED);
     } else if (ss->kind == KIND_ENROLL && !ss->dialled && is_unused(ss) &&
                ss->f->now_ns - ss->idle_since_ns > ENROLL_IDLE_NS) {

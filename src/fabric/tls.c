@@ -100,7 +100,12 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
         chain[i] = blob_of(certs[i].data, certs[i].size);
     }
     struct pki_identity id;
-    int rc = pki_chain_verify(ss->f->cfg.trust, chain, count, clock_wall_ms(), &id, em);
+    struct pki_cert leaf;
+    int64_t at_ms = clock_wall_ms();
+    if (ss->f->cfg.any_time && pki_cert_parse(chain[0], &leaf, NULL) == 0) {
+        at_ms = leaf.not_before_ms;
+    }
+    int rc = pki_chain_verify(ss->f->cfg.trust, chain, count, at_ms, &id, em);
     if (rc == -ERR_REVOKED || rc == -ERR_CERT_EXPIRED) {
         note_refused(ss, &id, rc);
     }

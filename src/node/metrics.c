@@ -327,6 +327,9 @@ static void put_raft_state(struct node *n, struct prom *p, const struct authorit
     prom_family(p, PROM_GAUGE, "rap_raft_leader_contact_seconds",
                 "Since the leader was heard; 0 on the leader.");
     prom_ms(p, (int64_t)st->leader_contact_ms);
+    prom_family(p, PROM_GAUGE, "rap_raft_clock_ahead_seconds",
+                "How far this clock is ahead of the leader's; 0 on the leader.");
+    prom_ms(p, st->clock_ahead_ms);
     uuid_format(&st->leader, leader);
     prom_family(p, PROM_GAUGE, "rap_raft_leader_info", "1, with the leader's node id; 0: unknown.");
     labelled(p, "node_id", uuid_is_nil(&st->leader) ? "" : leader, !uuid_is_nil(&st->leader));

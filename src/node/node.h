@@ -18,4 +18,7 @@ int node_recover(const struct cli_recover *o, struct errmsg *em);
 int node_restore(const struct cli_restore *o, struct errmsg *em);
 int node_check_backup(const struct backup_file *f, struct errmsg *em);
 
+/* `rap doctor`: what this host has, and real probes of the ways to its authorities. Changes nothing. */
+void node_doctor(const struct cli_doctor *o);
+
 #endif

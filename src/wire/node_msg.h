@@ -3,6 +3,7 @@
  * can differ.
  *
  *   service "enroll"   stream, ALPN rap-enroll/1: enroll_request ->, enroll_status <- (one or more)
+ *   service "clock"    stream, ALPN rap-enroll/1: clock_request ->, clock_answer <- (one of each)
  *   service "heartbeat" rpc: heartbeat -> heartbeat_ack
  *   service "renew"     rpc: renew_request -> renew_answer
  *   service "config"    stream: config_subscribe ->, signed_snapshot <- (each change)
@@ -48,6 +49,15 @@ enum enroll_state { ENROLL_PENDING = 1, ENROLL_APPROVED = 2, ENROLL_REFUSED = 3 
     X(T, 11, I64, expires_at_ms, 0, 0)            /* PENDING: abandoned after this */       \
     X(T, 12, U64, retry_after_ms, 0, 0)           /* REFUSED, rate_limited: not before */
 MSG_DECLARE(enroll_status, ENROLL_STATUS_FIELDS)
+
+/* What an authority tells anybody, for `rap doctor`: the time. */
+#define CLOCK_REQUEST_FIELDS(X, T)             \
+    X(T, 1, I64, sent_at_ms, 0, 0) /* comes back */
+MSG_DECLARE(clock_request, CLOCK_REQUEST_FIELDS)
+#define CLOCK_ANSWER_FIELDS(X, T)              \
+    X(T, 1, I64, sent_at_ms, 0, 0)             \
+    X(T, 2, I64, wall_ms, 0, MSG_REQUIRED) /* the authority's clock */
+MSG_DECLARE(clock_answer, CLOCK_ANSWER_FIELDS)
 
 #define HEARTBEAT_FIELDS(X, T)                                     \
     X(T, 1, U64, epoch, 0, 0)          /* of the snapshot held */  \

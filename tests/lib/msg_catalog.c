@@ -26,6 +26,8 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&link_sample_desc, false},
     {&route_sample_desc, false},
     {&heartbeat_ack_desc, false},
+    {&clock_request_desc, false},
+    {&clock_answer_desc, false},
     {&renew_request_desc, false},
     {&renew_answer_desc, false},
     {&config_subscribe_desc, false},
