@@ -23,6 +23,7 @@ struct raft_peer {
     raft_id id;
     struct uuid node_id;
     struct fabric_stream *streams[2]; /* ours to it, [1] for images; NULL until needed */
+    struct fabric_stream *in[2];      /* its to us, likewise; a new one takes the place of the old */
     uint64_t image_until_ms;          /* one is believed in flight until then */
     bool other_epoch;                 /* it spoke of one since we last asked it */
     UT_hash_handle hh;
@@ -31,6 +32,7 @@ struct raft_net_fabric {
     struct raft_net base;
     struct authority *a;
     struct raft_peer *peers;
+    struct raft_peer *image_from; /* whose image is on its way to us: one at a time */
 };
 
 /* --- config subscriptions (push.c) --- */

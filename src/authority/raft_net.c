@@ -53,12 +53,22 @@ static struct raft_peer *add(struct raft_net_fabric *n, const struct uuid *node_
     return p;
 }
 
+static void reset(struct fabric_stream **s)
+{
+    if (*s != NULL) {
+        fabric_stream_reset(*s, -ERR_CLOSED);
+        *s = NULL;
+    }
+}
+
 static void drop(struct raft_net_fabric *n, struct raft_peer *p)
 {
     for (size_t i = 0; i < ARRAY_SIZE(p->streams); i++) {
-        if (p->streams[i] != NULL) {
-            fabric_stream_reset(p->streams[i], -ERR_CLOSED);
-        }
+        reset(&p->streams[i]);
+        reset(&p->in[i]);
+    }
+    if (n->image_from == p) {
+        n->image_from = NULL;
     }
     HASH_DEL(n->peers, p);
     free(p);
@@ -138,6 +148,25 @@ void raft_net_fabric_fini(struct raft_net_fabric *n)
 
 /* --- receiving --- */
 
+static void in_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct authority *a = data;
+    struct raft_peer *p;
+    struct raft_peer *next;
+    (void)rc;
+    HASH_ITER(hh, a->net.peers, p, next)
+    {
+        for (size_t i = 0; i < ARRAY_SIZE(p->in); i++) {
+            if (p->in[i] == s) {
+                p->in[i] = NULL;
+            }
+        }
+        if (a->net.image_from == p && p->in[true] == NULL) {
+            a->net.image_from = NULL;
+        }
+    }
+}
+
 static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
     struct authority *a = data;
@@ -150,15 +179,9 @@ static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
     if (rc != 0) {
         log_warn(LOG_AUTHORITY, "raft message refused", "error=%s", err_slug(rc));
         refused_peer(a, REFUSAL_SERVICE, peer, "raft", rc);
+        in_closed(s, a, rc);
         fabric_stream_reset(s, rc);
     }
-}
-
-static void in_closed(struct fabric_stream *s, void *data, int rc)
-{
-    (void)s;
-    (void)data;
-    (void)rc;
 }
 
 static const struct fabric_stream_vtab in_vtab = {.frame = in_frame, .closed = in_closed};
@@ -176,6 +199,39 @@ static bool is_removed(struct authority *a, const struct uuid *node_id)
     return removed;
 }
 
+/* Only a leader sends images: while one of the leader's is on its way, nobody else may bring half a
+ * gigabyte too. */
+static bool may_bring_image(const struct authority *a, const struct raft_peer *p)
+{
+    struct core_status s;
+    const struct raft_peer *now = a->net.image_from;
+    core_status_brief(a->core, &s);
+    return now == NULL || now == p || now->id != s.leader;
+}
+
+/* One stream of each kind from each peer, so that it can make us hold one message of each at most. A new one
+ * takes the place of the old, whose end may not have been noticed yet. */
+static int take_stream(struct authority *a, struct raft_peer *p, struct fabric_stream *s)
+{
+    bool image = fabric_stream_is_bulk(s);
+    if (!image) {
+        /* A leader of a version before sends images here too. */
+        if (fsm_level(a->fsm) >= LEVEL_SIGNED) {
+            fabric_stream_limit(s, ENTRIES_FRAME_MAX);
+        }
+    } else if (!may_bring_image(a, p)) {
+        return -ERR_BUSY;
+    } else {
+        if (a->net.image_from != NULL) {
+            reset(&a->net.image_from->in[true]);
+        }
+        a->net.image_from = p;
+    }
+    reset(&p->in[image]);
+    p->in[image] = s;
+    return 0;
+}
+
 static void on_raft_stream(void *data, struct fabric_stream *s)
 {
     struct authority *a = data;
@@ -190,7 +246,11 @@ static void on_raft_stream(void *data, struct fabric_stream *s)
         return;
     }
     /* A new authority learns its peers from those who call it: it has no state yet. */
-    (void)add(&a->net, &peer->identity.node_id);
+    int rc = take_stream(a, add(&a->net, &peer->identity.node_id), s);
+    if (rc != 0) {
+        fabric_stream_reset(s, rc);
+        return;
+    }
     fabric_stream_accept(s, &in_vtab, a);
 }
 

@@ -214,6 +214,10 @@ int fabric_stream_open(struct fabric *f, const struct fabric_stream_to *to,
                        struct fabric_stream **ret);
 void fabric_stream_accept(struct fabric_stream *s, const struct fabric_stream_vtab *vtab,
                           void *data);
+/* In the call that offers it: no frame may be longer, below the service's maximum. */
+void fabric_stream_limit(struct fabric_stream *s, size_t frame_max_bytes);
+/* It came over the bulk connection. */
+bool fabric_stream_is_bulk(const struct fabric_stream *s);
 /* Copies the frame. -ERR_BUSY: the queue is full, nothing was taken. -ERR_TOO_LARGE. */
 int fabric_stream_send(struct fabric_stream *s, struct blob frame);
 /* Sends what is queued, then the end (fin), and forgets the stream: no more callbacks. */

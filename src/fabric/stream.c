@@ -644,6 +644,16 @@ void fabric_stream_accept(struct fabric_stream *s, const struct fabric_stream_vt
     s->data = data;
 }
 
+void fabric_stream_limit(struct fabric_stream *s, size_t frame_max_bytes)
+{
+    s->rx.max = frame_max_bytes < s->rx.max ? frame_max_bytes : s->rx.max;
+}
+
+bool fabric_stream_is_bulk(const struct fabric_stream *s)
+{
+    return s->bulk;
+}
+
 int fabric_stream_send(struct fabric_stream *s, struct blob frame)
 {
     if (s->silent || s->state == STREAM_ENDED || s->tx_shut || s->tx_fin) {

@@ -349,6 +349,17 @@ def test_a_stolen_authority_that_sends_nonsense_harms_nobody(env):
         call("heartbeat for a node nobody knows", "ok", service="heartbeat", body="heartbeat",
              silent="taken, and kept for nobody"),
     ])
+    # Of the streams of one kind that it opens, the newest is heard; none may carry more than its kind.
+    def streams(**args):
+        return x.run("streams", member=os.path.join(c.a3.dir, "member"), to=x.target.address,
+                     server=x.target.id, service="raft", **{"from": x.source(), **args})
+    before = rss_kib(c.a1.process.pid)
+    for kind in ({}, {"bulk": 1}):
+        got = streams(n=200, **kind)
+        expect(got == {"ended": 199, "error": "closed"}, "one raft stream is left", got)
+    got = streams(n=1, frame=17 << 20)
+    expect(got == {"ended": 1, "error": "malformed"}, "more than entries may have", got)
+    expect_flat(c.a1, before, 65536)
     # What it may still do, because an administrator at its socket might: the audit says on whose word.
     answer = x.call(c.a3, service="op", body="op:token.create")
     expect(answer["error"] == "ok", "a call as an administrator's is taken", answer)

@@ -67,5 +67,6 @@ int attack_guess(const struct args *a);
 int attack_handshake(const struct args *a);
 int attack_call(const struct args *a);
 int attack_serve(const struct args *a);
+int attack_streams(const struct args *a);
 
 #endif

@@ -24,6 +24,8 @@ static const struct {
      "[stream=1]"
      " [as=NODE_ID] [from=IP]"},
     {"serve", attack_serve, "stolen=DIR listen=ADDR victim=NODE_ID lie=bare|own|reuse|set|old"},
+    {"streams", attack_streams,
+     "member=DIR to=ADDR server=NODE_ID service=S [n=100] [frame=BYTES] [bulk=1] [from=IP]"},
 };
 
 const char *arg(const struct args *a, const char *key)

@@ -293,3 +293,64 @@ int attack_call(const struct args *a)
     visit_run(&v);
     return 0;
 }
+
+/* --- many streams of one service, or one with a long frame --- */
+
+struct crowd {
+    struct visit v;
+    long n, ended;
+    int last_rc;
+};
+
+static void crowd_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    (void)s;
+    (void)data;
+    (void)frame;
+}
+
+static void crowd_closed(struct fabric_stream *s, void *data, int rc)
+{
+    struct crowd *c = data;
+    (void)s;
+    if (c->v.over) {
+        return;
+    }
+    c->last_rc = rc;
+    if (++c->ended >= c->n - 1) {
+        end(&c->v, rc);
+    }
+}
+
+int attack_streams(const struct args *a)
+{
+    static const struct fabric_stream_vtab crowd_vtab = {.frame = crowd_frame,
+                                                         .closed = crowd_closed};
+    struct crowd c = {.n = arg_number(a, "n", 100)};
+    struct forged own = {.count = 0};
+    struct uuid server = server_id(a);
+    load_member(arg_must(a, "member"), &own);
+    visit_open(&c.v, &own, own.chain[own.count - 1], &server, a);
+    size_t len = (size_t)arg_number(a, "frame", 0);
+    uint8_t *frame = xcalloc(1, len + 1);
+    for (long i = 0; i < c.n; i++) {
+        struct fabric_stream *s;
+        const struct fabric_stream_to to = {.node_id = server,
+                                            .service = arg_must(a, "service"),
+                                            .bulk = arg(a, "bulk") != NULL,
+                                            .frame_max_bytes = len + 4096};
+        if (fabric_stream_open(c.v.fabric, &to, &crowd_vtab, &c, &s) != 0) {
+            give_up("cannot open a stream");
+        }
+        if (len > 0) {
+            CHECK(fabric_stream_send(s, blob_of(frame, len)) == 0);
+        }
+    }
+    free(frame);
+    (void)uv_run(&c.v.loop, UV_RUN_DEFAULT);
+    say_begin();
+    say_number("ended", (double)c.ended);
+    say_text("error", err_slug(c.last_rc));
+    say_end();
+    return 0;
+}
