@@ -594,7 +594,7 @@ struct fabric {
     struct prng drop_prng;
     bool (*cut)(void *data, const struct addr *from); /* tests: true drops what comes from there */
     void *cut_data;
-    uint64_t suspect_margin_ns; /* silence beyond two keep-alives that is no sign yet; tests raise it */
+    uint64_t suspect_margin_ns; /* silence beyond two keep-alives that is no sign yet */
     void (*close_cb)(void *data);
     void *close_data;
     uint64_t now_ns, last_turn_ns, grace_until_ns, woke_ns;

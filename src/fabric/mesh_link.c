@@ -105,7 +105,9 @@ static void note_outcome(struct mesh_link *l, bool missed)
 static void note_rtt(struct mesh_link *l, uint64_t rtt_us)
 {
     uint32_t rtt = rtt_us > 10000000 ? 10000000 : (uint32_t)rtt_us;
-    if (l->srtt_us == 0) {
+    bool young = l->rtt_samples < MESH_RTT_YOUNG;
+    l->rtt_samples += young;
+    if (l->rtt_samples == 1 || (young && rtt < l->srtt_us)) {
         l->srtt_us = rtt > 0 ? rtt : 1;
         l->jitter_us = rtt / 2;
         return;
@@ -159,6 +161,7 @@ static void forget(struct mesh_link *l, uint64_t now_us)
 {
     l->peer_token = 0;
     l->received = 0;
+    l->rtt_samples = 0;
     l->anchor[0].seq = l->anchor[1].seq = l->next_seq;
     l->anchor[0].received = l->anchor[1].received = 0;
     l->next_probe_us = now_us;
@@ -184,6 +187,11 @@ static void go_down(struct mesh_link *l, const struct mesh_link_event *ev, enum 
         todo->change = MESH_LINK_WENT_DOWN;
         l->one_way = ev->now_us - l->probed_us < 2 * MESH_PROBE_US;
         count_flap(l, ev->now_us);
+        /* held_until_us is the price of an outage; the probes that it swallowed would count twice. */
+        while ((l->outcomes & 1) != 0) {
+            l->outcomes >>= 1;
+            l->outcomes_count--;
+        }
     }
     if (l->state != to) {
         set_state(l, to);
@@ -286,7 +294,9 @@ static void count_lost(struct mesh_link *l, uint64_t now_us)
         struct mesh_link_sent *s = &l->sent[(l->next_seq + k) % ARRAY_SIZE(l->sent)];
         if (s->open && now_us >= s->at_us + MESH_PROBE_US + grace_us(l)) {
             s->open = false;
-            note_outcome(l, true);
+            if (alive(l->state)) {
+                note_outcome(l, true);
+            }
         }
     }
 }
@@ -302,13 +312,24 @@ static unsigned missed(const struct mesh_link *l, uint64_t now_us)
     return count;
 }
 
+/* The other end speaks all the time and does not hear us, after a time in which it heard everything. */
+static bool is_one_way(const struct mesh_link *l, uint64_t now_us)
+{
+    uint64_t before = l->outcomes >> MESH_MISSED_ONE_WAY;
+    return l->outcomes_count >= LOSS_HISTORY_MIN &&
+           (before & ((1u << LOSS_HISTORY_MIN) - 1)) == 0 &&
+           now_us < l->probed_us + MESH_PROBE_US + patience_us(l) &&
+           missed(l, now_us) >= MESH_MISSED_ONE_WAY;
+}
+
 static void judge(struct mesh_link *l, const struct mesh_link_event *ev,
                   struct mesh_link_todo *todo)
 {
     if (alive(l->state) && ev->now_us >= dead_at_us(l) && !PLANTED("silence_ignored")) {
         go_down(l, ev, MESH_LINK_TRYING, todo);
         begin(l, ev->now_us);
-    } else if (l->state == MESH_LINK_UP && missed(l, ev->now_us) >= MESH_MISSED_SUSPECT) {
+    } else if (l->state == MESH_LINK_UP &&
+               (missed(l, ev->now_us) >= MESH_MISSED_SUSPECT || is_one_way(l, ev->now_us))) {
         set_state(l, MESH_LINK_SUSPECT);
         todo->suspected = true;
     }

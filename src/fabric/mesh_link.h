@@ -4,11 +4,15 @@
  * calls it for every session event, probe and tick; next_us says when the next tick is due.
  *
  * An *active* end sends a probe every 250 ms; the other end answers each, and sends one of its own
- * with it, so that both know. Three probes without answer make the link *suspect*; with the last
- * answered one sent more than a second ago (plus the round trip, at most half a second) it is down.
- * That bound is exact and hard: the routes' safety after a restart rests on it (route.h).
+ * with it, so that both know. Three probes without answer make the link *suspect*, and two when the other
+ * end is heard all the time and nothing was lost before: then what we send is lost, and nothing else
+ * explains it (the check of both directions, as in RFC 5880 and in Babel's IHU, RFC 8966 section 3.4.2).
+ * With the last answered one sent more than a second ago (plus the round trip, at most half a second) the
+ * link is down. That bound is exact and hard: the routes' safety after a restart rests on it (route.h).
  *
- * Estimators: round trip and its mean deviation as RFC 6298 section 2 (alpha 1/8, beta 1/4); loss as
+ * Estimators: round trip and its mean deviation as RFC 6298 section 2 (alpha 1/8, beta 1/4), begun anew
+ * when the link comes up, with the smallest of the first few: an end that was frozen answers what lay in
+ * its socket, and seconds of that would take as long again to be forgotten; loss as
  * the share of unanswered among the last 64 probes; loss on the way out from the count of arrivals
  * that the other end reports.
  *
@@ -24,6 +28,8 @@
 #define MESH_DEAD_US 1000000ULL
 #define MESH_DEAD_RTT_MAX_US 500000ULL /* how much the round trip may add to it */
 #define MESH_MISSED_SUSPECT 3
+#define MESH_MISSED_ONE_WAY 2
+#define MESH_RTT_YOUNG 4 /* samples of a new life of the link, of which the smallest counts */
 #define MESH_HOLD_MIN_US 2000000ULL
 #define MESH_HOLD_MAX_US 64000000ULL
 #define MESH_FLAP_FORGET_US 60000000ULL /* one failure is forgotten each minute */
@@ -87,7 +93,8 @@ struct mesh_link {
     uint64_t probed_us; /* the other end's last probe */
     uint64_t look_us;   /* when the last probe should have its answer */
     uint32_t srtt_us, jitter_us;
-    uint64_t outcomes; /* bit set: missed; the newest is bit 0 */
+    unsigned rtt_samples; /* in this life; stops at MESH_RTT_YOUNG */
+    uint64_t outcomes;    /* bit set: missed; the newest is bit 0 */
     unsigned outcomes_count;
     uint32_t received; /* probes of the other end */
     struct {

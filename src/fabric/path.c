@@ -27,6 +27,7 @@
 #define ACTIVE_FOR_NS (3000 * NS_PER_MS)
 #define SHORTCUT_FIRST_NS (1000 * NS_PER_MS)
 #define SHORTCUT_MAX_NS (60000 * NS_PER_MS)
+#define SHORTCUT_NEIGHBOUR_NS (2000 * NS_PER_MS) /* without it there is no link, and nobody else's way */
 #define STABLE_NS (60000 * NS_PER_MS)
 
 void path_virtual(const struct uuid *id, uint8_t generation, struct addr *ret)
@@ -97,7 +98,20 @@ static void schedule_shortcut(struct session *ss)
     struct path_state *p = &ss->path;
     unsigned n = p->shortcut_failures > 6 ? 6 : p->shortcut_failures;
     uint64_t wait_ns = SHORTCUT_FIRST_NS << n;
-    p->shortcut_at_ns = ss->f->now_ns + (wait_ns > SHORTCUT_MAX_NS ? SHORTCUT_MAX_NS : wait_ns);
+    bool neighbour = ss->peer != NULL && (ss->peer->keep & KEEP_OVERLAY) != 0;
+    uint64_t max_ns = neighbour ? SHORTCUT_NEIGHBOUR_NS : SHORTCUT_MAX_NS;
+    p->shortcut_at_ns = ss->f->now_ns + (wait_ns > max_ns ? max_ns : wait_ns);
+}
+
+/* The direct way works for one session, so it is there for the others. */
+static void tell_siblings(struct session *ss)
+{
+    for (size_t i = 0; ss->peer != NULL && i < 4; i++) {
+        struct session *other = ss->peer->up[i / 2][i % 2];
+        if (other != NULL && other != ss && other->path.relayed) {
+            other->path.shortcut_at_ns = ss->f->now_ns;
+        }
+    }
 }
 
 void path_settle(struct session *ss)
@@ -115,6 +129,8 @@ void path_settle(struct session *ss)
         if (relayed) {
             path_virtual_id(now->remote.addr, &p->remote);
             schedule_shortcut(ss);
+        } else {
+            tell_siblings(ss);
         }
         /* The old way's acknowledgements say nothing about the new one. */
         p->progress_ns = ss->f->now_ns;

@@ -36,6 +36,7 @@
 #define ROUTE_RETRY_MS 250             /* an unacknowledged update is sent again */
 #define ROUTE_REQUEST_MS 400           /* between requests for one destination */
 #define ROUTE_REQUEST_TRIES 8
+#define ROUTE_WANT_TRIES 3             /* of a leaf that has a way: its relay may see the link later */
 #define ROUTE_REFRESH_MS 60000         /* everything is told again */
 #define ROUTE_EXPIRE_MS 200000         /* not told again: forgotten */
 #define ROUTE_GC_MS 20000              /* a destination without a route, all acknowledged */

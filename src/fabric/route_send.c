@@ -277,10 +277,11 @@ static void make_requests(struct route_table *t)
             ask_around(t, d);
             d->request_tries++;
             /* A leaf that has its route refreshes its interest at half of its life; one that waits
-             * long for it asks less often. */
+             * long for it asks less often. Nobody acknowledges a request, and a new neighbour may have
+             * dropped it, for its end of the link comes up later: hence a few. */
             uint64_t pause = d->request_tries < ROUTE_REQUEST_TRIES ? ROUTE_REQUEST_MS : 1000;
-            d->request_next_ms = t->now_ms +
-                                 (d->requesting || d->next == NULL ? pause : ROUTE_WANT_MS / 2);
+            bool asking = d->requesting || d->next == NULL || d->request_tries < ROUTE_WANT_TRIES;
+            d->request_next_ms = t->now_ms + (asking ? pause : ROUTE_WANT_MS / 2);
         }
         t->request_next_ms = d->request_next_ms < t->request_next_ms ? d->request_next_ms
                                                                      : t->request_next_ms;

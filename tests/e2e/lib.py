@@ -431,8 +431,9 @@ class Env:
 
     templates = {}  # (authorities, nodes) -> Cluster that was stopped
 
-    def __init__(self, rap, folder, keep=False, old_rap=None):
+    def __init__(self, rap, folder, keep=False, old_rap=None, long=False):
         self.rap, self.folder, self.keep, self.old_rap = rap, folder, keep, old_rap
+        self.long = long  # instead of the short form that every run can afford
         self.processes, self.helpers, self.clusters = [], [], []
         self.at_end = []  # called when all processes have ended
         os.makedirs(folder, exist_ok=True)

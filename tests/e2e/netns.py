@@ -5,6 +5,7 @@ root and iproute2 (./dev deps test)."""
 import itertools
 import os
 import subprocess
+import sys
 
 from lib import Cluster, Failure, Node
 
@@ -21,7 +22,7 @@ def ip(*args):
 class Net:
     def __init__(self, env):
         self.tag = f"rap{os.getpid()}-{next(COUNTER)}"
-        self.router, self.spaces, self.addresses = f"{self.tag}-r", [], {}
+        self.router, self.spaces, self.addresses, self.lines = f"{self.tag}-r", [], {}, []
         env.at_end.append(self.remove)
         self.space(self.router)
         self.inside(self.router, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
@@ -54,6 +55,17 @@ class Net:
         ip("-n", self.router, "rule", verb, "from", self.addresses[a.name], "to",
            self.addresses[b.name], "blackhole")
 
+    def delay(self, node, ms):
+        """From now on what node sends arrives that much later."""
+        name = f"late{list(self.addresses).index(node.name) + 1}"
+        line = subprocess.Popen(
+            [sys.executable, os.path.join(os.path.dirname(__file__), "delay_line.py"),
+             f"{self.tag}-{node.name}", self.router, name, self.addresses[node.name], str(ms)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.lines.append(line)
+        if line.stdout.readline() != "ready\n":
+            raise Failure(f"no delay line for {node.name}")
+
     def cut_one_way(self, a, b):
         """What a sends to b is lost."""
         self.rule("add", a, b)
@@ -70,6 +82,9 @@ class Net:
         self.mend_one_way(b, a)
 
     def remove(self):
+        for line in self.lines:
+            line.stdin.close()
+            line.wait()
         for name in self.spaces:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
         self.spaces = []

@@ -19,6 +19,7 @@ struct wire {
     uint64_t now_us;
     uint64_t delay_us;
     bool cut[2];        /* cut[i]: what end i sends is lost */
+    bool frozen[2];     /* frozen[i]: end i does nothing; what comes waits in its socket */
     unsigned lose_each; /* one in n messages of end 0 is lost; 0: none */
     struct prng rng;
     struct {
@@ -64,7 +65,7 @@ static void run(struct wire *w, uint64_t us)
 {
     for (uint64_t end = w->now_us + us; w->now_us < end; w->now_us += 1000) {
         for (size_t i = 0; i < w->count;) {
-            if (w->queue[i].at_us > w->now_us) {
+            if (w->queue[i].at_us > w->now_us || w->frozen[w->queue[i].to]) {
                 i++;
                 continue;
             }
@@ -75,7 +76,7 @@ static void run(struct wire *w, uint64_t us)
             step(w, to, (struct mesh_link_event){.kind = MESH_LINK_PROBE, .probe = &p});
         }
         for (int i = 0; i < 2; i++) {
-            if (w->now_us >= mesh_link_next_us(&w->end[i].link)) {
+            if (!w->frozen[i] && w->now_us >= mesh_link_next_us(&w->end[i].link)) {
                 step(w, i, (struct mesh_link_event){.kind = MESH_LINK_TICK});
             }
         }
@@ -179,6 +180,61 @@ static void test_one_way_loss_takes_both_ends_down_and_is_named(void **state)
     run(&w, 1600000);
     assert_int_equal(w.end[1].downs, 2);
     assert_true(w.end[1].link.one_way);
+}
+
+/* RTE-07: an end that still hears the other learns sooner that it is not heard: it, and not the one that
+ * hears nothing, goes on sending what gets lost. */
+static void test_one_way_loss_is_suspected_sooner_than_silence(void **state)
+{
+    struct wire w;
+    uint64_t took_us[2];
+    (void)state;
+    for (int both = 0; both < 2; both++) {
+        start(&w, 5000);
+        run(&w, 6000000);
+        w.cut[1] = true; /* what the passive end sends */
+        w.cut[0] = both != 0;
+        uint64_t cut_us = w.now_us;
+        run(&w, 990000);
+        assert_int_equal(w.end[1].suspected, 1 - both); /* in silence it has nothing to send */
+        took_us[both] = (both == 0 ? w.end[1].suspect_us : w.end[0].suspect_us) - cut_us;
+    }
+    assert_true(took_us[0] + MESH_PROBE_US / 2 < took_us[1]);
+    /* Where packets are lost now and then, two in a row mean nothing. */
+    start(&w, 5000);
+    step(&w, 1, (struct mesh_link_event){.kind = MESH_LINK_ACTIVE, .active = true});
+    prng_seed(&w.rng, 7);
+    w.lose_each = 4;
+    run(&w, 6000000);
+    w.lose_each = 0;
+    run(&w, 500000);
+    assert_true(mesh_link_loss_permille(&w.end[0].link) > 0);
+    run(&w, w.end[0].link.next_probe_us - w.now_us);
+    unsigned before = w.end[0].suspected;
+    w.cut[0] = true;
+    run(&w, 2 * MESH_PROBE_US); /* two are missed, the third is not sent yet */
+    assert_int_equal(w.end[0].suspected, before);
+}
+
+/* A frozen end answers, when it wakes, what has waited for seconds; that says nothing about the way. */
+static void test_answers_that_waited_do_not_spoil_the_round_trip(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 1000);
+    run(&w, 3000000);
+    w.frozen[1] = true;
+    run(&w, 4000000);
+    assert_int_equal(w.end[0].downs, 1);
+    w.frozen[1] = false;
+    run(&w, 1500000);
+    assert_int_equal(w.end[0].link.state, MESH_LINK_UP);
+    assert_in_range(w.end[0].link.srtt_us, 1000, 10000);
+    assert_in_range(w.end[1].link.srtt_us, 1000, 10000);
+    /* Nor do the probes that it missed: the link is held for what it did, and then as good as before. */
+    run(&w, MESH_HOLD_MIN_US + 1000000);
+    assert_int_equal(mesh_link_loss_permille(&w.end[0].link), 0);
+    assert_true(mesh_link_cost_us(&w.end[0].link, w.now_us) < 5000);
 }
 
 static void test_restarted_peer_voids_what_was_heard(void **state)
@@ -288,6 +344,8 @@ int main(void)
         cmocka_unit_test(test_silent_link_is_suspect_then_dead_within_its_bound),
         cmocka_unit_test(test_usable_ends_on_time_without_a_tick),
         cmocka_unit_test(test_one_way_loss_takes_both_ends_down_and_is_named),
+        cmocka_unit_test(test_one_way_loss_is_suspected_sooner_than_silence),
+        cmocka_unit_test(test_answers_that_waited_do_not_spoil_the_round_trip),
         cmocka_unit_test(test_restarted_peer_voids_what_was_heard),
         cmocka_unit_test(test_loss_is_estimated_and_its_direction),
         cmocka_unit_test(test_cost_grows_with_loss_latency_and_load),

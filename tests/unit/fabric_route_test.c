@@ -318,6 +318,27 @@ static void test_leaf_asks_and_learns_and_is_told_no_more(void **state)
     assert_int_equal(next_hop(w, 0, 3), -1); /* it is told of changes */
 }
 
+/* The new neighbour's end of the link comes up a moment later than ours, and it drops what we ask first. */
+static void test_leaf_asks_a_new_relay_again_when_it_has_a_way_already(void **state)
+{
+    struct net *w = *state;
+    w->relay[0] = w->relay[3] = false;
+    start(w, 4);
+    link_nodes(w, 0, 1, 50000);
+    link_nodes(w, 1, 3, 1000);
+    link_nodes(w, 2, 3, 1000);
+    step(w, 0, (struct route_event){.kind = ROUTE_WANT, .dst = id_of(3)});
+    run(w, 2000);
+    assert_int_equal(next_hop(w, 0, 3), 1);
+    uint64_t asked = counters(w, 0).requests_out;
+    link_nodes(w, 0, 2, 1000);
+    w->count = 0; /* all of it is lost */
+    run(w, 1500);
+    assert_int_equal(next_hop(w, 0, 3), 2);
+    run(w, 10000);
+    assert_true(counters(w, 0).requests_out - asked <= 2 * ROUTE_WANT_TRIES); /* two relays */
+}
+
 static void test_leaf_that_advertises_others_is_ignored_and_counted(void **state)
 {
     struct net *w = *state;
@@ -602,6 +623,7 @@ int main(void)
         T(test_a_slightly_better_path_does_not_move_traffic),
         T(test_lost_messages_are_repeated),
         T(test_leaf_asks_and_learns_and_is_told_no_more),
+        T(test_leaf_asks_a_new_relay_again_when_it_has_a_way_already),
         T(test_leaf_that_advertises_others_is_ignored_and_counted),
         T(test_leaf_does_not_forward),
         T(test_packets_never_go_back),
