@@ -58,6 +58,9 @@ void agent_expect(const struct agent *a, struct config_expect *ret);
 /* What we hold of the audit and of the chain of authority sets; 0 nothing. */
 void agent_held(const struct agent *a, uint64_t *ret_audit_seq, uint64_t *ret_set_epoch,
                 uint64_t *ret_set_seq);
+/* This member has no relay role by our configuration and goes on advertising routes to others: the
+ * authorities are told, once in ten minutes, and it is audited. */
+void agent_report_routes(struct agent *a, const struct pki_identity *offender);
 /* For an authority that is its own node: hands over a signed snapshot without the network. Errors as
  * config_verify's, or -ERR_IO when it could not be stored: then only its revocations count. */
 int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct errmsg *em);

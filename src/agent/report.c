@@ -142,12 +142,12 @@ void report_load(struct agent *a)
     buf_fini(&stored);
 }
 
-void report_forgery(struct agent *a, const char *kind, int rc, const char *why,
-                    const struct pki_identity *offender, struct blob evidence)
+static void note(struct agent *a, const char *kind, int rc, const char *why,
+                 const struct pki_identity *offender, struct blob evidence)
 {
     int64_t now_ms = clock_wall_ms();
     struct uuid id = offender == NULL ? UUID_NIL : offender->node_id;
-    struct agent_forgery *f = is_forgery(rc) ? place(a, kind, rc, &id, now_ms) : NULL;
+    struct agent_forgery *f = place(a, kind, rc, &id, now_ms);
     if (f == NULL) {
         return;
     }
@@ -168,6 +168,20 @@ void report_forgery(struct agent *a, const char *kind, int rc, const char *why,
               text, err_slug(rc), why, "reporting it to the authorities");
     save(a);
     report_flush(a);
+}
+
+void report_forgery(struct agent *a, const char *kind, int rc, const char *why,
+                    const struct pki_identity *offender, struct blob evidence)
+{
+    if (is_forgery(rc)) {
+        note(a, kind, rc, why, offender, evidence);
+    }
+}
+
+void agent_report_routes(struct agent *a, const struct pki_identity *offender)
+{
+    note(a, "routes", -ERR_DENIED, "it advertises routes to others without a role that relays",
+         offender, blob_of(NULL, 0));
 }
 
 /* --- telling --- */

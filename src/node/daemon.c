@@ -221,6 +221,14 @@ static void on_identity_renewed(void *data)
     }
 }
 
+static void on_liar(void *data, const struct fabric_peer *who)
+{
+    struct node *n = data;
+    if (n->agent != NULL) {
+        agent_report_routes(n->agent, &who->identity);
+    }
+}
+
 /* What the signed configuration says of the overlay and of test traffic; options turn them on whatever
  * it says. cfg may be NULL: none yet. */
 static void apply_mesh(struct node *n, const struct config *cfg)
@@ -232,8 +240,11 @@ static void apply_mesh(struct node *n, const struct config *cfg)
     n->synthetic.on = n->options->synthetic || mesh.synthetic;
     bool overlay = n->options->overlay || mesh.overlay;
     if (overlay && n->overlay == NULL) {
-        n->overlay = overlay_open(
-            &(struct overlay_config){.loop = &n->loop, .fabric = n->fabric, .member = n->member});
+        n->overlay = overlay_open(&(struct overlay_config){.loop = &n->loop,
+                                                           .fabric = n->fabric,
+                                                           .member = n->member,
+                                                           .data = n,
+                                                           .liar = on_liar});
     } else if (!overlay && n->overlay != NULL) {
         overlay_close(n->overlay);
         n->overlay = NULL;

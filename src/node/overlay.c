@@ -108,18 +108,6 @@ static void sync_sessions(struct overlay *o)
     o->up_cap = now.cap;
 }
 
-/* It goes on advertising others: not a change of roles that is on its way. */
-static void report_liar(const struct uuid *id)
-{
-    static struct log_limit limit;
-    char text[UUID_TEXT_MAX];
-    uuid_format(id, text);
-    if (log_allow(&limit, 10)) {
-        log_warn(LOG_FABRIC, "node without a relay role advertises routes",
-                 "node=%s next=\"ignored; look at that host, `rap node revoke` bans it\"", text);
-    }
-}
-
 static void on_datagram(void *data, const struct fabric_peer *from, struct blob payload)
 {
     struct overlay *o = data;
@@ -135,7 +123,7 @@ static void on_datagram(void *data, const struct fabric_peer *from, struct blob 
     overlay_step(o, &ev);
     if (refused < REFUSED_REPORT &&
         route_refused_from(mesh_routes(o->mesh), id) >= REFUSED_REPORT) {
-        report_liar(id);
+        o->cfg.liar(o->cfg.data, from);
     }
 }
 

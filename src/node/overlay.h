@@ -15,6 +15,10 @@ struct overlay_config {
     uv_loop_t *loop;
     struct fabric *fabric;
     struct member *member; /* measured facts about peers are kept in its node.db */
+    void *data;
+    /* A node without a relay role goes on advertising routes to others: for a while, not for the moment
+     * that a change of roles takes. Once a life of its link. */
+    void (*liar)(void *data, const struct fabric_peer *who);
 };
 
 struct overlay *overlay_open(const struct overlay_config *config);

@@ -4,7 +4,7 @@ import os
 import sqlite3
 from contextlib import closing
 
-from lib import DENIED, FAILED, OK, USAGE, expect, items, says, wait_until
+from lib import DENIED, FAILED, OK, UNAVAILABLE, USAGE, expect, items, says, wait_until
 
 
 def overlay_on(node):
@@ -137,3 +137,36 @@ def test_another_nodes_configuration_is_refused(env):
     expect(c.n1.cli("config", "show").rc != OK, "nothing is in force")
     r = c.n1.cli("config", "verify")
     expect(r.rc != OK and says(r, "bad_proof"), "and the reason is named", r)
+
+
+def test_mesh_live_smoke(env):
+    """SYN-01, SYN-02, RTE-06: three processes and their authority; test traffic is off by default, then echoes
+    directly, over one relay and over a forced one, bounded; needs no authority; is off again."""
+    c = env.cluster(authorities=1, nodes=3)
+    c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
+    c.a1.ok("mesh", "set", "--overlay", "on", "--yes")
+    wait_until(lambda: any(link["node_id"] == c.n3.id and link["state"] == "up"
+                           for link in c.n1.ok("route", "list")["links"]), "n1's link to its relay")
+    r = c.n1.cli("node", "ping", c.n3.id, "--timeout", "10s")
+    expect(r.rc != OK and says(r, "no_service") and "rap mesh set" in r.err, "off by default", r)
+    c.a1.ok("mesh", "set", "--synthetic", "on", "--yes")
+
+    def echo(to, *args):
+        r = c.n1.cli("node", "ping", to.id, *args, "--timeout", "10s")
+        return r.json if r.rc == OK else None
+    direct = wait_until(lambda: echo(c.n3, "--count", "3"), "a direct echo")
+    expect((direct["path"], direct["received"]) == ("direct", 3), "direct", direct)
+    relayed = wait_until(lambda: echo(c.n2, "--count", "3"), "a relayed echo")
+    expect((relayed["path"], relayed["via"]) == ("relayed", c.n3.id), "over the one relay", relayed)
+    forced = wait_until(lambda: echo(c.a1, "--via", c.n3.id), "a forced echo")
+    expect((forced["path"], forced["via"]) == ("relayed", c.n3.id), "over the relay asked for", forced)
+    expect(echo(c.n2, "--size", "65536")["received"] == 1, "the largest there is")
+    for args in (["--size", "65537"], ["--count", "1001"], ["--bytes", str((1 << 30) + 1)]):
+        r = c.n1.cli("node", "ping", c.n2.id, *args)
+        expect(r.rc != OK and r.rc != UNAVAILABLE, f"{args} is refused", r)
+    c.a1.stop()
+    expect(echo(c.n2)["path"] == "relayed" and echo(c.n3)["path"] == "direct", "without an authority")
+    c.a1.start()
+    c.a1.ok("mesh", "set", "--synthetic", "off", "--yes")
+    wait_until(lambda: says(c.n1.cli("node", "ping", c.n2.id, "--timeout", "5s"), "no_service"),
+               "test traffic to be off again")

@@ -270,3 +270,91 @@ def test_authorities_keep_their_quorum_through_a_third(env):
         wait_until(lambda n=n: c.leader() is n, f"{n.name} to lead")
         n.ok("token", "create", "--uses", "1")
     c.settle()
+
+
+def test_a_node_without_the_role_that_advertises_routes_is_ignored_and_reported(env):
+    """ROLE-02, issue 4: n3 lost its relay role and does not know it, for it cannot reach the authority. Its
+    neighbours do know: they believe none of its routes, use it for nothing, and say so."""
+    c = NetCluster(env)
+    c.init()
+    for name in ("r1", "r2", "n3", "n1"):
+        c.enroll(name)
+    for name in ("r1", "r2", "n3"):
+        c.a1.ok("role", "assign", name, "relay-node", "--yes")
+    c.a1.ok("node", "mesh", "a1", "--overlay", "off", "--yes")  # n3 must not reach it over relays
+    c.a1.ok("mesh", "set", "--overlay", "on", "--synthetic", "on", "--yes")
+
+    def linked(node, to):
+        return [x for x in node.ok("route", "list")["links"]
+                if x["node_id"] == to.id and x["state"] == "up"]
+    wait_until(lambda: overlay(c.r1)["on"] and linked(c.r1, c.n3), "r1 and n3 to be neighbours")
+    goes = pinged(c.n1, c.r2)
+    expect(goes["received"] == 1, "the mesh works", goes)
+    c.net.cut(c.n3, c.a1)
+    c.a1.ok("role", "unassign", "n3", "relay-node", "--yes")
+    wait_until(lambda: all(c.n3.id not in {r["node_id"] for r in n.ok("config", "show")["relays"]}
+                           for n in (c.r1, c.r2, c.n1)), "the others to know")
+    expect("relay-node" in c.n3.roles() and c.n3.ok("route", "list")["relay"], "n3 does not")
+
+    def reported():
+        rows = [r for r in items(c.a1.cli("audit", "list", "--event-type", "forgery_reported"))
+                if r["subject_id"] == c.n3.id]
+        expect(rows and '"routes"' in str(rows[0]["details"]).replace("'", '"'), "reported", rows)
+        return rows
+    wait_until(reported, "n3 to be reported", 40)
+    counters = c.r1.ok("route", "list")["counters"]
+    expect(counters["drop_role"] > 0, "its routes are dropped", counters)
+    for n in (c.r1, c.r2, c.n1):
+        used = [i for i in n.ok("route", "list")["items"]
+                if i["next_hop"] == c.n3.id and i["destination"] != c.n3.id]
+        expect(not used, f"{n.name} sends nothing over n3", used)
+    before = overlay(c.n3)["forwarded"]
+    expect(pinged(c.n1, c.r2, "--count", "20")["received"] == 20, "the mesh goes on")
+    expect(overlay(c.n3)["forwarded"] == before, "n3 forwards nothing")
+
+
+def test_authorities_in_a_ring_keep_their_quorum(env):
+    """Five authorities, each of which reaches two neighbours only, directly; all relay. They stay one group,
+    also when the ring is cut at one place and is a chain."""
+    c = NetCluster(env, "--overlay", "--synthetic")
+    c.init()
+    names = ["a1", "a2", "a3", "a4", "a5"]
+    for name in names[1:]:
+        c.promote(c.enroll(name))
+    c.settle()
+    for name in names:
+        c.a1.ok("role", "assign", name, "relay-node", "--yes")
+    ring = [c.nodes[name] for name in names]
+    for n in ring:
+        wait_until(lambda n=n: relays_of(n) >= {m.id for m in ring} - {n.id},
+                   f"{n.name} to have its relays")
+    for i, a in enumerate(ring):
+        c.net.cut(a, ring[(i + 2) % 5])  # each pair that is not side by side, once
+
+    def joined():
+        for i, a in enumerate(ring):
+            far = {ring[(i + 2) % 5].id, ring[(i + 3) % 5].id}
+            direct = {s["node_id"] for s in sessions(a)["items"] if s["path"] == "direct"}
+            relayed = {s["node_id"] for s in sessions(a)["items"] if s["path"] != "direct"}
+            expect(not direct & far and far <= relayed, f"{a.name} reaches the far ones over others",
+                   direct, relayed)
+        return True
+    wait_until(joined, "the ring to close", 60)
+    c.settle()
+    for n in ring:
+        n.ok("token", "create", "--uses", "1")
+    for n in (c.a1, c.a3):
+        wait_until(lambda n=n: c.leader() is n or
+                   (c.a2.cli("authority", "transfer", n.name, "--yes") and c.leader() is n),
+                   f"{n.name} to lead", 60, every=1)
+        n.ok("token", "create", "--uses", "1")
+    c.net.cut(c.a5, c.a1)
+
+    def chained():
+        paths = {s["path"] for s in sessions(c.a1)["items"] if s["node_id"] == c.a5.id}
+        return paths and "direct" not in paths
+    wait_until(chained, "a1 to reach a5 along the chain", 60)
+    c.settle()
+    for n in ring:
+        n.ok("token", "create", "--uses", "1")
+    c.one_digest()
