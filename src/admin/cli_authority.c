@@ -299,6 +299,64 @@ int cli_run_authority_remove(struct cli *c)
     return rc;
 }
 
+int cli_run_authority_demote(struct cli *c)
+{
+    struct buf list, path;
+    struct util_body body;
+    char status[32];
+    int64_t voters;
+    int rc = util_fetch(c, "/v1/authorities", NULL, &list);
+    if (rc == CLI_OK) {
+        struct blob item = look_up(buf_blob(&list), c->operands[0], &voters);
+        mp_find_str(item, "status", status, sizeof status);
+        if (item.len > 0) {
+            show_effect(c, item, voters, voters - (strcmp(status, "voter") == 0));
+        }
+        rc = cli_confirm(c, "Take its vote?");
+    }
+    buf_fini(&list);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    util_path(&path, "/v1/authorities/", c->operands[0], "/demote");
+    util_body_begin(&body);
+    if (cli_get(c, "reason") != NULL) {
+        mp_doc_str(&body.w, &body.d, "reason", cli_get(c, "reason"));
+    }
+    if (cli_get(c, "force") != NULL) {
+        mp_doc_str(&body.w, &body.d, "force", "true");
+    }
+    rc = util_mutate(c, "POST", &path, util_body_end(&body), "demoted: it follows without a vote");
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+int cli_run_authority_promote(struct cli *c)
+{
+    struct buf path, answer;
+    struct util_body body;
+    char id[64];
+    buf_init(&answer, CLIENT_DOC_MAX);
+    util_path(&path, "/v1/authorities/", c->operands[0], "/promote");
+    util_body_begin(&body);
+    if (cli_get(c, "reason") != NULL) {
+        mp_doc_str(&body.w, &body.d, "reason", cli_get(c, "reason"));
+    }
+    int rc = client_send(c, "POST", &path, util_body_end(&body), &answer);
+    mp_find_str(buf_blob(&answer), "node_id", id, sizeof id);
+    if (rc == CLI_OK && !c->dry_run && cli_get(c, "no-wait") == NULL) {
+        rc = wait_voter(c, id, &answer);
+    }
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&answer));
+    }
+    util_body_fini(&body);
+    buf_fini(&path);
+    buf_fini(&answer);
+    return rc;
+}
+
 int cli_run_authority_transfer(struct cli *c)
 {
     struct buf path, doc;

@@ -151,6 +151,8 @@ int cli_run_authority_add(struct cli *c);
 int cli_run_authority_renew(struct cli *c);
 int cli_run_authority_anchor(struct cli *c);
 int cli_run_authority_remove(struct cli *c);
+int cli_run_authority_demote(struct cli *c);
+int cli_run_authority_promote(struct cli *c);
 int cli_run_authority_transfer(struct cli *c);
 int cli_run_authority_recover(struct cli *c);
 int cli_run_authority_backup(struct cli *c);

@@ -219,6 +219,15 @@ const struct cli_cmd cli_commands[] = {
      CLI_MUTATES, cli_run_authority_remove,
      {{"reason", "TEXT", "why; kept in the audit", false, false},
       {"force", NULL, "also when fewer losses are survived afterwards", false, false}}},
+    {"authority", "demote", "N", "keep an authority without a vote",
+     "It follows and serves nodes, counts for no majority, and can be promoted again: for a host far away, or "
+     "before work on it. Refused as a removal is when the group could then survive less than now.",
+     CLI_MUTATES, cli_run_authority_demote,
+     {{"reason", "TEXT", "why; kept in the audit", false, false},
+      {"force", NULL, "also when fewer losses are survived afterwards", false, false}}},
+    {"authority", "promote", "N", "let a demoted authority vote again, once it has caught up", NULL,
+     CLI_MUTATES | CLI_NO_WAIT, cli_run_authority_promote,
+     {{"reason", "TEXT", "why; kept in the audit", false, false}}},
     {"authority", "transfer", "[N]", "hand leadership over, to N or to whoever is fit", NULL,
      CLI_MUTATES, cli_run_authority_transfer, {{0}}},
 

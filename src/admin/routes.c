@@ -85,6 +85,10 @@ const struct api_route api_routes[] = {
      {ID, BODY("issuer", "issuer")}},
     {"DELETE", "/v1/authorities/{id}", "authority.remove", API_MUTATION, 200,
      {ID, QUERY("reason"), QUERY("force")}},
+    {"POST", "/v1/authorities/{id}/promote", "authority.promote", API_MUTATION, 200,
+     {ID, BODY_OPT("reason", "reason")}},
+    {"POST", "/v1/authorities/{id}/demote", "authority.demote", API_MUTATION, 200,
+     {ID, BODY_OPT("reason", "reason"), BODY_OPT("force", "force")}},
     {"POST", "/v1/authorities/transfer", "authority.transfer", API_ACTION, 200,
      {BODY_OPT("node", "id")}},
 

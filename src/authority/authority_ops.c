@@ -308,7 +308,7 @@ static void transferred(void *data, int rc)
         log_warn(LOG_AUTHORITY, "leadership transfer failed", "error=%s", err_slug(rc));
     } else {
         log_info(LOG_AUTHORITY, "leadership transferred",
-                 "why=\"this authority is being removed\"");
+                 "why=\"this authority is to vote no more\"");
     }
 }
 
@@ -372,6 +372,28 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
     return 0;
 }
 
+static int begin_demote(struct pending_call *pc, struct errmsg *em)
+{
+    struct authority *a = pc->a;
+    struct counts after = count_voters(a, core_raft_id(&pc->node_id));
+    if (after.voters == 0 || after.live < after.voters / 2 + 1) {
+        return errmsg_set(em, -ERR_LAST_VOTER,
+                          "only %u of the %u voters that would be left can be reached: bring one "
+                          "back first",
+                          after.live, after.voters);
+    }
+    int rc = check_slack(pc, &after, em);
+    if (rc == 0 && uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
+        rc = core_transfer(a->core, 0, transferred, NULL);
+        return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,
+                          "handing leadership over before this authority is demoted");
+    }
+    if (rc == 0) {
+        call_execute(pc, "authority.demote", NULL);
+    }
+    return rc;
+}
+
 static void answer_leader(struct pending_call *pc)
 {
     struct core_status s;
@@ -428,10 +450,12 @@ int authority_op_prepare(struct authority *a, struct pending_call *pc, struct er
     mp_find_str(buf_blob(&pc->args), "id", id, sizeof id);
     bool transfer = strcmp(pc->method, "authority.transfer") == 0;
     bool remove = strcmp(pc->method, "authority.remove") == 0;
+    bool demote = strcmp(pc->method, "authority.demote") == 0;
     int rc = 0;
     pc->node_id = UUID_NIL;
     if (!transfer || id[0] != '\0') {
-        rc = op_resolve(a, transfer || remove ? "authorities" : "nodes", id, &pc->node_id, em);
+        rc = op_resolve(a, transfer || remove || demote ? "authorities" : "nodes", id, &pc->node_id,
+                        em);
     }
     if (rc != 0) {
         return rc;
@@ -441,6 +465,9 @@ int authority_op_prepare(struct authority *a, struct pending_call *pc, struct er
     }
     if (remove) {
         return begin_remove(pc, em);
+    }
+    if (demote) {
+        return begin_demote(pc, em);
     }
     if (strcmp(pc->method, "authority.prepare") == 0) {
         return ask_node(pc, &(struct issuer_request){.step = ISSUER_PREPARE}, prepared, em);

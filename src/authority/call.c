@@ -465,6 +465,7 @@ static void begin(struct pending_call *pc)
     bool authority_call = strcmp(pc->method, "authority.prepare") == 0 ||
                           strcmp(pc->method, "authority.add") == 0 ||
                           strcmp(pc->method, "authority.remove") == 0 ||
+                          strcmp(pc->method, "authority.demote") == 0 ||
                           strcmp(pc->method, "authority.transfer") == 0;
     bool mirror_call = call_is_mirror(pc->method);
     bool mesh_call = call_is_mesh(pc->method);

@@ -2,12 +2,28 @@
  * it signed); the Raft configuration follows.
  *
  *     (none) --authority_add--> joining --> standby <--> voter
- *                                  '---------+----------'--authority_remove--> removed */
+ *                                  '---------+----------'--authority_remove, _expire--> removed
+ *
+ * A standby becomes a voter by itself when it has caught up, unless it is not meant to vote
+ * (authority_vote). */
 #include "authority/fsm_impl.h"
 
 static const char joining[] = "joining";
 static const char standby[] = "standby";
 static const char voter[] = "voter";
+
+int fsm_authority_waits(struct fsm_ctx *x, const char *node_id, bool waits)
+{
+    struct db_stmt *st = db_prepare(
+        x->db, "UPDATE cluster_authorities SET waiting_since = ? WHERE node_id = ?");
+    if (waits) {
+        db_bind_int(st, x->now_ms);
+    } else {
+        db_bind_null(st);
+    }
+    db_bind_text(st, node_id);
+    return db_run(st);
+}
 
 int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a)
 {
@@ -33,6 +49,9 @@ int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a)
                                " cluster_trust_roots WHERE status = 'active') WHERE node_id = ?");
         db_bind_text(st, a->node_id);
         rc = db_run(st);
+    }
+    if (rc == 0 && x->v->level >= LEVEL_VOTES) {
+        rc = fsm_authority_waits(x, a->node_id, strcmp(a->status, voter) != 0);
     }
     if (rc != 0) {
         return rc;
@@ -165,6 +184,46 @@ static bool move_allowed(const char *from, const char *to)
     return false;
 }
 
+static int is_to_vote(struct fsm_ctx *x, const char *node_id, bool *ret)
+{
+    struct db_stmt *st = db_prepare(x->db,
+                                    "SELECT votes FROM cluster_authorities WHERE node_id = ?");
+    db_bind_text(st, node_id);
+    int rc = db_step(st);
+    *ret = rc == 1 && db_col_int(st, "votes") != 0;
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
+int fsm_authority_vote(struct fsm_ctx *x, const struct authority_vote *b)
+{
+    struct fsm_node n;
+    bool votes = false;
+    int rc = fsm_authority_get(x, &b->node_id, &n);
+    rc = rc != 0 ? rc : is_to_vote(x, n.id, &votes);
+    if (rc == 0 && votes == b->votes) {
+        return fsm_refuse(x, -ERR_DECIDED, "authority %s is %s already", n.name,
+                          votes ? "to vote" : "demoted");
+    }
+    if (rc == 0 && !b->votes) {
+        rc = keep_a_voter(x, &n);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(x->db,
+                                    "UPDATE cluster_authorities SET votes = ? WHERE node_id = ?");
+    db_bind_int(st, b->votes);
+    db_bind_text(st, n.id);
+    rc = db_run(st);
+    rc = rc != 0 ? rc : fsm_authority_waits(x, n.id, b->votes);
+    if (rc == 0) {
+        rc = fsm_audit_simple(x, b->votes ? "authority_promoted" : "authority_demoted", "node",
+                              n.id, "reason", b->reason);
+    }
+    return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", n.id);
+}
+
 int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b)
 {
     struct fsm_node n;
@@ -178,8 +237,15 @@ int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b)
         return fsm_refuse(x, -ERR_CONFLICT, "authority %s cannot go from %s to %s", n.name,
                           n.authority, to);
     }
+    bool votes = true;
     if (strcmp(to, voter) != 0) {
         rc = keep_a_voter(x, &n);
+    } else if (x->v->level >= LEVEL_VOTES) {
+        rc = is_to_vote(x, n.id, &votes);
+        if (rc == 0 && !votes) {
+            return fsm_refuse(x, -ERR_CONFLICT, "authority %s was demoted", n.name);
+        }
+        rc = rc != 0 ? rc : fsm_authority_waits(x, n.id, false);
     }
     if (rc != 0) {
         return rc;
@@ -196,22 +262,14 @@ int fsm_authority_status(struct fsm_ctx *x, const struct authority_status *b)
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", n.id);
 }
 
-int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b)
+static int take_out(struct fsm_ctx *x, const struct fsm_node *node, struct blob reason)
 {
-    struct fsm_node n;
+    const struct fsm_node n = *node;
     char issuer[HEX32] = "";
-    int rc = fsm_authority_get(x, &b->node_id, &n);
-    if (rc == 0) {
-        rc = keep_a_voter(x, &n);
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    struct blob reason = b->reason.len > 0 ? b->reason : blob_str("authority removed");
     struct db_stmt *st = db_prepare(
         x->db, "SELECT issuer_fingerprint FROM cluster_authorities WHERE node_id = ?");
     db_bind_text(st, n.id);
-    rc = db_step(st);
+    int rc = db_step(st);
     (void)snprintf(issuer, sizeof issuer, "%s",
                    rc == 1 ? db_col_text(st, "issuer_fingerprint") : "");
     db_done(st);
@@ -238,4 +296,35 @@ int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b)
                               blob_str(issuer));
     }
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", n.id);
+}
+
+int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b)
+{
+    struct fsm_node n;
+    int rc = fsm_authority_get(x, &b->node_id, &n);
+    rc = rc != 0 ? rc : keep_a_voter(x, &n);
+    return rc != 0 ? rc
+                   : take_out(x, &n, b->reason.len > 0 ? b->reason : blob_str("authority removed"));
+}
+
+int fsm_authority_expire(struct fsm_ctx *x, const struct authority_expire *b)
+{
+    struct fsm_node n;
+    int64_t since = 0;
+    int rc = fsm_authority_get(x, &b->node_id, &n);
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(
+        x->db, "SELECT coalesce(waiting_since, 0) FROM cluster_authorities WHERE node_id = ?");
+    db_bind_text(st, n.id);
+    rc = fsm_one_int(st, &since);
+    if (rc < 0) {
+        return rc;
+    }
+    if (since == 0 || x->now_ms - since < AUTHORITY_WAIT_MAX_MS ||
+        strcmp(n.authority, voter) == 0) {
+        return fsm_refuse(x, -ERR_CONFLICT, "authority %s has time to catch up", n.name);
+    }
+    return take_out(x, &n, blob_str("never caught up"));
 }

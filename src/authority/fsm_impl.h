@@ -351,6 +351,8 @@ struct fsm_new_authority {
     struct blob issuer_fingerprint;
     const char *status;
 };
+/* From now on it is on its way to a vote, or not any more. Level LEVEL_VOTES. */
+int fsm_authority_waits(struct fsm_ctx *x, const char *node_id, bool waits);
 /* The authority and its role. */
 int fsm_authority_insert(struct fsm_ctx *x, const struct fsm_new_authority *a);
 int fsm_role_insert(struct fsm_ctx *x, const char *id, const char *node_id, struct blob role,

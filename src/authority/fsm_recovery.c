@@ -135,6 +135,17 @@ static int set_status(struct fsm_ctx *x, const char *node_id, const char *status
                                     "UPDATE cluster_authorities SET status = ? WHERE node_id = ?");
     db_bind_text(st, status);
     db_bind_text(st, node_id);
+    int rc = db_run(st);
+    if (rc != 0 || x->v->level < LEVEL_VOTES) {
+        return rc;
+    }
+    if (strcmp(status, "voter") != 0) {
+        return fsm_authority_waits(x, node_id, true);
+    }
+    /* Who goes on alone votes, whatever was meant before. */
+    st = db_prepare(x->db, "UPDATE cluster_authorities SET votes = 1, waiting_since = NULL"
+                           " WHERE node_id = ?");
+    db_bind_text(st, node_id);
     return db_run(st);
 }
 

@@ -47,7 +47,7 @@ static void propose_status(struct authority *a, const struct uuid *id, const cha
 
 /* One step for one authority; true when a step was begun. */
 static bool step(struct authority *a, const struct core_status *s, const struct uuid *id,
-                 const char *status)
+                 const char *status, bool votes)
 {
     raft_id rid = core_raft_id(id);
     const struct core_member *m = member_of(s, rid);
@@ -68,10 +68,18 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
     } else if (m->raft_role == RAFT_VOTER && strcmp(status, "joining") == 0) {
         /* Its log went back (authority_fenced): out, and in again as one that catches up. */
         rc = core_remove(a->core, &a->change, rid, changed);
+    } else if (!votes && m->raft_role == RAFT_VOTER) {
+        if (rid == core_raft_id(&a->cfg.node_id)) {
+            return false; /* the next leader does it */
+        }
+        rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
     } else if (m->raft_role == RAFT_STANDBY) {
-        if (strcmp(status, "joining") == 0) {
+        if (strcmp(status, "joining") == 0 || (!votes && strcmp(status, "voter") == 0)) {
             propose_status(a, id, "standby");
             return true;
+        }
+        if (!votes) {
+            return false;
         }
         if (!m->in_contact || m->match_index + CATCH_UP_ENTRIES < s->commit_index) {
             return false;
@@ -90,6 +98,29 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
     return rc == 0;
 }
 
+/* One that was added and never caught up must not stay a ghost that holds a place, and a key, for ever. */
+static bool expire_one(struct authority *a)
+{
+    struct authority_expire body;
+    struct db_stmt *st = db_prepare(state_db(a),
+                                    "SELECT node_id FROM cluster_authorities"
+                                    " WHERE status IN ('joining', 'standby') AND waiting_since <= ?"
+                                    " ORDER BY node_id LIMIT 1");
+    db_bind_int(st, authority_now_ms(a) - AUTHORITY_WAIT_MAX_MS);
+    bool found = db_step(st) == 1 && uuid_parse(db_col_text(st, "node_id"), &body.node_id) == 0;
+    db_done(st);
+    if (found) {
+        struct buf args;
+        buf_init(&args, CMD_BODY_MAX);
+        msg_encode(&authority_expire_desc, &body, &args);
+        a->change_busy = true;
+        call_internal(a, "authority.expire", buf_blob(&args), NULL, ACTOR_SYSTEM, "", status_done,
+                      a);
+        buf_fini(&args);
+    }
+    return found;
+}
+
 void members_reconcile(struct authority *a)
 {
     struct core_status s;
@@ -97,13 +128,21 @@ void members_reconcile(struct authority *a)
     if (s.role != CORE_LEADER || !s.quorum || a->change_busy || a->closing) {
         return;
     }
+    bool has_votes = fsm_level(a->fsm) >= LEVEL_VOTES;
+    if (has_votes && expire_one(a)) {
+        return;
+    }
     struct db_stmt *st = db_prepare(
-        state_db(a), "SELECT node_id, status FROM cluster_authorities ORDER BY node_id");
+        state_db(a), has_votes
+                         ? "SELECT node_id, status, votes FROM cluster_authorities"
+                           " ORDER BY node_id"
+                         : "SELECT node_id, status FROM cluster_authorities ORDER BY node_id");
     bool begun = false;
     while (!begun && db_step(st) == 1) {
         struct uuid id;
         if (uuid_parse(db_col_text(st, "node_id"), &id) == 0) {
-            begun = step(a, &s, &id, db_col_text(st, "status"));
+            begun = step(a, &s, &id, db_col_text(st, "status"),
+                         !has_votes || db_col_int(st, "votes") != 0);
         }
     }
     db_done(st);

@@ -191,6 +191,17 @@ static int prepare_authority_remove(struct prepare *p)
     return rc;
 }
 
+static int prepare_authority_vote(struct prepare *p)
+{
+    struct authority_vote body = {.votes = strcmp(p->in->method, "authority.promote") == 0,
+                                  .reason = op_arg_text(p, "reason")};
+    int rc = op_arg_id(p, "authorities", &body.node_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_AUTHORITY_VOTE, &body);
+    }
+    return rc;
+}
+
 /* --- recovery --- */
 
 static int prepare_partition_merge(struct prepare *p)
@@ -254,6 +265,9 @@ static const struct {
     {"role.assign", OP_BY_PERSON, prepare_role_assign, CMD_ROLE_ASSIGN, 0},
     {"role.unassign", OP_BY_PERSON, prepare_role_unassign, CMD_ROLE_UNASSIGN, 0},
     {"authority.remove", OP_BY_PERSON, prepare_authority_remove, CMD_AUTHORITY_REMOVE, 0},
+    {"authority.promote", OP_BY_PERSON, prepare_authority_vote, CMD_AUTHORITY_VOTE, LEVEL_VOTES},
+    {"authority.demote", OP_BY_PERSON, prepare_authority_vote, CMD_AUTHORITY_VOTE, LEVEL_VOTES},
+    {"authority.expire", OP_BY_LEADER, NULL, CMD_AUTHORITY_EXPIRE, LEVEL_VOTES},
     {"mirror.enable", OP_BY_PERSON, prepare_mirror_enable, CMD_MIRROR_SET, LEVEL_MIRROR},
     {"mirror.disable", OP_BY_PERSON, prepare_mirror_disable, CMD_MIRROR_SET, LEVEL_MIRROR},
     {"mirror.rebuild", OP_BY_PERSON, prepare_mirror_rebuild, CMD_MIRROR_REBUILD, LEVEL_MIRROR},
@@ -307,9 +321,9 @@ static const struct {
 } other_ops[] = {
     {"authority.prepare", OP_BY_PERSON},  {"authority.add", OP_BY_PERSON},
     {"authority.transfer", OP_BY_PERSON}, {"authority.renew", OP_BY_PERSON},
-    {"trust.rotate", OP_BY_PERSON},       {"authority.anchor", OP_BY_PERSON},       {"mirror.status", OP_BY_PERSON},
-    {"mirror.verify", OP_BY_PERSON},      {"mesh.links", OP_BY_PERSON},
-    {"mesh.routes", OP_BY_PERSON},
+    {"trust.rotate", OP_BY_PERSON},       {"authority.anchor", OP_BY_PERSON},
+    {"mirror.status", OP_BY_PERSON},      {"mirror.verify", OP_BY_PERSON},
+    {"mesh.links", OP_BY_PERSON},         {"mesh.routes", OP_BY_PERSON},
 };
 
 /* An encoded body from a node, an authority or the leader itself, who decided all of it. */

@@ -34,6 +34,7 @@
 #define LEVEL_SIGNED 8
 #define LEVEL_MESH 9
 #define LEVEL_INTENTS 10
+#define LEVEL_VOTES 11
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -95,7 +96,9 @@
     X(QOS_SET, 75, qos_set, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)             \
     X(POOL_CREATE, 76, pool_create, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
     X(POOL_DELETE, 77, pool_delete, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
-    X(POOL_MEMBER, 78, pool_member, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)
+    X(POOL_MEMBER, 78, pool_member, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
+    X(AUTHORITY_VOTE, 80, authority_vote, 1, LEVEL_VOTES, CMD_BY_PEOPLE) \
+    X(AUTHORITY_EXPIRE, 81, authority_expire, 1, LEVEL_VOTES, CMD_BY_LEADER)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,
@@ -323,6 +326,18 @@ MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
     X(T, 2, STR, reason, REASON_MAX_BYTES, 0)
 MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
+
+/* Whether an authority is meant to vote. One that is not follows, serves nodes, and can be promoted. */
+#define AUTHORITY_VOTE_FIELDS(X, T)                                \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
+    X(T, 2, FLAG, votes, 0, 0)                                     \
+    X(T, 3, STR, reason, REASON_MAX_BYTES, 0)
+MSG_DECLARE(authority_vote, AUTHORITY_VOTE_FIELDS)
+
+/* It was to vote and has not caught up for AUTHORITY_WAIT_MAX_MS: removed. */
+#define AUTHORITY_EXPIRE_FIELDS(X, T)                              \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED)
+MSG_DECLARE(authority_expire, AUTHORITY_EXPIRE_FIELDS)
 
 /* The first entry of an epoch, written into the log by whoever the owner's statement names, not
  * proposed. From node_name on only in a restore; without a name the host takes the place of the authority

@@ -36,6 +36,7 @@
 #define TOKEN_TTL_MAX_MS (30LL * 86400 * 1000)
 #define TOKEN_USES_MAX 100000
 #define JOIN_PENDING_MAX_MS (24LL * 3600 * 1000) /* a request nobody decided */
+#define AUTHORITY_WAIT_MAX_MS (24LL * 3600 * 1000) /* to catch up and vote, once it was added */
 #define JOIN_PENDING_MAX 20000  /* requests waiting at once */
 #define ENROLL_RATE_MAX 1000000 /* attempts to join a second from one address, as configured */
 #define AUTHORITIES_MAX 9

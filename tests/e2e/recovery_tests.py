@@ -406,6 +406,35 @@ def test_removal_that_survives_less_is_refused_without_force(env):
     leader.refused(CONFLICT, "quorum_at_risk", "authority", "remove", leader.name, "--yes", "--force")
 
 
+def test_authority_is_demoted_and_promoted_again(env):
+    """Membership: a voter becomes a follower without a vote, stays one over changes of leader and restarts, and votes
+    again when it is promoted and has caught up."""
+    c = env.cluster(authorities=3, nodes=1)
+    leader = c.wait_leader()
+    one, two = c.others(leader)
+    leader.refused(CONFLICT, "quorum_at_risk", "authority", "demote", one.name, "--yes")
+    r = leader.cli("authority", "demote", one.name, "--yes", "--force", "--reason", "far away")
+    expect(r.rc == OK, "demoted", r)
+    wait_until(lambda: c.authority_status(one, leader) == "standby" and
+               leader.status()["voters"] == 2, "it to have no vote")
+    leader.refused(CONFLICT, "already_decided", "authority", "demote", one.name, "--yes", "--force")
+    # It follows, answers, and stays what it is over a restart and another leader.
+    leader.ok("role", "assign", "n1", "relay-node")
+    one.kill9()
+    leader.ok("role", "unassign", "n1", "relay-node")  # a majority of two
+    one.start()
+    two.ok("authority", "transfer", two.name, "--yes")
+    wait_until(lambda: two.status()["leader"] == two.id, "another leader")
+    c.one_digest()
+    expect(c.authority_status(one, two) == "standby" and two.status()["voters"] == 2,
+           "still without a vote", two.status())
+    two.ok("authority", "promote", one.name, "--reason", "back")
+    expect(c.authority_status(one, two) == "voter" and two.status()["voters"] == 3, "it votes")
+    rows = [e["event_type"] for e in all_items(two, "audit")
+            if e["event_type"] in ("authority_demoted", "authority_promoted")]
+    expect(sorted(rows) == ["authority_demoted", "authority_promoted"], "audited", rows)
+
+
 def test_failed_add_leaves_no_ghost(env):
     """A new authority that dies before it has caught up counts for nothing and can be taken out."""
     c = env.cluster(authorities=3, nodes=1)

@@ -115,6 +115,8 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_AUTHORITY_ADD:
         case CMD_AUTHORITY_STATUS:
         case CMD_AUTHORITY_REMOVE:
+        case CMD_AUTHORITY_VOTE:
+        case CMD_AUTHORITY_EXPIRE:
         case CMD_NODE_HEALTH:
         case CMD_JOIN_DENIED:
         case CMD_AUTHORITY_SET_NEXT:

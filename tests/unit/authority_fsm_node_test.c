@@ -488,6 +488,61 @@ static void test_authority_add_refusals(void **state)
     fsm_world_fini(&w);
 }
 
+static void test_demoted_authority_votes_again_only_when_promoted(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    fsm_world_init(&w);
+    struct uuid seed = fsm_fake_id(1, 1);
+    struct uuid a8 = fsm_make_authority(&w, 8, "a8");
+    fsm_world_raise(&w);
+    const struct authority_vote demote = {.node_id = a8, .reason = blob_str("far away")};
+    const struct authority_vote promote = {.node_id = a8, .votes = true};
+    refused(&w, "votes already", CMD_AUTHORITY_VOTE, &promote, -ERR_DECIDED);
+    must(&w, fsm_do(&w, CMD_AUTHORITY_VOTE, &demote));
+    refused(&w, "demoted already", CMD_AUTHORITY_VOTE, &demote, -ERR_DECIDED);
+    assert_int_equal(move(&w, a8, "standby"), 0);
+    assert_int_equal(move(&w, a8, "voter"), -ERR_CONFLICT);
+    refused(&w, "the last voter", CMD_AUTHORITY_VOTE, &(struct authority_vote){.node_id = seed},
+            -ERR_LAST_VOTER);
+    must(&w, fsm_do(&w, CMD_AUTHORITY_VOTE, &promote));
+    assert_int_equal(move(&w, a8, "voter"), 0);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_audit_events WHERE event_type IN"
+                                   " ('authority_promoted', 'authority_demoted')"),
+                     2);
+    fsm_world_fini(&w);
+}
+
+static void test_authority_that_never_catches_up_expires(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    fsm_world_init(&w);
+    struct uuid a8 = fsm_make_authority(&w, 8, "a8");
+    struct uuid n = fsm_make_node(&w, 9, "n9");
+    struct adding a;
+    must(&w, fsm_do(&w, CMD_AUTHORITY_ADD, adding(&a, 9, 9)));
+    fsm_world_raise(&w);
+    /* It waits since before this level: nobody knows how long. */
+    w.now_ms += 2 * AUTHORITY_WAIT_MAX_MS;
+    refused(&w, "nobody knows", CMD_AUTHORITY_EXPIRE, &(struct authority_expire){.node_id = n},
+            -ERR_CONFLICT);
+    must(&w, fsm_do(&w, CMD_AUTHORITY_VOTE, &(struct authority_vote){.node_id = n}));
+    must(&w, fsm_do(&w, CMD_AUTHORITY_VOTE, &(struct authority_vote){.node_id = n, .votes = true}));
+    const struct authority_expire expire = {.node_id = n};
+    refused(&w, "it has time", CMD_AUTHORITY_EXPIRE, &expire, -ERR_CONFLICT);
+    w.now_ms += AUTHORITY_WAIT_MAX_MS - 60000;
+    refused(&w, "it has a minute", CMD_AUTHORITY_EXPIRE, &expire, -ERR_CONFLICT);
+    w.now_ms += 60001;
+    must(&w, fsm_do(&w, CMD_AUTHORITY_EXPIRE, &expire));
+    assert_string_equal(fsm_doc_text(&w, "status"), "removed");
+    /* One that votes does not expire, however long it took. */
+    w.now_ms += 2 * AUTHORITY_WAIT_MAX_MS;
+    refused(&w, "it votes", CMD_AUTHORITY_EXPIRE, &(struct authority_expire){.node_id = a8},
+            -ERR_CONFLICT);
+    fsm_world_fini(&w);
+}
+
 static void test_authority_remove_bans_its_keys_but_never_the_last_voter(void **state)
 {
     (void)state;
@@ -629,6 +684,8 @@ int main(void)
         cmocka_unit_test(test_node_health_refusals_undo_what_was_written),
         cmocka_unit_test(test_authority_joins_stands_by_and_votes),
         cmocka_unit_test(test_authority_add_refusals),
+        cmocka_unit_test(test_demoted_authority_votes_again_only_when_promoted),
+        cmocka_unit_test(test_authority_that_never_catches_up_expires),
         cmocka_unit_test(test_authority_remove_bans_its_keys_but_never_the_last_voter),
         cmocka_unit_test(test_authority_address_follows_the_node),
         cmocka_unit_test(test_term_start_closes_the_term_before),
