@@ -27,6 +27,12 @@ int cli_run_trust_show(struct cli *c)
         {"ROOT", "root_id", OUT_SHORT},      {"EXPIRES", "expires_at", OUT_AGE},
         {"SEVERITY", "severity", OUT_STATE},
     };
+    static const struct out_col retired[] = {
+        {"RETIRED CA OF", "name", OUT_TEXT},
+        {"CA", "issuer_fingerprint", OUT_SHORT},
+        {"NODES LEFT", "nodes_count", OUT_TEXT},
+        {"REMOVED", "removed_at", OUT_AGE},
+    };
     static const struct out_col alarms[] = {
         {"CERTIFICATE OF", "certificate_of", OUT_TEXT},
         {"NAME", "name", OUT_TEXT},
@@ -44,6 +50,8 @@ int cli_run_trust_show(struct cli *c)
         table(c, d, "roots", roots, ARRAY_SIZE(roots), "no roots");
         fputc('\n', c->out);
         table(c, d, "issuers", issuers, ARRAY_SIZE(issuers), "no issuing CAs");
+        fputc('\n', c->out);
+        table(c, d, "retired_issuers", retired, ARRAY_SIZE(retired), "no retired CAs");
         fputc('\n', c->out);
         table(c, d, "alarms", alarms, ARRAY_SIZE(alarms), "nothing is about to run out");
         mp_find_str(d, "last_phase", phase, sizeof phase);

@@ -70,6 +70,35 @@ static void put_issuers(struct db *db, int64_t now_ms, struct mp_writer *w)
     mp_list_end(w, at, n);
 }
 
+/* The CAs of removed authorities, and how many nodes have not renewed under another one yet: a CA may be in
+ * a thief's hands. */
+static void put_retired_issuers(struct db *db, struct mp_writer *w)
+{
+    struct db_stmt *st = db_prepare(
+        db, "SELECT a.node_id, n.name, a.issuer_fingerprint, a.removed_at, (SELECT count(*)"
+            "   FROM node_identities i JOIN cluster_memberships m ON m.node_id = i.node_id"
+            "   WHERE i.issuer_certificate IN (a.issuer_certificate, a.previous_issuer)"
+            "   AND i.identity_status = 'active' AND m.membership_status = 'active')"
+            "   AS nodes_count"
+            " FROM cluster_authorities a LEFT JOIN nodes n ON n.id = a.node_id"
+            " WHERE a.status = 'removed' ORDER BY a.removed_at DESC, a.node_id LIMIT 100");
+    size_t at = mp_list_begin(w);
+    uint32_t n = 0;
+    while (db_step(st) == 1) {
+        struct mp_doc d;
+        mp_doc_begin(w, &d);
+        mp_doc_str(w, &d, "node_id", db_col_text(st, "node_id"));
+        mp_doc_str(w, &d, "name", db_col_text(st, "name"));
+        mp_doc_str(w, &d, "issuer_fingerprint", db_col_text(st, "issuer_fingerprint"));
+        mp_doc_int(w, &d, "nodes_count", db_col_int(st, "nodes_count"));
+        mp_doc_time(w, &d, "removed_at", db_col_int(st, "removed_at"));
+        mp_doc_end(w, &d);
+        n++;
+    }
+    db_done(st);
+    mp_list_end(w, at, n);
+}
+
 /* Active nodes without a certificate under the active root; at most NODES_SHOWN, then "...". */
 static uint32_t put_nodes(struct db *db, struct mp_writer *w)
 {
@@ -185,6 +214,8 @@ int query_trust(struct db *db, const struct query_args *args, struct mp_writer *
     put_roots(db, args->now_ms, w);
     mp_doc_key(w, &d, "issuers");
     put_issuers(db, args->now_ms, w);
+    mp_doc_key(w, &d, "retired_issuers");
+    put_retired_issuers(db, w);
     mp_doc_key(w, &d, "nodes_not_under_active_root");
     uint32_t n = put_nodes(db, w);
     mp_doc_int(w, &d, "nodes_not_under_active_root_count", n);

@@ -644,16 +644,6 @@ void fabric_stream_accept(struct fabric_stream *s, const struct fabric_stream_vt
     s->data = data;
 }
 
-void fabric_stream_limit(struct fabric_stream *s, size_t frame_max_bytes)
-{
-    s->rx.max = frame_max_bytes < s->rx.max ? frame_max_bytes : s->rx.max;
-}
-
-bool fabric_stream_is_bulk(const struct fabric_stream *s)
-{
-    return s->bulk;
-}
-
 int fabric_stream_send(struct fabric_stream *s, struct blob frame)
 {
     if (s->silent || s->state == STREAM_ENDED || s->tx_shut || s->tx_fin) {
@@ -692,14 +682,4 @@ void fabric_stream_reset(struct fabric_stream *s, int rc)
         list_add(&s->ss->streams, &s->link);
     }
     event_post(s->f, &s->event);
-}
-
-const struct fabric_peer *fabric_stream_peer(const struct fabric_stream *s)
-{
-    return s->ss != NULL && s->ss->state == SESSION_UP ? &s->ss->who : NULL;
-}
-
-uint32_t fabric_stream_retry_ms(const struct fabric_stream *s)
-{
-    return s->rc == -ERR_RATE_LIMITED ? s->retry_ms : 0;
 }

@@ -179,3 +179,58 @@ def test_certificate_in_a_nodes_name_opens_nothing_at_other_nodes(env):
     c.n2.start(args=["--overlay"])
     wait_until(lambda: any(s["node_id"] == c.n2.id for s in relay.ok("fabric", "sessions")["items"]),
                "n2 to have a session with the relay")
+
+
+def test_one_authority_is_stolen(env):
+    """docs/OPERATIONS.md, "One authority is stolen": the runbook, step by step."""
+    c = env.cluster(authorities=3, nodes=1)
+    for node in c.authorities():  # renewals are spread over four heartbeats
+        node.stop()
+        node.start(wait=False, args=["--agent-heartbeat", "700ms"])
+    c.settle()
+    c.a1.ok("authority", "transfer", "a3", "--yes")
+    wait_until(lambda: c.leader() is c.a3, "a3 to lead")
+    n2 = c.enroll("n2", via=c.a3)  # under a3's CA
+    c.a3.ok("authority", "transfer", "a1", "--yes")
+    wait_until(lambda: c.leader() is c.a1, "a1 to lead")
+    stolen = steal(c.a3)
+
+    def thief(service, **args):
+        return answer_of(attacker(env, "call", to=c.a1.address, server=c.a1.id, service=service,
+                                  **args))
+    got = thief("op", member=stolen, body="op:token.create")
+    expect(got["error"] == "ok", "while it is a member, the thief has a token made", got)
+
+    # 1. Remove it.
+    c.a1.ok("authority", "remove", "a3", "--force", "--reason", "stolen", "--yes")
+    wait_until(lambda: thief("op", member=stolen, body="op:token.create")["error"] == "revoked",
+               "the thief to be refused")
+    # 2. What was asked for on its word.
+    rows = [e for e in all_items(c.a1, "audit") if e["details"].get("via") == c.a3.id]
+    expect([e["event_type"] for e in rows] == ["token_created"], "what it passed on", rows)
+    led = [t for t in c.a1.ok("authority", "terms")["items"] if t["leader_node_id"] == c.a3.id]
+    expect(len(led) >= 1, "the terms it led", led)
+    # 3. Take it back, and every token it may have seen.
+    for token in all_items(c.a1, "token"):
+        if token["revoked_at"] is None:
+            c.a1.ok("token", "revoke", token["id"], "--yes")
+    expect(all(t["revoked_at"] is not None for t in all_items(c.a1, "token")), "no token is left")
+    # 4. What was issued by it is renewed elsewhere.
+    c.a1.ok("trust", "show")
+
+    def left():
+        return [r["nodes_count"] for r in c.a1.ok("trust", "show")["retired_issuers"]]
+    wait_until(lambda: left() == [0], "no node under a3's CA", limit=90, every=0.5)
+    wait_until(lambda: n2.cli("status", "--check").rc == OK, "n2 to be well")
+    # 5. Nobody believes it: not its signature, nor its CA.
+    for node in (c.a1, c.a2, c.n1, n2):
+        wait_until(lambda n=node: believes(n, 2), f"{node.name} to believe the two that are left")
+    got = answer_of(attacker(env, "call", to=n2.address, server=n2.id, service="issuer", stolen=stolen,
+                             id=c.n1.id))
+    expect(got["error"] in ("not_witnessed", "denied"), "its CA opens nothing", got)
+    # 6. Go on with three.
+    c.enroll("a4")
+    c.a1.ok("authority", "add", "a4", "--owner-dir", c.owner_dir(), "--yes")
+    for node in (c.a1, c.n1, n2):
+        wait_until(lambda n=node: believes(n, 3), f"{node.name} to believe three")
+    expect(c.a1.ok("audit", "verify")["ok"] is True, "the audit is whole")
