@@ -130,6 +130,7 @@ int cli_run_pool_delete(struct cli *c);
 int cli_run_pool_add(struct cli *c);
 int cli_run_pool_remove(struct cli *c);
 int cli_run_mesh_show(struct cli *c);
+int cli_run_mesh_map(struct cli *c);
 int cli_run_mesh_set(struct cli *c);
 int cli_run_mesh_links(struct cli *c);
 int cli_run_mesh_routes(struct cli *c);

@@ -408,6 +408,11 @@ const struct cli_cmd cli_commands[] = {
     {"pool", "remove", "P N", "take a node out of a pool", NULL, CLI_MUTATES, cli_run_pool_remove,
      {{0}}},
 
+    {"mesh", "map", "", "a picture of the mesh: nodes by kind and region, their links and routes",
+     "What the nodes reported with their last heartbeats, for whoever owns an authority's socket. --svg "
+     "draws it into a file of its own, which needs nothing else to be looked at.",
+     CLI_READS, cli_run_mesh_map,
+     {{"svg", "F|-", "draw it into this file", false, false}}},
     {"mesh", "links", "", "links of the overlay, as the nodes at both ends report them",
      "Samples that come with heartbeats; the leader has them all. Needs an authority.",
      CLI_READS | CLI_LISTS, cli_run_mesh_links,

@@ -379,3 +379,27 @@ out:
     buf_fini(&path);
     return rc;
 }
+
+int out_fetch(struct cli *c, const char *path_text, struct buf *rows, uint32_t *ret_count)
+{
+    struct buf doc, path;
+    char cursor[256] = "";
+    uint32_t count = 0;
+    int rc;
+    buf_init(&doc, CLIENT_DOC_MAX);
+    buf_init(&path, 8192);
+    do {
+        buf_clear(&path);
+        buf_add_str(&path, path_text);
+        client_query(&path, "limit", "500");
+        client_query(&path, "cursor", cursor[0] == '\0' ? NULL : cursor);
+        rc = client_get(c, &path, &doc);
+        if (rc == CLI_OK && take_page(buf_blob(&doc), rows, &count, cursor, sizeof cursor) != 0) {
+            rc = cli_fail(c, -ERR_MALFORMED, NULL, "the daemon's list does not make sense");
+        }
+    } while (rc == CLI_OK && cursor[0] != '\0');
+    buf_fini(&doc);
+    buf_fini(&path);
+    *ret_count = count;
+    return rc;
+}

@@ -40,5 +40,8 @@ struct out_list {
     const char *empty; /* what to do when there is nothing yet */
 };
 int out_list(struct cli *c, const struct out_list *list);
+/* All pages of a list into rows (initialised by the caller), as encoded documents. Exit code; what went
+ * wrong is said. */
+int out_fetch(struct cli *c, const char *path, struct buf *rows, uint32_t *ret_count);
 
 #endif

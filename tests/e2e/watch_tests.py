@@ -2,10 +2,14 @@
 
 import http.client
 import os
+import re
+import shutil
 import socket
+import subprocess
+import xml.etree.ElementTree
 
 import prom
-from lib import Cluster, Failure, USAGE, expect, wait_until
+from lib import Cluster, DENIED, Failure, OK, USAGE, expect, wait_until
 
 DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs")
 
@@ -55,11 +59,12 @@ class Watched(Cluster):
     def __init__(self, env):
         super().__init__(env, os.path.join(env.folder, "c"))
         env.clusters.append(self)
+        self.run_args = []
 
     def add(self, name, port=None):
         node = super().add(name, port)
         node.metrics_port = free_port()
-        node.run_args = ["--overlay", "--metrics", f"127.0.0.1:{node.metrics_port}"]
+        node.run_args = ["--overlay", "--metrics", f"127.0.0.1:{node.metrics_port}", *self.run_args]
         return node
 
 
@@ -154,3 +159,52 @@ def test_dashboard_and_rules_use_metrics_there_are(env):
         alerts = f.read().count("- alert:")
     expect(alerts == len(prom.rule_expressions(rules)), "each alert has its expression", alerts)
     prom.promtool("check", "rules", rules)
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def rendered(env, svg):
+    """Chromium's picture of it, where Chromium is: it draws, so it is well-formed and not empty."""
+    chromium = shutil.which("chromium")
+    if chromium is None or not os.environ.get("RAP_TEST_CHROMIUM"):
+        return
+    png = os.path.join(env.folder, "map.png")
+    subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                    f"--screenshot={png}", "--window-size=900,940", f"file://{svg}"],
+                   capture_output=True, check=True, timeout=60)
+    expect(os.path.getsize(png) > 10000, "a picture", os.path.getsize(png))
+
+
+def test_mesh_is_drawn(env):
+    """The text and the picture hold each node, each link and its figures; the same mesh, the same bytes."""
+    c = Watched(env)
+    c.run_args = ["--agent-heartbeat", "500ms"]
+    c.init()
+    for name in ("r1", "n1", "n2"):
+        c.enroll(name)
+    c.a1.ok("role", "assign", "r1", "relay-node", "--yes")
+    c.a1.ok("node", "mesh", "n1", "--region", "eu", "--yes")
+
+    def linked():
+        links = c.a1.ok("mesh", "links")["items"]
+        pairs = {(k["from_node_name"], k["to_node_name"]) for k in links if k["status"] == "up"}
+        return {("n1", "r1"), ("r1", "n1"), ("n2", "r1"), ("r1", "n2")} <= pairs
+    wait_until(linked, "links to be reported")
+    svg = os.path.join(env.folder, "map.svg")
+    r = c.a1.cli("mesh", "map", "--svg", svg)
+    expect(r.rc == OK and os.stat(svg).st_mode & 0o077 == 0, "for the owner alone", r)
+    root = xml.etree.ElementTree.parse(svg).getroot()
+    titles = [e.text for e in root.iter(f"{SVG}title")]
+    for name, kind in (("a1", "authority"), ("r1", "relay"), ("n1", "node"), ("n2", "node")):
+        expect(f"{name}: {kind}, healthy" in titles, f"{name} is drawn", titles)
+        expect(name in [e.text for e in root.iter(f"{SVG}text")], f"{name} has its name")
+    expect(any(re.fullmatch(r"r1 - n1: up, [0-9.]+ ms, [0-9.]+ % lost, \d+ routes", t)
+               for t in titles), "the link is drawn", titles)
+    expect("eu" in [e.text for e in root.iter(f"{SVG}text")], "and the region")
+    text = subprocess.run([env.rap, "mesh", "map", "--data-dir", c.a1.dir], capture_output=True,
+                          text=True, check=True).stdout
+    expect("1 authorities, 1 relays, 2 other nodes" in text and "\neu\n  n1 " in text, "in text", text)
+    rendered(env, svg)
+    # Only who owns an authority's socket sees it.
+    expect(c.n1.cli("mesh", "map").rc == DENIED, "not on an ordinary node", c.n1.cli("mesh", "map"))
