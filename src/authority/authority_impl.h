@@ -116,6 +116,7 @@ struct live_node {
     bool next_report_known;
     struct mesh_report *mesh; /* of its last heartbeat; NULL: it has no overlay */
     int64_t mesh_ms;
+    bool mesh_changed; /* since it was compared with the state */
     UT_hash_handle hh;
 };
 
@@ -175,6 +176,8 @@ struct authority {
     int64_t last_expire_ms;
     uint64_t last_expiry_look_ms; /* monotonic */
     bool sampling;                /* a heartbeat_log is under way */
+    bool mesh_logging;            /* a mesh_log is */
+    uint64_t mesh_log_ms;         /* monotonic: when the last one went */
 
     struct witnessing witness;
     uint32_t forgery_budget; /* reports still taken in this window */
@@ -359,6 +362,8 @@ void refused_tick(struct authority *a);
 
 /* health.c */
 void health_serve(struct authority *a);
+/* How often nodes report. */
+uint32_t health_interval_ms(const struct authority *a);
 void health_tick(struct authority *a);
 void health_became_leader(struct authority *a);
 void health_fini(struct authority *a);

@@ -260,6 +260,16 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
 #define FSM_SQL_QOS                                                                           \
     "SELECT q.cluster_id, q.channel_class, q.priority, q.rate, q.droppable,"                   \
     " q.floor_permille, q.limit_kib, q.life_ms, q.updated_at FROM qos_policies q"
+#define FSM_SQL_MESH_LINK                                                                     \
+    "SELECT l.from_node_id, f.name AS from_node_name, l.to_node_id, t.name AS to_node_name,"   \
+    " l.status, l.latency AS rtt_us, l.loss AS loss_permille, l.reported_at FROM mesh_links l" \
+    " LEFT JOIN nodes f ON f.id = l.from_node_id LEFT JOIN nodes t ON t.id = l.to_node_id"
+#define FSM_SQL_MESH_ROUTE                                                                    \
+    "SELECT r.from_node_id, f.name AS from_node_name, r.to_node_id, t.name AS to_node_name,"   \
+    " r.health AS status, r.path_kind, r.path AS next_hop_id, h.name AS next_hop_name,"        \
+    " r.score AS metric_us, r.intent_id, r.reported_at, r.expires_at FROM mesh_routes r"       \
+    " LEFT JOIN nodes f ON f.id = r.from_node_id LEFT JOIN nodes t ON t.id = r.to_node_id"     \
+    " LEFT JOIN nodes h ON h.id = r.path"
 #define FSM_SQL_AUDIT                                                                          \
     "SELECT e.seq, e.id, e.cluster_id, e.organization_id, e.event_type, e.actor_kind,"         \
     " e.actor_id, e.subject_type, e.subject_id, e.high_risk, e.details, e.authority_term,"     \
@@ -366,6 +376,8 @@ int fsm_take_link(struct fsm_ctx *x, struct blob link, struct witness_set *ret);
 int fsm_authority_get(struct fsm_ctx *x, const struct uuid *id, struct fsm_node *ret);
 /* The last not_after of any certificate of a node; 0 none. */
 int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
+/* What was observed of its links and routes goes. */
+int fsm_mesh_forget_node(struct fsm_ctx *x, const char *node_id);
 /* It leaves every egress pool. */
 int fsm_pool_forget_node(struct fsm_ctx *x, const char *node_id);
 /* Membership, identities and roles of a node end; its key is banned for ever. */

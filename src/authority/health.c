@@ -9,7 +9,7 @@
 #define STALE_AFTER 3
 #define SELF_RETRY_MS 1000
 
-static uint32_t interval_ms(const struct authority *a)
+uint32_t health_interval_ms(const struct authority *a)
 {
     return a->cfg.agent_heartbeat_ms == 0 ? INTERVAL_DEFAULT_MS : a->cfg.agent_heartbeat_ms;
 }
@@ -44,6 +44,7 @@ static void drop(struct authority *a, struct live_node *n)
 static void keep_mesh(struct live_node *n, const struct heartbeat *hb)
 {
     if (hb->links.count == 0 && hb->routes.count == 0) {
+        n->mesh_changed = n->mesh_changed || n->mesh != NULL;
         free(n->mesh);
         n->mesh = NULL;
         return;
@@ -52,7 +53,7 @@ static void keep_mesh(struct live_node *n, const struct heartbeat *hb)
         n->mesh = xcalloc(1, sizeof *n->mesh);
     }
     n->mesh_ms = n->seen_ms;
-    mesh_report_take(hb, n->mesh);
+    n->mesh_changed = mesh_report_take(hb, n->mesh) || n->mesh_changed;
 }
 
 /* --- proposing what changed --- */
@@ -326,7 +327,7 @@ static void report_self(struct authority *a, const struct core_status *s)
     struct buf routes;
     hb.health = blob_str("healthy");
     hb.sent_at_ms = a->self_asked_ms = authority_now_ms(a);
-    a->self_report_at_ms = now + interval_ms(a);
+    a->self_report_at_ms = now + health_interval_ms(a);
     buf_init(&links, LINKS_MAX * SAMPLE_BYTES_MAX);
     buf_init(&routes, ROUTE_SAMPLES_MAX * SAMPLE_BYTES_MAX);
     if (a->cfg.mesh_report != NULL) {
@@ -352,7 +353,7 @@ static void report_self(struct authority *a, const struct core_status *s)
 static void find_stale(struct authority *a)
 {
     uint64_t now_ms = authority_mono_ms();
-    uint64_t limit_ms = (uint64_t)interval_ms(a) * STALE_AFTER;
+    uint64_t limit_ms = (uint64_t)health_interval_ms(a) * STALE_AFTER;
     struct live_node *n;
     struct live_node *tmp;
     HASH_ITER(hh, a->live, n, tmp)
@@ -377,6 +378,7 @@ void health_tick(struct authority *a)
         see_members(a);
         find_stale(a);
         sample(a);
+        mesh_log_tick(a);
     }
 }
 
@@ -394,7 +396,7 @@ void health_fini(struct authority *a)
 
 static void answer_ack(struct authority *a, struct fabric_request *rq)
 {
-    struct heartbeat_ack ack = {.interval_ms = interval_ms(a),
+    struct heartbeat_ack ack = {.interval_ms = health_interval_ms(a),
                                 .received_at_ms = authority_now_ms(a)};
     struct buf body;
     buf_init(&body, 256);

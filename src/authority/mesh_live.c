@@ -1,6 +1,7 @@
 #include "authority/mesh_live.h"
 
 #include "authority/call_impl.h"
+#include "authority/fsm_impl.h"
 
 /* --- taking a report --- */
 
@@ -76,11 +77,29 @@ static void take_routes(const struct mp_list *list, struct mesh_report *ret)
     qsort(ret->route, ret->routes, sizeof ret->route[0], by_route);
 }
 
-void mesh_report_take(const struct heartbeat *hb, struct mesh_report *ret)
+static bool same(const struct mesh_report *a, const struct mesh_report *b)
 {
+    bool so = a->links == b->links && a->routes == b->routes;
+    for (uint32_t i = 0; so && i < a->links; i++) {
+        so = uuid_equal(&a->link[i].to, &b->link[i].to) &&
+             strcmp(a->link[i].status, b->link[i].status) == 0;
+    }
+    for (uint32_t i = 0; so && i < a->routes; i++) {
+        const struct live_route *x = &a->route[i];
+        const struct live_route *y = &b->route[i];
+        so = uuid_equal(&x->to, &y->to) && uuid_equal(&x->next_hop, &y->next_hop) &&
+             uuid_equal(&x->intent, &y->intent) && strcmp(x->status, y->status) == 0;
+    }
+    return so;
+}
+
+bool mesh_report_take(const struct heartbeat *hb, struct mesh_report *ret)
+{
+    struct mesh_report before = *ret;
     ret->links = ret->routes = 0;
     take_links(&hb->links, ret);
     take_routes(&hb->routes, ret);
+    return !same(&before, ret);
 }
 
 /* --- showing it --- */
@@ -246,6 +265,48 @@ static void put_items(struct mesh_page *p)
     free((void *)all);
 }
 
+/* What the log has of it, for whoever asks an authority that does not lead and takes what it knows. */
+static void put_stored(struct mesh_page *p)
+{
+    char from[UUID_TEXT_MAX];
+    char to[UUID_TEXT_MAX];
+    char about[UUID_TEXT_MAX] = "";
+    size_t at = mp_list_begin(p->w);
+    if (fsm_level(p->a->fsm) < LEVEL_MESH_LOG) {
+        mp_list_end(p->w, at, 0);
+        return;
+    }
+    struct db_stmt *st = db_prepare(
+        state_db(p->a),
+        p->routes ? FSM_SQL_MESH_ROUTE " WHERE (r.from_node_id, r.to_node_id) > (?1, ?2) AND"
+                                       " (?3 = '' OR r.from_node_id = ?3 OR r.to_node_id = ?3)"
+                                       " ORDER BY r.from_node_id, r.to_node_id LIMIT ?4"
+                  : FSM_SQL_MESH_LINK " WHERE (l.from_node_id, l.to_node_id) > (?1, ?2) AND"
+                                      " (?3 = '' OR l.from_node_id = ?3 OR l.to_node_id = ?3)"
+                                      " ORDER BY l.from_node_id, l.to_node_id LIMIT ?4");
+    uuid_format(&p->after.from, from);
+    uuid_format(&p->after.to, to);
+    if (p->about != NULL) {
+        uuid_format(p->about, about);
+    }
+    db_bind_text(st, from);
+    db_bind_text(st, to);
+    db_bind_text(st, about);
+    db_bind_int(st, (int64_t)p->limit + 1);
+    while (db_step(st) == 1) {
+        if (p->count == p->limit) {
+            p->more = true;
+            break;
+        }
+        fsm_doc_row(st, p->w);
+        CHECK(uuid_parse(db_col_text(st, "from_node_id"), &p->last.from) == 0 &&
+              uuid_parse(db_col_text(st, "to_node_id"), &p->last.to) == 0);
+        p->count++;
+    }
+    db_done(st);
+    mp_list_end(p->w, at, p->count);
+}
+
 bool call_is_mesh(const char *method)
 {
     return strcmp(method, "mesh.links") == 0 || strcmp(method, "mesh.routes") == 0;
@@ -275,10 +336,16 @@ static int answer(struct pending_call *pc, struct buf *out, struct errmsg *em)
         return rc;
     }
     core_status_brief(pc->a->core, &s);
+    bool live = s.role == CORE_LEADER;
     mp_writer_init(&w, out);
     mp_doc_begin(&w, &d);
     mp_doc_key(&w, &d, "items");
-    put_items(&p);
+    if (live) {
+        put_items(&p);
+    } else {
+        put_stored(&p);
+    }
+    mp_doc_bool(&w, &d, "live", live);
     char cursor[2 * UUID_TEXT_MAX];
     uuid_format(&p.last.from, cursor);
     size_t len = strlen(cursor);

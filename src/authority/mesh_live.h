@@ -23,11 +23,15 @@ struct mesh_report {
     uint32_t links, routes;
 };
 
-/* Takes what decodes; a node that sends other things is shown with less. */
-void mesh_report_take(const struct heartbeat *hb, struct mesh_report *ret);
+/* Takes what decodes; a node that sends other things is shown with less. True: links or routes are other
+ * ones than in the report before, or are otherwise than they were. */
+bool mesh_report_take(const struct heartbeat *hb, struct mesh_report *ret);
 
 struct authority;
 struct pending_call;
+/* On the leader: has what changed written into the state, MESH_CHANGES_MAX of each kind every few
+ * seconds, and each link and route once in four reports at most. */
+void mesh_log_tick(struct authority *a);
 /* Under "links", as documents; none when the leader has no report of the node. */
 void mesh_node_links(const struct authority *a, const struct uuid *node_id, struct mp_writer *w,
                      struct mp_doc *doc);

@@ -311,6 +311,7 @@ static const struct {
     {"pool.delete", OP_BY_PERSON, op_pool_delete, CMD_POOL_DELETE, LEVEL_INTENTS},
     {"pool.add", OP_BY_PERSON, op_pool_add, CMD_POOL_MEMBER, LEVEL_INTENTS},
     {"pool.remove", OP_BY_PERSON, op_pool_remove, CMD_POOL_MEMBER, LEVEL_INTENTS},
+    {"mesh.log", OP_BY_LEADER, NULL, CMD_MESH_LOG, LEVEL_MESH_LOG},
     {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };
 

@@ -35,6 +35,7 @@
 #define LEVEL_MESH 9
 #define LEVEL_INTENTS 10
 #define LEVEL_VOTES 11
+#define LEVEL_MESH_LOG 12
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -97,6 +98,7 @@
     X(POOL_CREATE, 76, pool_create, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
     X(POOL_DELETE, 77, pool_delete, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
     X(POOL_MEMBER, 78, pool_member, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
+    X(MESH_LOG, 79, mesh_log, 0, LEVEL_MESH_LOG, CMD_BY_SYSTEM)      \
     X(AUTHORITY_VOTE, 80, authority_vote, 1, LEVEL_VOTES, CMD_BY_PEOPLE) \
     X(AUTHORITY_EXPIRE, 81, authority_expire, 1, LEVEL_VOTES, CMD_BY_LEADER)
 

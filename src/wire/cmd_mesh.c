@@ -9,6 +9,9 @@ MSG_DEFINE(qos_set, QOS_SET_FIELDS)
 MSG_DEFINE(pool_create, POOL_CREATE_FIELDS)
 MSG_DEFINE(pool_delete, POOL_DELETE_FIELDS)
 MSG_DEFINE(pool_member, POOL_MEMBER_FIELDS)
+MSG_DEFINE(mesh_log, MESH_LOG_FIELDS)
+MSG_DEFINE(mesh_link_seen, MESH_LINK_SEEN_FIELDS)
+MSG_DEFINE(mesh_route_seen, MESH_ROUTE_SEEN_FIELDS)
 
 const char *const intent_policy_names[] = {"prefer", "avoid", "require", "deny", "direct", NULL};
 const char *const intent_via_names[] = {"any", "direct", "node", "region", NULL};

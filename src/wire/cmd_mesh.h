@@ -72,6 +72,31 @@ MSG_DECLARE(pool_delete, POOL_DELETE_FIELDS)
     X(T, 3, FLAG, removed, 0, 0)
 MSG_DECLARE(pool_member, POOL_MEMBER_FIELDS)
 
+/* --- observations: what changed of links and of ways that intents decided (DESIGN D11) --- */
+#define MESH_LOG_FIELDS(X, T)                                                          \
+    X(T, 1, LIST, links, MESH_CHANGES_MAX, 0)  /* of bin: mesh_link_seen */           \
+    X(T, 2, LIST, routes, MESH_CHANGES_MAX, 0) /* of bin: mesh_route_seen */
+MSG_DECLARE(mesh_log, MESH_LOG_FIELDS)
+
+#define MESH_LINK_SEEN_FIELDS(X, T)                                     \
+    X(T, 1, ID, from_node_id, 0, MSG_REQUIRED)                            \
+    X(T, 2, ID, to_node_id, 0, MSG_REQUIRED)                              \
+    X(T, 3, STR, status, 16, MSG_REQUIRED) /* up, suspect, trying, down */ \
+    X(T, 4, U64, rtt_us, 0, 0)                                            \
+    X(T, 5, U64, loss_permille, 0, 0)                                     \
+    X(T, 6, I64, reported_at_ms, 0, MSG_REQUIRED)
+MSG_DECLARE(mesh_link_seen, MESH_LINK_SEEN_FIELDS)
+
+#define MESH_ROUTE_SEEN_FIELDS(X, T)                                    \
+    X(T, 1, ID, from_node_id, 0, MSG_REQUIRED)                            \
+    X(T, 2, ID, to_node_id, 0, MSG_REQUIRED)                              \
+    X(T, 3, ID, intent_id, 0, 0)   /* nil: none decides any more */       \
+    X(T, 4, ID, next_hop_id, 0, 0) /* nil: there is no way */             \
+    X(T, 5, U64, metric_us, 0, 0)                                         \
+    X(T, 6, STR, health, 16, MSG_REQUIRED)                                \
+    X(T, 7, I64, reported_at_ms, 0, MSG_REQUIRED)
+MSG_DECLARE(mesh_route_seen, MESH_ROUTE_SEEN_FIELDS)
+
 /* NULL-terminated; the place of a name is its number in a snapshot, counted from 1. */
 extern const char *const intent_policy_names[]; /* prefer, avoid, require, deny, direct */
 extern const char *const intent_via_names[];    /* any, direct, node, region */

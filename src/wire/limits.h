@@ -49,6 +49,9 @@
 #define PEERS_MAX 64              /* addresses of others that a node is told, beside relays and authorities */
 #define BANDWIDTH_MBPS_MAX 1000000u
 #define TRUST_LEVEL_MAX 100u
+#define MESH_CHANGES_MAX 64       /* links, and routes, in one entry of the log */
+#define MESH_LINKS_KEPT 20        /* of one node, in the state */
+#define MESH_ROUTE_LIFE_MS (24LL * 3600 * 1000)
 #define SELECTOR_REF_MAX 64       /* a node id, a role, a region, an organization */
 #define INTENTS_MAX 256           /* of a cluster */
 #define POOLS_MAX 64

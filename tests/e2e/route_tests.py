@@ -155,6 +155,56 @@ def test_links_and_routes_are_shown_by_any_authority(env):
     expect(c.a1.status()["index"] - index < 20, "samples are not committed", index, c.a1.status())
 
 
+def test_changes_of_links_and_of_decided_ways_are_kept(env):
+    """RTE-09, SYN-04: what changed is in the log, coarsely, so every authority has it, also without a
+    leader; a way is kept when an intent decided it."""
+    c = env.cluster(authorities=3, nodes=3)
+    c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
+    for n in c.nodes.values():
+        n.stop()
+    for n in c.nodes.values():
+        n.start(wait=False, args=("--agent-heartbeat", "300ms"))
+    for n in c.nodes.values():
+        n.wait_ready()
+    c.a1.ok("mesh", "set", "--overlay", "on", "--yes")
+    wanted = c.a1.ok("intent", "create", "over-n3", "--policy", "require", "--from", "node:n1", "--to",
+                     "node:n2", "--via", "node:n3", "--yes")
+    wait_until(lambda: c.n1.cli("route", "list").rc == OK, "n1's overlay")
+    leads(c.n1, c.n2, [c.n3])
+    wait_until(lambda: explain(c.n1, c.n2)["decided_by"] == "over-n3", "the intent to decide")
+    follower = c.others(c.wait_leader())[0]
+
+    def kept(what):
+        page = follower.ok("mesh", what, "--stale", "--limit", "500")
+        expect(page["live"] is False, "as the log has it", page)
+        return {(r["from_node_name"], r["to_node_name"]): r for r in page["items"]}
+
+    def both():
+        links, routes = kept("links"), kept("routes")
+        expect(("n1", "n3") in links and links["n1", "n3"]["status"] == "up", "the link", links)
+        way = routes.get(("n1", "n2"))
+        expect(way and (way["status"], way["path_kind"], way["next_hop_id"], way["intent_id"]) ==
+               ("usable", "relayed", c.n3.id, wanted["id"]), "the way", routes)
+        expect(("n2", "n1") not in routes, "nothing decided the other one", routes)
+        return True
+    wait_until(both, "both to be in the log", 60)
+    index = c.a1.status()["index"]
+    c.n3.kill9()
+
+    def gone():
+        links, routes = kept("links"), kept("routes")
+        expect(links["n1", "n3"]["status"] != "up", "the link is down", links)
+        expect(routes["n1", "n2"]["status"] != "usable", "the way is gone", routes)
+        return True
+    wait_until(gone, "both to be down in the log", 60)
+    expect(c.a1.status()["index"] - index < 60, "changes, not samples", index, c.a1.status())
+    c.a1.ok("intent", "delete", "over-n3", "--yes")
+    wait_until(lambda: ("n1", "n2") not in kept("routes"), "the way to be forgotten", 60)
+    c.a1.ok("node", "revoke", "n3", "--reason", "test", "--yes")
+    wait_until(lambda: ("n1", "n3") not in kept("links"), "links of a revoked node to be forgotten")
+    c.one_digest()
+
+
 def test_overlay_is_off_until_asked_for(env):
     """RTE-04: the flag off is a refusal that says what to do."""
     c = env.cluster(authorities=1, nodes=1)

@@ -16,6 +16,8 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&cmd_cert_desc, true},
     {&trust_issuer_desc, true},
     {&heartbeat_sample_desc, true},
+    {&mesh_link_seen_desc, true},
+    {&mesh_route_seen_desc, true},
     {&trust_root_desc, false},
     {&trust_record_desc, false},
     {&trust_signature_desc, false},

@@ -143,6 +143,7 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_POOL_CREATE:
         case CMD_POOL_DELETE:
         case CMD_POOL_MEMBER:
+        case CMD_MESH_LOG:
         case CMD_CAPABILITY_VERIFY:
         case CMD_CAPABILITY_POLICY:
         case CMD_HEARTBEAT_LOG:

@@ -467,6 +467,70 @@ static void test_queues_are_bounded(void **state)
     assert_int_equal(fsm_count(w, "SELECT count(*) FROM qos_policies"), 0);
 }
 
+/* --- observations --- */
+
+static int log_link(struct fsm_world *w, struct uuid from, struct uuid to, const char *status)
+{
+    struct buf list;
+    uint32_t count = 0;
+    const struct mesh_link_seen seen = {.from_node_id = from,
+                                        .to_node_id = to,
+                                        .status = blob_str(status),
+                                        .rtt_us = 900,
+                                        .reported_at_ms = w->now_ms++};
+    buf_init(&list, 4096);
+    msg_list_add(&mesh_link_seen_desc, &seen, &list, &count);
+    int rc = fsm_do(w, CMD_MESH_LOG,
+                    &(struct mesh_log){.links = {.raw = buf_blob(&list), .count = count}});
+    buf_fini(&list);
+    return rc;
+}
+
+static void test_observations_are_of_members_few_and_no_events(void **state)
+{
+    struct fsm_world *w = *state;
+    fsm_world_raise(w);
+    struct uuid a = fsm_make_node(w, 21, "alpha");
+    struct uuid peer[MESH_LINKS_KEPT + 3];
+    for (uint32_t i = 0; i < ARRAY_SIZE(peer); i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "p%u", i);
+        peer[i] = fsm_make_node(w, 100 + i, name);
+    }
+    const char *person = w->actor_kind;
+    assert_int_equal(log_link(w, a, peer[0], "up"), -ERR_DENIED); /* the leader's to say */
+    int64_t events = fsm_count(w, "SELECT count(*) FROM cluster_audit_events");
+    w->actor_kind = ACTOR_SYSTEM;
+    for (uint32_t i = 0; i < ARRAY_SIZE(peer); i++) {
+        assert_int_equal(log_link(w, a, peer[i], "up"), 0);
+    }
+    /* The oldest went; one that is down would have gone first. */
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM mesh_links"), MESH_LINKS_KEPT);
+    assert_int_equal(log_link(w, a, peer[10], "down"), 0);
+    assert_int_equal(log_link(w, a, peer[0], "up"), 0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM mesh_links WHERE status = 'down'"), 0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM mesh_links"), MESH_LINKS_KEPT);
+    assert_int_equal(log_link(w, a, fsm_fake_id(9, 9), "up"), 0);
+    assert_int_equal(log_link(w, a, peer[5], "excellent"), 0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM mesh_links WHERE status = 'up'"),
+                     MESH_LINKS_KEPT);
+    struct buf bad;
+    struct mp_writer mw;
+    buf_init(&bad, 64);
+    mp_writer_init(&mw, &bad);
+    mp_put_bin(&mw, blob_str("nonsense"));
+    assert_int_equal(
+        fsm_do(w, CMD_MESH_LOG, &(struct mesh_log){.links = {.raw = buf_blob(&bad), .count = 1}}),
+        -ERR_MALFORMED);
+    buf_fini(&bad);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM cluster_audit_events"), events);
+    w->actor_kind = person;
+    assert_int_equal(fsm_do(w, CMD_NODE_REVOKE,
+                            &(struct node_revoke){.node_id = a, .reason = blob_str("stolen")}),
+                     0);
+    assert_int_equal(fsm_count(w, "SELECT count(*) FROM mesh_links"), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -478,6 +542,7 @@ int main(void)
         T(test_intents_reach_their_sources_and_nobody_else),
         T(test_pools_are_known_to_their_organization_and_grants_to_their_sources),
         T(test_queues_are_bounded),
+        T(test_observations_are_of_members_few_and_no_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
