@@ -43,6 +43,10 @@ def verified(node):
     expect(r.rc == OK, "state and mirror are equal", r)
     expect(answer["differences"] == 0 and answer["index"] == answer["mirror_index"],
            "state and mirror are equal", answer["rows"][:5], answer["index"])
+    # And for somebody who has nothing but the database: rows, sums, seal, audit chain.
+    r = node.cli("audit", "verify", "--from-postgres", status(node)["dsn"], "--cluster-id",
+                 node.status()["cluster_id"])
+    expect(r.rc == OK and r.json["index"] >= answer["index"], "the mirror is what was signed", r)
     return answer
 
 
