@@ -44,5 +44,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     CHECK(statement_verify(in, key, &cluster, &s, NULL) != 0);
     (void)backup_open(in, blob_of(NULL, 0), &file, NULL);
+    (void)seal_open(in, blob_of(NULL, 0), &file, NULL);
     return 0;
 }
