@@ -4,6 +4,7 @@
 #include "lib/fsm_fixture.h"
 
 #include "authority/fsm_impl.h"
+#include "base/file.h"
 
 /* Versions of the program: the product, at its highest level, and one that knows a level more. */
 static struct db_migration knows_one[32];
@@ -186,6 +187,75 @@ static void test_image_keeps_its_level_and_is_raised_by_the_log(void **state)
     fsm_world_fini(&other);
 }
 
+/* Rows of a table as text, one a line. */
+static void dump(struct db *db, const char *sql, struct buf *out)
+{
+    struct db_stmt *st = db_prepare(db, sql);
+    while (db_step(st) == 1) {
+        buf_addf(out, "%s\n", db_col_text(st, "line"));
+    }
+    db_done(st);
+}
+
+static void test_legacy_nodes_become_members_of_the_one_cluster(void **state)
+{
+    (void)state;
+    static const char sql_nodes[] =
+        "SELECT id || name || fingerprint || enrollment_status || health_status || identity_state"
+        " || coalesce(facts, '-') || config_index AS line FROM nodes ORDER BY id";
+    static struct db_migration before[32];
+    struct fsm_world w;
+    struct buf fixture, image, was, is;
+    unsigned level = 0;
+    while (strstr(migrations_state[level].name, "default_cluster") == NULL) {
+        before[level] = migrations_state[level];
+        level++;
+    }
+    buf_init(&fixture, 1u << 16);
+    buf_init(&image, IMAGE_MAX_BYTES);
+    buf_init(&was, 1u << 16);
+    buf_init(&is, 1u << 16);
+    fsm_world_init_empty(&w);
+    fsm_free(w.fsm);
+    assert_int_equal(fsm_new_of(before, &w.fsm, NULL), 0);
+    assert_int_equal(fsm_world_init_cluster(&w), 0);
+    assert_int_equal(raise_to(&w, level), 0);
+    assert_int_equal(file_read(RAP_SOURCE_DIR "/tests/golden/legacy_nodes.sql", &fixture, NULL), 0);
+    assert_int_equal(db_exec(fsm_db(w.fsm), buf_cstr(&fixture), NULL), 0);
+    dump(fsm_db(w.fsm), sql_nodes, &was);
+    /* The new version opens it as it is, and the log raises it. */
+    assert_int_equal(fsm_image(w.fsm, &image), 0);
+    fsm_free(w.fsm);
+    assert_int_equal(fsm_new(&w.fsm, NULL), 0);
+    assert_int_equal(fsm_restore(w.fsm, buf_blob(&image), NULL), 0);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_memberships"), 1);
+    assert_int_equal(raise_to(&w, level + 1), 0);
+    dump(fsm_db(w.fsm), sql_nodes, &is);
+    assert_string_equal(buf_cstr(&is), buf_cstr(&was));
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_memberships m JOIN clusters c"
+                                   " ON c.id = m.cluster_id JOIN nodes n ON n.id = m.node_id"),
+                     4);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_memberships m JOIN nodes n ON"
+                                   " n.id = m.node_id WHERE n.name LIKE 'legacy-%' AND"
+                                   " m.membership_status = 'active' AND m.joined_at > 0"),
+                     2);
+    assert_int_equal(fsm_count(&w, "SELECT count(*) FROM cluster_memberships m JOIN nodes n ON"
+                                   " n.id = m.node_id WHERE n.name = 'legacy-gone' AND"
+                                   " m.membership_status = 'revoked'"),
+                     1);
+    /* They are nodes like any other now. */
+    struct uuid id;
+    assert_int_equal(uuid_parse("018f0000-0000-7000-8000-000000000002", &id), 0);
+    assert_int_equal(fsm_do(&w, CMD_NODE_RENAME,
+                            &(struct node_rename){.node_id = id, .name = blob_str("adopted")}),
+                     0);
+    buf_fini(&fixture);
+    buf_fini(&image);
+    buf_fini(&was);
+    buf_fini(&is);
+    fsm_world_fini(&w);
+}
+
 static void test_image_of_a_newer_version_is_refused_with_what_to_do(void **state)
 {
     (void)state;
@@ -275,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_replica_that_does_not_know_the_level_stops_unchanged),
         cmocka_unit_test(test_raise_amid_other_commands_of_an_entry),
         cmocka_unit_test(test_image_keeps_its_level_and_is_raised_by_the_log),
+        cmocka_unit_test(test_legacy_nodes_become_members_of_the_one_cluster),
         cmocka_unit_test(test_image_of_a_newer_version_is_refused_with_what_to_do),
         cmocka_unit_test(test_rolling_upgrade_raises_when_the_last_member_is_new),
         cmocka_unit_test(test_level_waits_for_a_member_that_is_away),
