@@ -1,6 +1,7 @@
 /* What a peer sends to show that a majority signed. The first byte chooses what the rest is read as. */
 #include "fuzz/fuzz.h"
 
+#include "agent/leaf_proof.h"
 #include "lib/pki_fixture.h"
 #include "pki/history.h"
 #include "pki/witness.h"
@@ -61,6 +62,25 @@ static void verify(struct blob in)
     }
 }
 
+/* What an ordinary peer shows of its key: the set's own link leads there, its signatures do not verify. */
+static void prove(struct blob in)
+{
+    struct leaf_expect e = {.cluster_id = cluster_id,
+                            .node_id = test_uuid(3),
+                            .set = &set,
+                            .root_key = root_key,
+                            .now_ms = TEST_NOW_MS};
+    struct mp_list links = {.count = 0};
+    struct buf raw;
+    struct errmsg em = ERRMSG_INIT;
+    e.links = leaf_proof_links_of(in);
+    CHECK(leaf_proof_check(in, &e, &em) != 0 && em.text[0] != '\0');
+    buf_init(&raw, 1u << 16);
+    (void)leaf_proof_links(in, &links, &raw);
+    CHECK(links.count <= LEAF_PROOF_LINKS_MAX);
+    buf_fini(&raw);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t hash[PKI_HASH_BYTES] = {0};
@@ -69,6 +89,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     struct blob in = blob_of(data + 1, size - 1);
+    if (data[0] == 255) {
+        prove(in);
+        return 0;
+    }
     switch (data[0] % 5) {
         case 0:
             advance(in);
