@@ -114,6 +114,8 @@ int cli_run_doctor(struct cli *c);
 int cli_run_sessions(struct cli *c);
 int cli_run_route_list(struct cli *c);
 int cli_run_route_explain(struct cli *c);
+int cli_run_route_open(struct cli *c);
+int cli_run_route_close(struct cli *c);
 int cli_run_intent_list(struct cli *c);
 int cli_run_intent_show(struct cli *c);
 int cli_run_intent_create(struct cli *c);

@@ -18,3 +18,25 @@ int cli_run_route_explain(struct cli *c)
 {
     return util_show(c, "/v1/routes/", c->operands[0]);
 }
+
+int cli_run_route_open(struct cli *c)
+{
+    struct buf path;
+    struct util_body body;
+    util_path(&path, "/v1/routes", NULL, "");
+    util_body_begin(&body);
+    mp_doc_str(&body.w, &body.d, "to", c->operands[0]);
+    int rc = util_mutate(c, "POST", &path, util_body_end(&body), NULL);
+    util_body_fini(&body);
+    buf_fini(&path);
+    return rc;
+}
+
+int cli_run_route_close(struct cli *c)
+{
+    struct buf path;
+    util_path(&path, "/v1/routes/", c->operands[0], "/close");
+    int rc = util_mutate(c, "POST", &path, blob_of(NULL, 0), "closed");
+    buf_fini(&path);
+    return rc;
+}

@@ -128,8 +128,8 @@ const struct cli_cmd cli_commands[] = {
     {"node", "remove", "N", "take a revoked node out of the lists", NULL, CLI_MUTATES,
      cli_run_node_remove, {{0}}},
     {"node", "ping", "N", "test the way from this node to another, and how long it takes",
-     "N answers when it runs with --synthetic. Names are known to authorities; elsewhere give the "
-     "id. --bytes sends that much after the pings and tells the rate and the longest gap.",
+     "N answers when test traffic is on (`rap mesh set --synthetic on`). Names are known to authorities; "
+     "elsewhere give the id, or route:ID of `rap route open`. --bytes sends that much after the pings and tells the rate and the longest gap.",
      0, cli_run_node_ping,
      {{"via", "RELAY", "go through this relay, whatever other way there is", false, false},
       {"count", "N", "pings (default 1, at most 1000)", false, false},
@@ -354,6 +354,12 @@ const struct cli_cmd cli_commands[] = {
      "DST is a node id, or the beginning of one that this node has heard of. A refusal is one of "
      "no_role, no_route, policy, hop_limit, revoked, udp_blocked.",
      0, cli_run_route_explain, {{0}}},
+    {"route", "open", "SELECTOR", "a route to a node, or to whichever of an egress pool is best",
+     "SELECTOR is node:ID or pool:NAME. The answer is an opaque id: which node it leads to, and over which "
+     "relays, is chosen at each use (`rap node ping route:ID`) and may change. It expires when it was not used "
+     "for 10 minutes.",
+     0, cli_run_route_open, {{0}}},
+    {"route", "close", "ID", "give a route up", NULL, 0, cli_run_route_close, {{0}}},
 
     {"mesh", "show", "", "whether the cluster's nodes have an overlay", NULL, CLI_READS,
      cli_run_mesh_show, {{0}}},

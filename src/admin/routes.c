@@ -175,6 +175,8 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/mesh/links", "mesh.links", API_READ, 200, {PAGE, QUERY("node")}},
     {"GET", "/v1/mesh/routes", "mesh.routes", API_READ, 200, {PAGE, QUERY("node")}},
     {"GET", "/v1/routes", "route.list", API_READ, 200, {{0}}},
+    {"POST", "/v1/routes", "route.open", API_ACTION, 201, {BODY("to", "to")}},
+    {"POST", "/v1/routes/{id}/close", "route.close", API_ACTION, 200, {ID}},
     {"GET", "/v1/routes/{dst}", "route.explain", API_READ, 200,
      {{"dst", "dst", API_PATH, API_STR, true}}},
     {0},

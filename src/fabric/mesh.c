@@ -548,6 +548,9 @@ enum route_refusal mesh_next_hop(const struct mesh *m, const struct uuid *dst,
     if (from != NULL && !mesh_is_neighbour(m, from, now_us)) {
         return ROUTE_NO_ROLE;
     }
+    if (mesh_judge_way(m, dst, dst).absolute) {
+        return ROUTE_POLICY; /* whether there is a way or not */
+    }
     struct uuid next;
     enum route_refusal why = route_next_hop(m->routes, dst, from, &next);
     if (why == ROUTE_NONE) {

@@ -81,8 +81,10 @@ struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struc
                        (i->kind == MESH_INTENT_REQUIRE && !match);
         bool dear = (i->kind == MESH_INTENT_AVOID && match) ||
                     (i->kind == MESH_INTENT_PREFER && !match);
-        if (refused && !v.refused) {
+        bool absolute = i->kind == MESH_INTENT_DENY && i->via == MESH_VIA_ANY;
+        if (refused && (!v.refused || absolute)) {
             v.refused = true;
+            v.absolute = absolute;
             v.intent = i;
         }
         if (dear) {
@@ -94,7 +96,7 @@ struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struc
 }
 
 enum overlay_class mesh_intents_class(const struct mesh_intents *p, const struct uuid *dst,
-                                     bool dst_relays)
+                                      bool dst_relays)
 {
     if (p == NULL || p->count == 0 || exempt(p, dst, dst_relays)) {
         return OVERLAY_BULK;

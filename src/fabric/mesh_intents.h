@@ -59,8 +59,9 @@ struct mesh_way {
 };
 struct mesh_verdict {
     bool refused;
+    bool absolute; /* ... and every other way there just so */
     uint32_t cost_us;
-    const struct mesh_intent *intent; /* the first that matters; NULL: none */
+    const struct mesh_intent *intent; /* the first that matters, or the absolute one; NULL: none */
 };
 
 /* Takes over the intent's destinations, and sorts them. */
@@ -71,6 +72,6 @@ void mesh_intents_fini(struct mesh_intents *p);
 struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struct mesh_way *way);
 /* The class of streams' packets to dst: that of the first intent that names one, else bulk. */
 enum overlay_class mesh_intents_class(const struct mesh_intents *p, const struct uuid *dst,
-                                     bool dst_relays);
+                                      bool dst_relays);
 
 #endif

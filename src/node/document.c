@@ -1,5 +1,5 @@
 /* What a node says about itself. */
-#include "node/node_impl.h"
+#include "node/route_id.h"
 
 #include "base/clock.h"
 #include "wire/cmd_mesh.h"
@@ -439,6 +439,26 @@ static int route_doc(struct node *n, bool explain, struct blob args, struct mp_w
     return 0;
 }
 
+static int route_id_doc(struct node *n, bool open, struct blob args, struct mp_writer *w,
+                        struct errmsg *em)
+{
+    char text[128];
+    struct uuid route;
+    int64_t expires_ms = 0;
+    struct mp_doc doc;
+    mp_find_str(args, open ? "to" : "id", text, sizeof text);
+    int rc = open                            ? route_id_open(n, text, &route, &expires_ms, em)
+             : uuid_parse(text, &route) != 0 ? errmsg_set(em, -ERR_INVALID, "not the id of a route")
+                                             : route_id_close(n, &route, em);
+    if (rc == 0) {
+        mp_doc_begin(w, &doc);
+        mp_doc_uuid(w, &doc, "route_id", &route);
+        mp_doc_time(w, &doc, "expires_at", expires_ms);
+        mp_doc_end(w, &doc);
+    }
+    return rc;
+}
+
 bool node_document(struct node *n, const char *method, struct blob args, struct mp_writer *w,
                    int *ret_rc, struct errmsg *em)
 {
@@ -457,6 +477,10 @@ bool node_document(struct node *n, const char *method, struct blob args, struct 
         *ret_rc = route_doc(n, false, args, w, em);
     } else if (strcmp(method, "route.explain") == 0) {
         *ret_rc = route_doc(n, true, args, w, em);
+    } else if (strcmp(method, "route.open") == 0) {
+        *ret_rc = route_id_doc(n, true, args, w, em);
+    } else if (strcmp(method, "route.close") == 0) {
+        *ret_rc = route_id_doc(n, false, args, w, em);
     } else {
         return false;
     }

@@ -16,6 +16,16 @@ struct synthetic_server {
     uint32_t streams;
 };
 
+#define ROUTE_IDS_MAX 256
+#define ROUTE_ID_LIFE_MS (10LL * 60 * 1000)
+/* An open route (route_id.h). */
+struct route_id {
+    struct uuid id;
+    int64_t expires_ms;            /* wall clock; 0: free */
+    char pool[NAME_MAX_BYTES + 1]; /* its name or id; "": the node is fixed */
+    struct uuid node;              /* where it leads now */
+};
+
 struct node {
     const struct cli_run *options;
     uv_loop_t loop;
@@ -33,6 +43,7 @@ struct node {
     struct admin *admin;
     struct overlay *overlay; /* NULL: off */
     struct synthetic_server synthetic;
+    struct route_id routes[ROUTE_IDS_MAX];
     unsigned pings; /* under way */
     uv_signal_t sigint, sigterm;
     bool stopping;
@@ -40,7 +51,8 @@ struct node {
 };
 
 /* What a node says about itself, without asking the group: status, config.show, config.verify,
- * fabric.sessions, metrics, route.list, route.explain. False when the method is none of these. */
+ * fabric.sessions, metrics, route.list, route.explain, route.open, route.close. False when the method is none of
+ * these. */
 bool node_document(struct node *n, const char *method, struct blob args, struct mp_writer *w,
                    int *ret_rc, struct errmsg *em);
 /* "metrics": the text of the exposition format. -ERR_TOO_LARGE. */

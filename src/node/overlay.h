@@ -36,6 +36,10 @@ bool overlay_is_relay(const struct overlay *o);
  * ROUTE_SAMPLES_MAX. A relay reports its ways to other relays only; there are many to others. */
 void overlay_report(struct overlay *o, struct heartbeat *hb, struct buf *links, struct buf *routes);
 
+/* What the way to it costs, the owner's likes included. -ERR_DENIED: an intent forbids every way;
+ * -ERR_UNREACHABLE: none is known now, and it is asked for. */
+int overlay_cost(struct overlay *o, const struct uuid *dst, uint64_t *ret_us);
+
 /* route.list and route.explain; args of the latter: dst. */
 void overlay_list_doc(struct overlay *o, struct mp_writer *w);
 int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w,

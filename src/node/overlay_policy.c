@@ -138,3 +138,29 @@ const struct mesh_intent *overlay_decided(const struct overlay *o, const struct 
     }
     return d.any != NULL ? d.any : direct.intent;
 }
+
+static void take_selected(void *data, const struct route_path *p)
+{
+    uint64_t *us = data;
+    if (p->selected) {
+        *us = (uint64_t)p->metric + p->dislike;
+    }
+}
+
+int overlay_cost(struct overlay *o, const struct uuid *dst, uint64_t *ret_us)
+{
+    struct uuid next;
+    enum route_refusal why = mesh_next_hop(o->mesh, dst, NULL, overlay_now_us(), &next);
+    if (why == ROUTE_NONE) {
+        *ret_us = 0;
+        route_paths(mesh_routes(o->mesh), dst, take_selected, ret_us);
+        return 0;
+    }
+    bool direct = !mesh_judge_way(o->mesh, dst, dst).refused;
+    if (!direct && why == ROUTE_POLICY) {
+        return -ERR_DENIED;
+    }
+    struct mesh_event ev = {.kind = MESH_WANT, .peer = *dst};
+    overlay_step(o, &ev);
+    return -ERR_UNREACHABLE;
+}

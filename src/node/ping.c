@@ -7,6 +7,8 @@
  * The answer says which way the session went at the end: direct, or relayed and over which neighbour. */
 #include "node/synthetic.h"
 
+#include "node/route_id.h"
+
 #include "base/clock.h"
 
 #define COUNT_MAX 1000
@@ -21,6 +23,7 @@ struct ping {
     char to_text[64], via_text[64];
     struct uuid to, via;
     bool resolving_via, pinned;
+    bool opaque;     /* asked for by a route: where that leads is not told */
     struct buf args; /* of the look-up */
     int64_t count, size, bytes;
     uint64_t deadline_ns;
@@ -68,9 +71,9 @@ static void put_result(struct ping *p, struct mp_writer *w, struct mp_doc *d)
 {
     struct seen_way way = {.id = &p->to};
     fabric_sessions(p->n->fabric, look_at, &way);
-    mp_doc_uuid(w, d, "node_id", &p->to);
+    mp_doc_uuid(w, d, "node_id", p->opaque ? &UUID_NIL : &p->to);
     mp_doc_str(w, d, "path", !way.found ? NULL : way.relayed ? "relayed" : "direct");
-    mp_doc_uuid(w, d, "via", way.relayed ? &way.via : &UUID_NIL);
+    mp_doc_uuid(w, d, "via", way.relayed && !p->opaque ? &way.via : &UUID_NIL);
     mp_doc_int(w, d, "sent", p->sent);
     mp_doc_int(w, d, "received", p->received);
     if (p->received > 0) {
@@ -317,6 +320,20 @@ static void resolve(struct ping *p)
 {
     struct uuid id;
     const char *text = p->resolving_via ? p->via_text : p->to_text;
+    size_t prefix = strlen(ROUTE_ID_PREFIX);
+    if (!p->resolving_via && strncmp(text, ROUTE_ID_PREFIX, prefix) == 0) {
+        struct errmsg em = ERRMSG_INIT;
+        p->opaque = true;
+        int rc = uuid_parse(text + prefix, &id) != 0
+                     ? errmsg_set(&em, -ERR_INVALID, "not the id of a route")
+                     : route_id_resolve(p->n, &id, &p->to, &em);
+        if (rc == 0) {
+            begin(p);
+        } else {
+            finish(p, rc, em.text);
+        }
+        return;
+    }
     struct mp_writer w;
     struct mp_doc d;
     buf_clear(&p->args);

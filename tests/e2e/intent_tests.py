@@ -117,6 +117,54 @@ def test_intents_that_make_no_sense_are_refused(env):
     c.a1.refused(NOT_FOUND, "not_found", "intent", "delete", "x", "--yes")
 
 
+def test_a_route_to_a_pool_is_opaque_and_survives_its_node(env):
+    """RTE-03, RTE-01: a caller names a pool and gets an id, not a node; the nearest node is used, another one
+    when that dies; an organization's pool is nobody else's."""
+    c = mesh(env, ["r1"], ["n1", "e1", "e2"])
+    c.a1.ok("role", "assign", "n1", "update-cache", "--org", "acme", "--yes")
+    c.a1.ok("pool", "create", "exits", "--org", "acme", "--yes")
+    for e in ("e1", "e2"):
+        c.a1.ok("pool", "add", "exits", e, "--yes")
+    wait_until(lambda: [p["members"] for p in c.n1.ok("config", "show")["pools"]] == [2],
+               "n1 to know the pool")
+    c.e1.refused(NOT_FOUND, "not_found", "route", "open", "pool:exits")
+    c.n1.refused(NOT_FOUND, "not_found", "route", "open", "pool:nothing")
+    c.n1.refused(USAGE, "invalid", "route", "open", "exits")
+    opened = c.n1.ok("route", "open", "pool:exits")
+    expect(set(opened) <= {"route_id", "expires_at"} and
+           opened["route_id"] not in (c.e1.id, c.e2.id), "opaque", opened)
+
+    def used():
+        r = c.n1.cli("node", "ping", f"route:{opened['route_id']}", "--timeout", "5s")
+        expect(r.rc == OK and r.json["node_id"] is None and r.json["via"] is None,
+               "an answer that tells no topology", r)
+        return r.json
+    wait_until(used, "an echo over the route")
+
+    def served_by():
+        """Who has a session with n1: the one that was chosen."""
+        return [e for e in (c.e1, c.e2) if e.process and
+                c.n1.id in {s["node_id"] for s in items(e.cli("fabric", "sessions"))}]
+    first = wait_until(served_by, "the node that was chosen")[0]
+    other = c.e2 if first is c.e1 else c.e1
+    first.kill9()
+    wait_until(used, "the route to lead to another node", 30)
+    expect(other in served_by(), "the other one serves now", first.name)
+    # What the owner forbids, a route does not reach.
+    c.a1.ok("intent", "create", "closed", "--policy", "deny", "--from", "node:n1", "--to",
+            "pool:exits", "--yes")
+
+    def denied():
+        r = c.n1.cli("node", "ping", f"route:{opened['route_id']}", "--timeout", "5s")
+        expect(r.rc == DENIED, "no way is allowed", r)
+        return True
+    wait_until(denied, "the intent to be obeyed")
+    c.n1.ok("route", "close", opened["route_id"])
+    c.n1.refused(NOT_FOUND, "not_found", "node", "ping", f"route:{opened['route_id']}")
+    straight = c.n1.ok("route", "open", f"node:{c.r1.id}")
+    expect(c.n1.ok("node", "ping", f"route:{straight['route_id']}")["received"] == 1, "to a node")
+
+
 def test_queues_of_relays_obey_the_owner(env):
     """QOS-01: a class has at most its rate, from signed configuration, while others go on."""
     c = mesh(env, ["r1"], ["n1", "b1"])

@@ -90,8 +90,14 @@ static void test_intents_add_up_and_a_refusal_is_the_one_that_is_named(void **st
     assert_string_equal(v.intent->name, "i0");
     add(&p, MESH_INTENT_DENY, MESH_VIA_NODE, RELAY, 0, false);
     v = judge(&p, DST, RELAY);
-    assert_true(v.refused);
+    assert_true(v.refused && !v.absolute);
     assert_string_equal(v.intent->name, "i2");
+    add(&p, MESH_INTENT_DENY, MESH_VIA_ANY, 0, 0, false); /* says more than i2 */
+    v = judge(&p, DST, RELAY);
+    assert_true(v.refused && v.absolute);
+    assert_string_equal(v.intent->name, "i3");
+    assert_true(judge(&p, DST, DST).absolute);
+    assert_false(judge(&p, OTHER, OTHER).absolute);
     mesh_intents_fini(&p);
 }
 
