@@ -93,7 +93,7 @@ struct fabric_config {
      * -ERR_TIMEOUT ...). */
     void (*session_up)(void *data, const struct fabric_peer *peer);
     void (*session_down)(void *data, const struct fabric_peer *peer, int rc);
-    /* Chains are looked at as of when their leaf began, so that an expired one still shows who is there.
+    /* Chains are looked at as of when all of them had begun, so that an expired one still shows who is there.
      * Only for a diagnosis that tells its peers nothing (`rap doctor`). */
     bool any_time;
     /* More to ask of a peer than a good chain: 0, FABRIC_ADMIT_PROVE, or an error, with which the

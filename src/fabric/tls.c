@@ -83,6 +83,19 @@ static void note_refused(struct session *ss, const struct pki_identity *id, int 
     }
 }
 
+/* When all of the chain had begun: a CA is renewed while leaves under it go on. */
+static int64_t valid_from(const struct blob *chain, size_t count)
+{
+    int64_t latest_ms = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct pki_cert c;
+        if (pki_cert_parse(chain[i], &c, NULL) == 0 && c.not_before_ms > latest_ms) {
+            latest_ms = c.not_before_ms;
+        }
+    }
+    return latest_ms;
+}
+
 /* Identity comes from the leaf of the chain TLS is about to prove possession for, nothing else. */
 static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
 {
@@ -100,11 +113,7 @@ static int verify(struct session *ss, gnutls_session_t tls, struct errmsg *em)
         chain[i] = blob_of(certs[i].data, certs[i].size);
     }
     struct pki_identity id;
-    struct pki_cert leaf;
-    int64_t at_ms = clock_wall_ms();
-    if (ss->f->cfg.any_time && pki_cert_parse(chain[0], &leaf, NULL) == 0) {
-        at_ms = leaf.not_before_ms;
-    }
+    int64_t at_ms = ss->f->cfg.any_time ? valid_from(chain, count) : clock_wall_ms();
     int rc = pki_chain_verify(ss->f->cfg.trust, chain, count, at_ms, &id, em);
     if (rc == -ERR_REVOKED || rc == -ERR_CERT_EXPIRED) {
         note_refused(ss, &id, rc);

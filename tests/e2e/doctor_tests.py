@@ -113,6 +113,8 @@ def test_doctor_names_a_wrong_clock(env):
     n1.stop()
     shift(120)
     fails(n1, "clock_skew", prefix=skewed)
+    shift(25 * 3600)  # or nobody was heard for a day: what is stored says how old it is
+    fails(n1, "config_expired", prefix=skewed)
     healthy(n1)
 
 
@@ -132,6 +134,18 @@ def test_doctor_names_a_wrong_pin(env):
     bad = env.token_file("rapj1_" + base64.urlsafe_b64encode(raw).decode().rstrip("="))
     expect("udp_blocked" not in fails(host, "wrong_pin", "--token-file", bad), "it answers")
     fails(host, "no_membership")
+
+
+def test_doctor_names_a_full_disk(env):
+    node = env.new_cluster().add("h1")
+    os.makedirs(node.dir, mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none", node.dir], check=True)
+    env.at_end.append(lambda: subprocess.run(["umount", node.dir], check=True))
+    expect(node.dir in fails(node, "disk_full")["disk_full"]["next"], "where")
+    subprocess.run(["mount", "-o", "remount,size=150m", node.dir], check=True)
+    failed, checks = doctor(node)
+    expect("disk_full" not in failed and "disk_nearly_full" in [k["code"] for k in checks], "warned",
+           checks)
 
 
 def test_doctor_looks_at_the_host(env):
