@@ -22,7 +22,8 @@ def ip(*args):
 class Net:
     def __init__(self, env):
         self.tag = f"rap{os.getpid()}-{next(COUNTER)}"
-        self.router, self.spaces, self.addresses, self.lines = f"{self.tag}-r", [], {}, []
+        self.router, self.spaces, self.lines = f"{self.tag}-r", [], []
+        self.addresses, self.wires = {}, {}  # of hosts
         env.at_end.append(self.remove)
         self.space(self.router)
         self.inside(self.router, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
@@ -48,7 +49,7 @@ class Net:
         ip("-n", space, "address", "add", f"10.77.{n}.2/30", "dev", "eth0")
         ip("-n", space, "link", "set", "eth0", "up")
         ip("-n", space, "route", "add", "default", "via", f"10.77.{n}.1")
-        self.addresses[name] = f"10.77.{n}.2"
+        self.addresses[name], self.wires[name] = f"10.77.{n}.2", wire
         return space
 
     def rule(self, verb, a, b):
@@ -65,6 +66,12 @@ class Net:
         self.lines.append(line)
         if line.stdout.readline() != "ready\n":
             raise Failure(f"no delay line for {node.name}")
+
+    def slow(self, node, mbit):
+        """The wire to node carries no more than this from now on, behind a queue of 30 ms."""
+        wire = self.wires[node.name]
+        self.inside(self.router, "tc", "qdisc", "add", "dev", wire, "root", "tbf", "rate",
+                    f"{mbit}mbit", "burst", "32k", "latency", "30ms")
 
     def cut_one_way(self, a, b):
         """What a sends to b is lost."""

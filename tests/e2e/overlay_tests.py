@@ -160,6 +160,35 @@ def test_transfer_survives_what_happens_to_its_relay(env):
     expect(all(g <= GAP_LIMIT_MS for g in gaps.values()), f"gaps within {GAP_LIMIT_MS} ms", gaps)
 
 
+def test_slow_last_hop_slows_its_senders_and_nobody_else(env):
+    """QOS-02, QOS-04: behind a relay is a wire of 40 Mbit/s. CoDel in the relay keeps what waits there
+    short: a bulk transfer neither fills it nor delays an echo, and two transfers share the wire."""
+    c = mesh(env, ["r1"], ["n1", "n2", "b1"])
+    for a in (c.a1, c.n1, c.n2):
+        c.net.cut(a, c.b1)
+    c.net.slow(c.b1, 40)
+    idle = [pinged(n, c.b1, "--count", "100") for n in (c.n1, c.n2)][1]
+    expect(idle["path"] == "relayed", "over r1", idle)
+    alone, queued = Transfer(c.n1, c.b1, 24 * MIB), [0]
+    wait_busy(c.r1)
+    beside = ping(c.n2, c.b1, "--count", "80")
+    while alone.is_alive():
+        queued.append(overlay(c.r1)["queued_bytes"])
+    rate = alone.finish()["bytes_per_second"]
+    drops = {k: v for k, v in overlay(c.r1).items() if v and k.startswith("dropped")}
+    both = [Transfer(n, c.b1, 12 * MIB) for n in (c.n1, c.n2)]
+    rates = [t.finish()["bytes_per_second"] for t in both]
+    print(f"    alone {rate / MIB:.1f} MiB/s, two {rates[0] / MIB:.1f} and {rates[1] / MIB:.1f}; echo idle "
+          f"{idle['rtt_median_us'] / 1000:.1f} ms, beside bulk {beside['rtt_median_us'] / 1000:.1f} ms; "
+          f"waiting in the relay at most {max(queued) / 1024:.0f} KiB, {drops}", flush=True)
+    expect(rate < 40e6 / 8, "the wire is the bottleneck", rate)
+    expect(max(queued) <= MIB, "it does not fill the relay", queued)  # CoDel off: 4 MiB
+    # A bulk class that was allowed to queue would add 0.8 s.
+    expect(beside["received"] == 80 and beside["rtt_median_us"] <= idle["rtt_median_us"] + 200000,
+           "the echo is not behind the transfer", idle, beside)
+    expect(max(rates) <= 2.5 * min(rates), "the two share", rates)
+
+
 def sent(node, to):
     """Bytes on the live sessions of a node to another one."""
     return sum(s["bytes_out"] for s in items(node.cli("fabric", "sessions"))
