@@ -354,7 +354,7 @@ static void fill_defaults(struct fabric_config *c)
     l->half_open_max = or_default(l->half_open_max, 1024);
     l->retry_above = or_default(l->retry_above, 64);
     l->streams_per_session = or_default(l->streams_per_session, 256);
-    l->handshakes_per_turn = or_default(l->handshakes_per_turn, 16);
+    l->handshakes_per_turn = or_default(l->handshakes_per_turn, 2);
     l->enroll_sessions_max = or_default(l->enroll_sessions_max, 2048);
     l->enroll_per_second = or_default(l->enroll_per_second, 64);
     if (l->queue_bytes_max == 0) {

@@ -80,6 +80,7 @@ static void put_result(struct ping *p, struct mp_writer *w, struct mp_doc *d)
         qsort(p->rtt_us, (size_t)p->received, sizeof p->rtt_us[0], compare_rtt);
         mp_doc_int(w, d, "rtt_min_us", (int64_t)p->rtt_us[0]);
         mp_doc_int(w, d, "rtt_median_us", (int64_t)p->rtt_us[p->received / 2]);
+        mp_doc_int(w, d, "rtt_p99_us", (int64_t)p->rtt_us[(p->received - 1) * 99 / 100]);
         mp_doc_int(w, d, "rtt_max_us", (int64_t)p->rtt_us[p->received - 1]);
     }
     if (p->bytes > 0) {
