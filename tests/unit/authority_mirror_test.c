@@ -285,6 +285,15 @@ static void test_sums_follow_every_change_of_the_state(void **state)
     fsm_entry_add(&e, fsm_envelope(&w, CMD_TOKEN_REVOKE), &none);
     fsm_world_apply(&w, &e, NULL, NULL);
     fsm_entry_fini(&e);
+    /* One that has updated a row by the time it is refused: an id that is in use. */
+    (void)fsm_make_token(&w, 77, 1);
+    const struct join_approve twice = {
+        .join_id = fsm_make_request(&w, 11, "four", 77),
+        .node_id = id,
+        .cert = fsm_fake_cert(&(struct fsm_fake_cert){
+            .key = 11, .issuer = 1, .serial = 4711, .not_after_ms = w.now_ms + PKI_LEAF_LIFE_MS}),
+    };
+    assert_int_not_equal(fsm_do(&w, CMD_JOIN_APPROVE, &twice), 0);
     struct node_revoke gone = {.node_id = id, .reason = blob_str("lost")};
     assert_int_equal(fsm_do(&w, CMD_NODE_REVOKE, &gone), 0);
     assert_true(moved.entries >= 5);
