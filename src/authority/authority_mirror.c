@@ -83,15 +83,17 @@ void authority_mirror_open(struct authority *a)
 static bool go_on(void *data)
 {
     struct mirror_check *c = data;
-    uv_sleep(CHECK_PAUSE_MS);
     return !atomic_load(&c->over);
 }
 
 static void check(uv_work_t *req)
 {
     struct mirror_check *c = container_of(req, struct mirror_check, req);
-    const struct mirror_read o = {
-        .dsn = c->dsn, .cluster_id = c->cluster_id, .go_on = go_on, .data = c};
+    const struct mirror_read o = {.dsn = c->dsn,
+                                  .cluster_id = c->cluster_id,
+                                  .go_on = go_on,
+                                  .data = c,
+                                  .pause_ms = CHECK_PAUSE_MS};
     c->rc = mirror_read_check(&o, &c->index, &c->rows, &c->root, &c->em);
 }
 

@@ -12,9 +12,11 @@ struct mirror_read {
     const char *dsn;
     const char *cluster_id; /* NULL: the only one there */
     struct blob root_der;   /* of the owner; empty: whatever root the seal stands on */
-    /* After each page of rows: whether to go on (-ERR_CANCELED if not). NULL: always. */
+    /* Whether to go on (-ERR_CANCELED if not): asked after each page of rows, and several times a second
+     * while PostgreSQL lets wait. NULL: always. */
     bool (*go_on)(void *data);
     void *data;
+    unsigned pause_ms; /* after each page */
 };
 
 /* What was read; views into it are valid until mirror_copy_free. */

@@ -3,16 +3,18 @@
 #include "authority/fsm_impl.h"
 #include "authority/mirror_read.h"
 #include "authority/mirror_sums.h"
+#include "authority/pg_ask.h"
 #include "authority/raft_image.h"
 
 #include <libpq-fe.h>
+#include <uv.h>
 
 #define CLUSTERS_MAX 8 /* named when one has to be chosen */
 
 struct reading {
     const struct mirror_read *o;
     struct errmsg *em;
-    PGconn *conn;
+    struct pg_ask pg;
     char cluster_id[UUID_TEXT_MAX];
     struct buf seal;
     struct backup_file head;
@@ -26,53 +28,18 @@ struct reading {
 
 /* --- asking --- */
 
-static int ask(struct reading *r, const char *sql, int count, const char *const *params,
-               PGresult **ret)
-{
-    *ret = PQexecParams(r->conn, sql, count, NULL, params, NULL, NULL, 0);
-    ExecStatusType status = PQresultStatus(*ret);
-    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
-        return 0;
-    }
-    const char *state = PQresultErrorField(*ret, PG_DIAG_SQLSTATE);
-    const char *text = PQresultErrorField(*ret, PG_DIAG_MESSAGE_PRIMARY);
-    bool schema = state != NULL && (strcmp(state, "42P01") == 0 || strcmp(state, "42703") == 0 ||
-                                    strcmp(state, "3F000") == 0);
-    int rc = errmsg_set(r->em, schema ? -ERR_SCHEMA : -ERR_UNREACHABLE, "%s%s",
-                        text == NULL ? PQerrorMessage(r->conn) : text,
-                        schema ? "; a mirror this program can read has a schema made by its `rap "
-                                 "mirror migrate`"
-                               : "");
-    if (r->em != NULL) {
-        r->em->text[strcspn(r->em->text, "\n")] = '\0';
-    }
-    PQclear(*ret);
-    *ret = NULL;
-    return rc;
-}
-
 static int run(struct reading *r, const char *sql)
 {
-    PGresult *res;
-    int rc = ask(r, sql, 0, NULL, &res);
+    PGresult *res = NULL;
+    int rc = pg_ask(&r->pg, sql, 0, NULL, &res);
     PQclear(res);
     return rc;
 }
 
 static int open_snapshot(struct reading *r)
 {
-    const char *keys[] = {"dbname", "application_name", "client_encoding", "connect_timeout", NULL};
-    const char *values[] = {r->o->dsn, "rap-read", "UTF8", "10", NULL};
-    r->conn = PQconnectdbParams(keys, values, 1);
-    if (r->conn == NULL || PQstatus(r->conn) != CONNECTION_OK) {
-        int rc = errmsg_set(r->em, -ERR_UNREACHABLE, "connect: %s",
-                            r->conn == NULL ? "out of memory" : PQerrorMessage(r->conn));
-        if (r->em != NULL) {
-            r->em->text[strcspn(r->em->text, "\n")] = '\0';
-        }
-        return rc;
-    }
-    int rc = run(r, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    int rc = pg_ask_open(&r->pg, r->o->dsn, "rap-read");
+    rc = rc != 0 ? rc : run(r, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     return rc != 0 ? rc
                    : run(r, "SELECT set_config('search_path', 'pg_catalog', true),"
                             " set_config('bytea_output', 'hex', true),"
@@ -81,12 +48,13 @@ static int open_snapshot(struct reading *r)
 
 static int choose_cluster(struct reading *r)
 {
-    PGresult *res;
+    PGresult *res = NULL;
     if (r->o->cluster_id != NULL) {
         (void)snprintf(r->cluster_id, sizeof r->cluster_id, "%s", r->o->cluster_id);
         return 0;
     }
-    int rc = ask(r, "SELECT cluster_id FROM rap.mirror_seals ORDER BY 1 LIMIT 9", 0, NULL, &res);
+    int rc = pg_ask(&r->pg, "SELECT cluster_id FROM rap.mirror_seals ORDER BY 1 LIMIT 9", 0, NULL,
+                    &res);
     if (rc != 0) {
         return rc;
     }
@@ -155,13 +123,13 @@ static int check_position(struct reading *r, PGresult *res)
 
 static int read_seal(struct reading *r)
 {
-    PGresult *res;
+    PGresult *res = NULL;
     const char *params[] = {r->cluster_id};
-    int rc = ask(r,
-                 "SELECT s.seal, a.\"index\", a.epoch, a.term, a.level, a.time_ms, a.digest"
-                 " FROM rap.authority_applied a JOIN rap.mirror_seals s USING (cluster_id)"
-                 " WHERE a.cluster_id = $1",
-                 1, params, &res);
+    int rc = pg_ask(&r->pg,
+                    "SELECT s.seal, a.\"index\", a.epoch, a.term, a.level, a.time_ms, a.digest"
+                    " FROM rap.authority_applied a JOIN rap.mirror_seals s USING (cluster_id)"
+                    " WHERE a.cluster_id = $1",
+                    1, params, &res);
     if (rc != 0) {
         return rc;
     }
@@ -342,8 +310,8 @@ static int read_table(struct reading *r, const struct mirror_table *t)
         for (size_t i = 0; i < t->keys_count; i++) {
             params[i + 1] = keys[i];
         }
-        rc = ask(r, first ? t->first_page : t->next_page, first ? 1 : (int)t->keys_count + 1,
-                 params, &page);
+        rc = pg_ask(&r->pg, first ? t->first_page : t->next_page,
+                    first ? 1 : (int)t->keys_count + 1, params, &page);
         if (rc != 0) {
             break;
         }
@@ -353,6 +321,7 @@ static int read_table(struct reading *r, const struct mirror_table *t)
             key_of_last(t, page, keys);
         }
         PQclear(page);
+        uv_sleep(r->o->pause_ms);
         if (rc == 0 && r->o->go_on != NULL && !r->o->go_on(r->o->data)) {
             rc = errmsg_set(r->em, -ERR_CANCELED, "ended");
         }
@@ -368,9 +337,9 @@ static int read_table(struct reading *r, const struct mirror_table *t)
 
 static int read_sums(struct reading *r)
 {
-    PGresult *res;
+    PGresult *res = NULL;
     const char *params[] = {r->cluster_id};
-    int rc = ask(r, MIRROR_SUMS_SELECT, 1, params, &res);
+    int rc = pg_ask(&r->pg, MIRROR_SUMS_SELECT, 1, params, &res);
     for (int i = 0; rc == 0 && i < PQntuples(res); i++) {
         if (!mirror_sums_read(&r->stored, PQgetvalue(res, i, 0),
                               strtoll(PQgetvalue(res, i, 1), NULL, 10), PQgetvalue(res, i, 2))) {
@@ -433,13 +402,14 @@ static int read_all(struct reading *r)
 static void reading_init(struct reading *r, const struct mirror_read *o, bool build,
                          struct errmsg *em)
 {
-    *r = (struct reading){.o = o, .em = em, .build = build};
+    *r = (struct reading){
+        .o = o, .pg = {.go_on = o->go_on, .data = o->data, .em = em}, .em = em, .build = build};
     buf_init(&r->seal, SIGNED_BACKUP_MAX);
 }
 
 static void reading_fini(struct reading *r)
 {
-    PQfinish(r->conn);
+    pg_ask_close(&r->pg);
     mirror_sums_fini(&r->found);
     mirror_sums_fini(&r->stored);
     mirror_tables_fini(&r->tables);

@@ -2,6 +2,8 @@
 mirror holds is signed, so it can be believed, or named as edited, when no authority is left."""
 
 import os
+import signal
+import time
 
 from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, wait_until)
 from pg import postgres
@@ -164,6 +166,17 @@ def test_mirror_of_an_older_writer_is_sealed_anew(env):
     expect(status(c.a1)["alarm"] in ("", "none", None), "no alarm", status(c.a1))
 
 
+def sockets(node):
+    folder = f"/proc/{node.process.pid}/fd"
+    found = 0
+    for fd in os.listdir(folder):
+        try:
+            found += os.readlink(os.path.join(folder, fd)).startswith("socket:")
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def test_leader_checks_the_mirror_by_itself(env):
     """S14: an edit is found without anybody asking, while writing goes on, and raises the alarm."""
     c = env.cluster(authorities=1, nodes=1)
@@ -185,3 +198,14 @@ def test_leader_checks_the_mirror_by_itself(env):
     expect(r.rc == OK, "a rebuild ends it", r)
     again = status(c.a1)["verified_at"]
     wait_until(lambda: status(c.a1)["verified_at"] > again, "a check that finds nothing")
+    # A frozen PostgreSQL holds up neither the check's end nor the authority's.
+    seen = status(c.a1)["verified_at"]
+    wait_until(lambda: status(c.a1)["verified_at"] > seen, "a check to be over")
+    idle = sockets(c.a1)
+    pg.signal_all(signal.SIGSTOP)
+    wait_until(lambda: sockets(c.a1) > idle, "the next check to hang in its connection")
+    start = time.monotonic()
+    c.a1.stop()
+    took = time.monotonic() - start
+    pg.signal_all(signal.SIGCONT)
+    expect(took < 5, "a clean stop beside a frozen server", took)
