@@ -47,13 +47,6 @@ static struct blob text_of(struct blob doc, const char *key)
     return mp_peek(&r) == MP_STR ? mp_get_str(&r, JSON_TEXT_MAX) : blob_of(NULL, 0);
 }
 
-static bool flag_of(struct blob doc, const char *key)
-{
-    struct mp_reader r;
-    mp_reader_init(&r, mp_find(doc, key));
-    return mp_peek(&r) == MP_BOOL && mp_get_bool(&r);
-}
-
 static bool says_hash(struct blob doc, const char *key, const uint8_t hash[PKI_HASH_BYTES])
 {
     char hex[2 * PKI_HASH_BYTES + 1];
@@ -75,7 +68,7 @@ static int check_event(struct file_check *f, struct blob doc, struct errmsg *em)
         .event_type = text_of(doc, "event_type"),
         .subject_type = text_of(doc, "subject_type"),
         .subject_id = text_of(doc, "subject_id"),
-        .high_risk = flag_of(doc, "high_risk"),
+        .high_risk = mp_find_bool(doc, "high_risk"),
         .details = text_of(doc, "details"),
         .term = (uint64_t)mp_find_int(doc, "authority_term"),
         .index = (uint64_t)mp_find_int(doc, "authority_index"),

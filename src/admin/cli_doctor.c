@@ -74,13 +74,6 @@ static void uuid_of(struct blob doc, const char *key, struct uuid *ret)
     }
 }
 
-static bool flag_of(struct blob doc, const char *key)
-{
-    struct mp_reader r;
-    mp_reader_init(&r, mp_find(doc, key));
-    return mp_peek(&r) == MP_BOOL && mp_get_bool(&r);
-}
-
 static void read_authorities(struct blob doc, struct cli_doctor *o)
 {
     struct mp_reader r;
@@ -133,7 +126,7 @@ static void check_authority(struct doctor_run *r, struct blob doc)
     } else if (strcmp(state, "recovering") == 0) {
         tell(r, "quorum", CLI_CHECK_WARN, "recovering",
              "this authority is catching up with the others", "rap status, until it is healthy");
-    } else if (!flag_of(doc, "quorum")) {
+    } else if (!mp_find_bool(doc, "quorum")) {
         tell(r, "quorum", CLI_CHECK_FAIL, "no_quorum", text,
              "rap authority list --stale: bring the others back; docs/OPERATIONS.md, lost quorum");
     } else if (seen < voters && strcmp(state, "healthy") == 0) {
@@ -155,7 +148,7 @@ static void check_contact(struct doctor_run *r, struct blob doc)
         tell(r, "contact", CLI_CHECK_FAIL, health, "the cluster does not count this node any more",
              strcmp(health, "revoked") == 0 ? "join again with an empty data directory"
                                             : "ask its owner: rap node enable N");
-    } else if (!flag_of(doc, "connected")) {
+    } else if (!mp_find_bool(doc, "connected")) {
         tell(r, "contact", CLI_CHECK_FAIL, "cut_off", "the daemon hears no authority",
              "the path checks say why");
     } else {
@@ -182,7 +175,7 @@ static void check_mirror(struct doctor_run *r)
                  "rap mirror status; docs/OPERATIONS.md, a mirror alarm");
         } else if (strcmp(mode, "disabled") == 0) {
             tell(r, "mirror", CLI_CHECK_PASS, "ok", "no mirror is configured", "");
-        } else if (!flag_of(d, "available")) {
+        } else if (!mp_find_bool(d, "available")) {
             tell(r, "mirror", CLI_CHECK_FAIL, "mirror_unavailable", text,
                  "rap mirror status; bring PostgreSQL back");
         } else if (!follows || mp_find_int(d, "lag_ms") > 10000) {

@@ -201,8 +201,5 @@ void api_problem(const struct api_problem *p, struct buf *out)
 
 bool api_status_ready(struct blob doc)
 {
-    struct mp_reader r;
-    struct blob v = mp_find(doc, "ready");
-    mp_reader_init(&r, v.len > 0 ? v : mp_find(doc, "quorum"));
-    return mp_peek(&r) == MP_BOOL && mp_get_bool(&r);
+    return mp_find_bool(doc, mp_find(doc, "ready").len > 0 ? "ready" : "quorum");
 }

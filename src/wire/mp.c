@@ -516,3 +516,10 @@ int64_t mp_find_int(struct blob in, const char *key)
     enum mp_type t = mp_peek(&r);
     return t == MP_UINT || t == MP_INT ? mp_get_i64(&r) : 0;
 }
+
+bool mp_find_bool(struct blob in, const char *key)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, mp_find(in, key));
+    return mp_peek(&r) == MP_BOOL && mp_get_bool(&r);
+}

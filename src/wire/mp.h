@@ -86,5 +86,6 @@ struct blob mp_find(struct blob in, const char *key);
  * and truncated to out_size - 1. */
 void mp_find_str(struct blob in, const char *key, char *out, size_t out_size);
 int64_t mp_find_int(struct blob in, const char *key);
+bool mp_find_bool(struct blob in, const char *key);
 
 #endif

@@ -330,6 +330,8 @@ static void test_document_round_trip(void **state)
     mp_doc_str(&w, &d, "name", "relay-1");
     mp_doc_str(&w, &d, "none", NULL);
     mp_doc_int(&w, &d, "count", -5);
+    mp_doc_bool(&w, &d, "yes", true);
+    mp_doc_bool(&w, &d, "no", false);
     mp_doc_bool(&w, &d, "flag", true);
     mp_doc_uuid(&w, &d, "id", &id);
     mp_doc_uuid(&w, &d, "nil_id", &UUID_NIL);
@@ -364,6 +366,10 @@ static void test_document_round_trip(void **state)
     assert_int_equal(mp_find_int(doc, "count"), -5);
     assert_int_equal(mp_find_int(doc, "name"), 0);
     assert_int_equal(mp_find_int(doc, "absent"), 0);
+    assert_true(mp_find_bool(doc, "yes"));
+    assert_false(mp_find_bool(doc, "no"));
+    assert_false(mp_find_bool(doc, "count"));
+    assert_false(mp_find_bool(doc, "absent"));
     r = reader(mp_find(doc, "list"));
     assert_int_equal(mp_get_array(&r, 5), 1);
     assert_int_equal(mp_get_u64(&r), 7);
