@@ -49,9 +49,18 @@ static enum route_refusal judge(void *data, const struct uuid *dst, const struct
     return forbidden ? ROUTE_POLICY : ROUTE_NONE;
 }
 
+/* Asked for every packet: where nothing is wanted, nothing is looked up. */
+static bool has_intents(const struct mesh *m)
+{
+    return m->policy != NULL && m->policy->count > 0;
+}
+
 struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
                                    const struct uuid *next)
 {
+    if (!has_intents(m)) {
+        return (struct mesh_verdict){.intent = NULL};
+    }
     const struct mesh_peer *relay = mesh_peers_find(&m->peers, next);
     const struct mesh_way way = {.dst = *dst,
                                  .next = *next,
@@ -62,16 +71,14 @@ struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
 
 enum overlay_class mesh_class_to(const struct mesh *m, const struct uuid *dst)
 {
-    return mesh_intents_class(m->policy, dst, mesh_peers_is_relay(&m->peers, dst));
+    return !has_intents(m)
+               ? OVERLAY_BULK
+               : mesh_intents_class(m->policy, dst, mesh_peers_is_relay(&m->peers, dst));
 }
 
 static uint32_t dislike(void *data, const struct uuid *dst, const struct uuid *via)
 {
-    const struct mesh *m = data;
-    if (m->policy == NULL || m->policy->count == 0) {
-        return 0;
-    }
-    struct mesh_verdict v = mesh_judge_way(m, dst, via);
+    struct mesh_verdict v = mesh_judge_way(data, dst, via);
     return v.refused ? ROUTE_COST_REFUSED : v.cost_us;
 }
 
