@@ -34,6 +34,7 @@ struct cli_run {
     uint32_t enroll_per_second;         /* from one source address; 0 = default */
     const char *metrics;                /* loopback address for GET /metrics; NULL: off */
     bool overlay;                       /* relayed paths, off by default (SPEC RTE-04) */
+    const char *listen, *advertise;     /* from now on; NULL: as before */
 };
 enum cli_join_event { /* as enum join_event */
                       CLI_JOIN_CONNECTING,

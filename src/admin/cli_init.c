@@ -130,6 +130,8 @@ int cli_run_agent(struct cli *c)
     if (rc == CLI_OK && o.metrics != NULL && listen_parse_loopback(o.metrics, &at, &em) != 0) {
         return cli_usage(c, "for example --metrics 127.0.0.1:9464", "--metrics: %s", em.text);
     }
+    o.listen = cli_get(c, "listen");
+    o.advertise = cli_get(c, "advertise");
     o.overlay = cli_get(c, "overlay") != NULL;
     o.synthetic = cli_get(c, "synthetic") != NULL;
     if (rc != CLI_OK) {

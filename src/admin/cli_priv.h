@@ -39,7 +39,7 @@ enum cli_flags {
     CLI_ROLES = 32,   /* help lists the roles there are */
 };
 
-#define CLI_OPTS_MAX 10
+#define CLI_OPTS_MAX 12
 #define CLI_OPERANDS_MAX 3
 struct cli_cmd {
     const char *noun;

@@ -63,6 +63,8 @@ const struct cli_cmd cli_commands[] = {
      {{"heartbeat", "T", "Raft heartbeat (default 50ms)", false, false},
       {"election", "T", "Raft election timeout (default 500ms)", false, false},
       {"agent-heartbeat", "T", "report to the authority this often (default 15s)", false, false},
+      {"listen", "IP:PORT", "UDP address to listen on from now on", false, false},
+      {"advertise", "HOST:PORT", "where others reach it from now on", false, false},
       {"overlay", NULL, "take part in the overlay, whatever the configuration says", false, false},
       {"metrics", "IP:PORT", "serve GET /metrics on this loopback address (off by default)", false,
        false},

@@ -405,6 +405,24 @@ static int open_fabric(struct node *n, struct errmsg *em)
     return rc;
 }
 
+/* A host that moved keeps its identity: others learn where it is by its next report. */
+static int set_addresses(struct node *n, struct errmsg *em)
+{
+    const struct cli_run *o = n->options;
+    char listen[sizeof n->member->listen];
+    char advertise[sizeof n->member->advertise];
+    if (o->listen == NULL && o->advertise == NULL) {
+        return 0;
+    }
+    bool same = strcmp(n->member->listen, n->member->advertise) == 0;
+    (void)snprintf(listen, sizeof listen, "%s", o->listen != NULL ? o->listen : n->member->listen);
+    (void)snprintf(advertise, sizeof advertise, "%s",
+                   o->advertise != NULL        ? o->advertise
+                   : o->listen != NULL && same ? o->listen
+                                               : n->member->advertise);
+    return member_set_addresses(n->member, listen, advertise, em);
+}
+
 static int open_identity(struct node *n, struct errmsg *em)
 {
     int rc = member_open(n->options->data_dir, &n->member, em);
@@ -417,6 +435,10 @@ static int open_identity(struct node *n, struct errmsg *em)
                           "token to wait for the decision");
     }
     log_set_node(n->member->node_name);
+    rc = set_addresses(n, em);
+    if (rc != 0) {
+        return rc;
+    }
     rc = member_key(n->member, &n->key, em);
     if (rc == 0) {
         rc = load_chain(n, em);

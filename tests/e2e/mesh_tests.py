@@ -104,6 +104,17 @@ def test_members_of_an_organization_are_told_each_others_addresses(env):
     answer = wait_until(lambda: c.n1.cli("node", "ping", c.n2.id, "--timeout", "5s").json, "an echo")
     expect(answer["path"] == "direct" and answer["received"] == 1, "the direct way", answer)
     expect(c.n1.cli("node", "ping", c.n3.id, "--timeout", "2s").rc != OK, "no way to a stranger")
+    # It moves, keeps its identity, and is found again; the next start needs no option.
+    c.n2.stop()
+    moved = f"localhost:{c.n2.port}"
+    r = c.n2.cli("agent", "run", "--advertise", "nowhere")
+    expect(r.rc != OK and "advertised" in r.err, "an address that is none", r)
+    c.n2.start(args=("--advertise", moved))
+    wait_until(lambda: {p["address"] for p in config(c.n1)["peers"]} == {moved}, "n1 to be told")
+    expect(c.n1.ok("node", "ping", c.n2.id, "--timeout", "10s")["path"] == "direct", "there")
+    c.n2.stop()
+    c.n2.start()
+    expect(c.n2.status()["advertise"] == moved, "kept", c.n2.status())
     # It ends with the role, and with the membership.
     c.a1.ok("role", "unassign", "n2", "update-cache", "--org", "acme", "--yes")
     wait_until(lambda: peers(c.n1) == set() and peers(c.n2) == set(), "them to forget each other")

@@ -67,10 +67,19 @@ def test_mirror_follows_the_log(env):
     expect(s["state"] == "following" and s["server_version"], "it follows", s)
     expect(pg.value("SELECT count(*) FROM rap.nodes") == "5", "the nodes of before are there")
     tokens(c.a2, 20)
+    for words in (["mesh", "set", "--synthetic", "on"], ["node", "mesh", "n1", "--region", "eu"],
+                  ["pool", "create", "exits"], ["pool", "add", "exits", "n2"],
+                  ["qos", "set", "bulk", "--rate", "8000"],
+                  ["intent", "create", "i", "--policy", "avoid", "--to", "pool:exits", "--via",
+                   "direct"]):
+        c.a1.ok(*words, "--yes")
     answer = verified(c.a3)
     by_name = {t["table"]: t for t in answer["tables"]}
     expect(by_name["node_join_tokens"]["mirror_rows"] >= 20, "the tokens are there", by_name)
     expect(by_name["request_results"]["mirror_rows"] > 0, "so are the first results", by_name)
+    expect(all(by_name[t]["mirror_rows"] == 1 for t in
+               ("mesh_settings", "node_mesh_settings", "egress_pools", "egress_pool_members",
+                "qos_policies", "cluster_route_intents")), "and what is wanted of the mesh", by_name)
     expect(all(t["state_digest"] == t["mirror_digest"] for t in answer["tables"]),
            "equal digests", answer["tables"])
     audit = items(c.a1.cli("audit", "list", "--event-type", "mirror_enabled"))
