@@ -32,6 +32,7 @@ struct raft_net_fabric {
     struct raft_net base;
     struct authority *a;
     struct raft_peer *peers;
+    struct raft_image_work *preparing; /* raft_net_image.c; NULL: nothing */
     struct raft_peer *image_from; /* whose image is on its way to us: one at a time */
 };
 
@@ -236,6 +237,13 @@ void raft_net_refresh(struct authority *a);
 void raft_net_members(struct authority *a);
 const struct uuid *raft_net_node(const struct authority *a, raft_id id);
 void raft_net_serve(struct authority *a);
+/* A message arrived. The sender is who the session says, whatever the message says. */
+void raft_net_received(struct authority *a, const struct fabric_peer *peer, struct blob frame,
+                       bool unpacked, int *ret_rc);
+/* raft_net_image.c: takes a message with an image, whose state is made off the loop first. False: it is to
+ * be received as any other. */
+bool raft_net_image(struct authority *a, const struct fabric_peer *peer, struct blob frame);
+void raft_net_image_fini(struct raft_net_fabric *n);
 
 /* call.c */
 struct pending_call;

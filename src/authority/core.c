@@ -190,6 +190,7 @@ void core_free(struct core *c)
     if (c != NULL) {
         CHECK(c->closed);
         core_propose_fini(c);
+        core_prepared(c, NULL, NULL);
         free(c);
     }
 }

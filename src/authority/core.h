@@ -64,6 +64,10 @@ int core_start(struct core *c, struct errmsg *em);
 void core_close(struct core *c, void (*cb)(void *data), void *data);
 void core_free(struct core *c);
 
+/* The state that a packed image of the leader's leads to, made beforehand: adopted when that very image is to
+ * be restored, dropped when another one comes. Both are taken over. */
+void core_prepared(struct core *c, struct buf *packed, struct fsm_prepared *state);
+
 void core_flush(struct core *c); /* on want_flush */
 void core_tick(struct core *c);  /* every heartbeat_ms; ticks the io too */
 

@@ -56,6 +56,8 @@ struct core {
     struct fsm *fsm;
     struct raft raft;
     struct raft_fsm raft_fsm;
+    struct buf prepared_of;        /* packed image, of: */
+    struct fsm_prepared *prepared; /* NULL: none */
     void (*close_cb)(void *data);
     void *close_data;
 

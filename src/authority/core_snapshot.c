@@ -94,23 +94,49 @@ int core_finish_snapshot(struct raft_fsm *rf, struct raft_buffer *bufs[], unsign
     return 0;
 }
 
+void core_prepared(struct core *c, struct buf *packed, struct fsm_prepared *state)
+{
+    fsm_prepared_free(c->prepared);
+    buf_fini(&c->prepared_of);
+    c->prepared = state;
+    if (packed != NULL) {
+        c->prepared_of = *packed;
+        *packed = (struct buf){0};
+    }
+}
+
+static int restore_here(struct core *c, struct blob packed, struct errmsg *em)
+{
+    struct buf image;
+    buf_init(&image, IMAGE_MAX_BYTES);
+    int rc = raft_image_unpack(packed, &image);
+    if (rc == 0) {
+        rc = fsm_restore(c->fsm, buf_blob(&image), em);
+    } else {
+        (void)errmsg_set(em, rc, "image does not unpack");
+    }
+    buf_fini(&image);
+    return rc;
+}
+
 int core_restore(struct raft_fsm *rf, struct raft_buffer *buf)
 {
     struct core *c = rf->data;
     struct errmsg em = ERRMSG_INIT;
-    struct buf image;
-    buf_init(&image, IMAGE_MAX_BYTES);
-    int rc = raft_image_unpack(blob_of(buf->base, buf->len), &image);
-    if (rc == 0) {
-        rc = fsm_restore(c->fsm, buf_blob(&image), &em);
+    struct blob packed = blob_of(buf->base, buf->len);
+    size_t size = 0;
+    int rc = 0;
+    if (c->prepared != NULL && blob_equal(packed, buf_blob(&c->prepared_of))) {
+        fsm_adopt(c->fsm, c->prepared);
+        c->prepared = NULL;
     } else {
-        (void)errmsg_set(&em, rc, "image does not unpack");
+        rc = restore_here(c, packed, &em);
     }
-    if (rc == 0) {
+    core_prepared(c, NULL, NULL);
+    if (rc == 0 && raft_image_size(packed, &size) == 0) {
         c->growth.log_bytes = 0;
-        c->growth.image_bytes = image.len;
+        c->growth.image_bytes = size;
     }
-    buf_fini(&image);
     if (rc != 0) {
         /* At start libraft reports it and core_start fails; later there is no way back. */
         if (c->started) {

@@ -68,6 +68,17 @@ int fsm_image(struct fsm *f, struct buf *out);
 int fsm_freeze(struct fsm *f, struct db_image **ret);
 int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em);
 
+/* The same in two steps. fsm_prepare has the work, touches no state, and runs on any thread; what it made
+ * is adopted on the state's. */
+struct fsm_prepared;
+struct db_migration;
+const struct db_migration *fsm_schema(const struct fsm *f);
+int fsm_prepare(const struct db_migration *schema, struct blob image, struct fsm_prepared **ret,
+                struct errmsg *em);
+/* Takes p over. */
+void fsm_adopt(struct fsm *f, struct fsm_prepared *p);
+void fsm_prepared_free(struct fsm_prepared *p);
+
 /* For queries (SELECT only). Valid until the next fsm_restore. */
 struct db *fsm_db(struct fsm *f);
 

@@ -341,7 +341,27 @@ static int open_image(struct blob image, struct db **ret, struct errmsg *em)
     return 0;
 }
 
-int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
+struct fsm_prepared {
+    struct db *db;
+    struct fsm_vars vars;
+    uint8_t digest[32];
+};
+
+void fsm_prepared_free(struct fsm_prepared *p)
+{
+    if (p != NULL) {
+        db_close(p->db);
+        free(p);
+    }
+}
+
+const struct db_migration *fsm_schema(const struct fsm *f)
+{
+    return f->schema;
+}
+
+int fsm_prepare(const struct db_migration *schema, struct blob image, struct fsm_prepared **ret,
+                struct errmsg *em)
 {
     if (image.len > IMAGE_MAX_BYTES) {
         return errmsg_set(em, -ERR_TOO_LARGE, "image of %zu bytes", image.len);
@@ -359,29 +379,47 @@ int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
     }
     unsigned level = 0;
     if (rc == 0) {
-        rc = check_schema(db, f->schema, &level, em);
+        rc = check_schema(db, schema, &level, em);
     }
     if (rc == 0) {
         rc = fsm_state_load(db, &vars, digest, em);
         vars.level = level;
     }
+    db_close(from);
     if (rc != 0) {
-        goto out;
+        db_close(db);
+        return rc;
     }
+    struct fsm_prepared *p = xmalloc(sizeof *p);
+    *p = (struct fsm_prepared){.db = db, .vars = vars};
+    memcpy(p->digest, digest, sizeof digest);
+    *ret = p;
+    return 0;
+}
+
+void fsm_adopt(struct fsm *f, struct fsm_prepared *p)
+{
     struct db *old = f->db;
-    f->db = db;
-    db = old;
-    f->vars = vars;
-    memcpy(f->digest, digest, sizeof f->digest);
+    f->db = p->db;
+    p->db = old;
+    f->vars = p->vars;
+    memcpy(f->digest, p->digest, sizeof f->digest);
     f->ring_count = 0;
     f->ring_next = 0;
-    if (vars.index > 0) {
-        fsm_ring_push(f, vars.index, digest);
+    if (f->vars.index > 0) {
+        fsm_ring_push(f, f->vars.index, f->digest);
     }
     fsm_track_attach(f);
     fsm_witness_load(f);
-out:
-    db_close(db);
-    db_close(from);
+    fsm_prepared_free(p);
+}
+
+int fsm_restore(struct fsm *f, struct blob image, struct errmsg *em)
+{
+    struct fsm_prepared *p;
+    int rc = fsm_prepare(f->schema, image, &p, em);
+    if (rc == 0) {
+        fsm_adopt(f, p);
+    }
     return rc;
 }

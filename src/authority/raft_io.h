@@ -135,6 +135,8 @@ void raft_io_tick(struct raft_io *io); /* every heartbeat_ms */
  * -ERR_MALFORMED, -ERR_TOO_LARGE, -ERR_DIVERGED (contradicts what is committed here) or
  * -ERR_CLOSED. A message that is merely out of date is dropped and counts as 0. */
 int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes);
+/* The same for a message whose image was unpacked before. */
+int raft_io_receive_unpacked(struct raft_io *io, raft_id from, struct blob bytes);
 /* Ends all traffic, both ways: a fenced member decides nothing and helps nobody decide. */
 void raft_io_fence(struct raft_io *io);
 /* Of the log as it was loaded; statement is a view. */

@@ -421,7 +421,7 @@ static void sender_address(const struct raft *r, raft_id from, char *out, size_t
     }
 }
 
-int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
+static int receive_bytes(struct raft_io *io, raft_id from, struct blob bytes, bool unpacked)
 {
     struct raft_io_impl *im = raft_io_impl_of(io);
     if (im->recv_cb == NULL || im->closing || im->failed) {
@@ -429,7 +429,8 @@ int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
     }
     struct raft_message m;
     struct raft_digest digest;
-    int rc = raft_msg_decode(bytes, &m, &digest);
+    int rc = unpacked ? raft_msg_decode_unpacked(bytes, &m, &digest)
+                      : raft_msg_decode(bytes, &m, &digest);
     if (rc != 0) {
         return rc;
     }
@@ -462,4 +463,14 @@ int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
         im->digest_ops->in(im->digest_data, from, &digest);
     }
     return 0;
+}
+
+int raft_io_receive(struct raft_io *io, raft_id from, struct blob bytes)
+{
+    return receive_bytes(io, from, bytes, false);
+}
+
+int raft_io_receive_unpacked(struct raft_io *io, raft_id from, struct blob bytes)
+{
+    return receive_bytes(io, from, bytes, true);
 }

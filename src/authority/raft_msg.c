@@ -382,7 +382,8 @@ static int get_append_entries(const struct raft_frame *f, struct raft_append_ent
     return 0;
 }
 
-static int get_install_snapshot(const struct raft_frame *f, struct raft_install_snapshot *ret)
+static int get_install_snapshot(const struct raft_frame *f, bool unpacked,
+                                struct raft_install_snapshot *ret)
 {
     if (f->index == 0 || !position_ok(f->index, f->index_term, f->term) || f->conf_index == 0 ||
         f->conf_index > f->index || f->image.len == 0) {
@@ -398,7 +399,7 @@ static int get_install_snapshot(const struct raft_frame *f, struct raft_install_
     if (rc != 0) {
         return rc;
     }
-    rc = raft_image_check(f->image);
+    rc = unpacked ? 0 : raft_image_check(f->image);
     if (rc != 0) {
         raft_configuration_close(&ret->conf);
         return rc;
@@ -409,7 +410,7 @@ static int get_install_snapshot(const struct raft_frame *f, struct raft_install_
     return 0;
 }
 
-static int get_message(const struct raft_frame *f, struct raft_message *m)
+static int get_message(const struct raft_frame *f, bool unpacked, struct raft_message *m)
 {
     if (!number_ok(f->term)) {
         return -ERR_MALFORMED;
@@ -451,7 +452,7 @@ static int get_message(const struct raft_frame *f, struct raft_message *m)
             };
             return 0;
         case RAFT_INSTALL_SNAPSHOT:
-            return get_install_snapshot(f, &m->install_snapshot);
+            return get_install_snapshot(f, unpacked, &m->install_snapshot);
         case RAFT_TIMEOUT_NOW:
             if (!position_ok(f->index, f->index_term, f->term)) {
                 return -ERR_MALFORMED;
@@ -481,7 +482,17 @@ static bool epoch_ok(const struct raft_frame *f)
            number_ok(f->boot_index);
 }
 
-int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest *ret_digest)
+struct blob raft_msg_image(struct blob in)
+{
+    struct raft_frame f;
+    return in.len <= RAFT_FRAME_MAX && msg_decode(&raft_frame_desc, MSG_LENIENT, in, &f) == 0 &&
+                   f.type == RAFT_INSTALL_SNAPSHOT
+               ? f.image
+               : blob_of(NULL, 0);
+}
+
+static int decode(struct blob in, bool unpacked, struct raft_message *ret,
+                  struct raft_digest *ret_digest)
 {
     struct raft_frame f;
     if (in.len > RAFT_FRAME_MAX) {
@@ -496,7 +507,7 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
         return -ERR_MALFORMED;
     }
     struct raft_message m = {.type = (enum raft_message_type)f.type};
-    rc = get_message(&f, &m);
+    rc = get_message(&f, unpacked, &m);
     if (rc != 0) {
         return rc;
     }
@@ -520,6 +531,17 @@ int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest
         memcpy(ret_digest->agreed, f.agreed.data, f.agreed.len);
     }
     return 0;
+}
+
+int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest *ret_digest)
+{
+    return decode(in, false, ret, ret_digest);
+}
+
+int raft_msg_decode_unpacked(struct blob in, struct raft_message *ret,
+                             struct raft_digest *ret_digest)
+{
+    return decode(in, true, ret, ret_digest);
 }
 
 void raft_msg_release(struct raft_message *m)

@@ -46,6 +46,11 @@ int raft_msg_encode(const struct raft_message *m, const struct raft_digest *d, s
 /* The whole of `in` is one message. On success entries (with one batch), conf and image are
  * raft_malloc'ed and the caller's, as libraft's recv wants them. -ERR_MALFORMED, -ERR_TOO_LARGE. */
 int raft_msg_decode(struct blob in, struct raft_message *ret, struct raft_digest *ret_digest);
+/* The same for one whose image was unpacked before: it is not looked at again. */
+int raft_msg_decode_unpacked(struct blob in, struct raft_message *ret,
+                             struct raft_digest *ret_digest);
+/* The packed image in a message, a view; empty when it has none or does not decode. */
+struct blob raft_msg_image(struct blob in);
 /* Frees what decode allocated. */
 void raft_msg_release(struct raft_message *m);
 

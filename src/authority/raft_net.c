@@ -140,6 +140,7 @@ void raft_net_fabric_fini(struct raft_net_fabric *n)
 {
     struct raft_peer *p;
     struct raft_peer *tmp;
+    raft_net_image_fini(n);
     HASH_ITER(hh, n->peers, p, tmp)
     {
         drop(n, p);
@@ -167,6 +168,19 @@ static void in_closed(struct fabric_stream *s, void *data, int rc)
     }
 }
 
+void raft_net_received(struct authority *a, const struct fabric_peer *peer, struct blob frame,
+                       bool unpacked, int *ret_rc)
+{
+    raft_id from = core_raft_id(&peer->identity.node_id);
+    int rc = unpacked ? raft_io_receive_unpacked(&a->io, from, frame)
+                      : raft_io_receive(&a->io, from, frame);
+    if (rc != 0) {
+        log_warn(LOG_AUTHORITY, "raft message refused", "error=%s", err_slug(rc));
+        refused_peer(a, REFUSAL_SERVICE, peer, "raft", rc);
+    }
+    *ret_rc = rc;
+}
+
 static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
 {
     struct authority *a = data;
@@ -174,11 +188,11 @@ static void in_frame(struct fabric_stream *s, void *data, struct blob frame)
     if (a->closing || peer == NULL) {
         return;
     }
-    /* The sender is who the session says, whatever the message says. */
-    int rc = raft_io_receive(&a->io, core_raft_id(&peer->identity.node_id), frame);
+    int rc = 0;
+    if (!raft_net_image(a, peer, frame)) {
+        raft_net_received(a, peer, frame, false, &rc);
+    }
     if (rc != 0) {
-        log_warn(LOG_AUTHORITY, "raft message refused", "error=%s", err_slug(rc));
-        refused_peer(a, REFUSAL_SERVICE, peer, "raft", rc);
         in_closed(s, a, rc);
         fabric_stream_reset(s, rc);
     }

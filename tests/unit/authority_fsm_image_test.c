@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "pki/pki.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -480,6 +481,64 @@ static void test_foreign_databases_are_refused(void **state)
     }
 }
 
+struct elsewhere {
+    const struct db_migration *schema;
+    struct blob image;
+    struct fsm_prepared *state;
+    int rc;
+};
+
+static void *prepare_elsewhere(void *arg)
+{
+    struct elsewhere *e = arg;
+    e->rc = fsm_prepare(e->schema, e->image, &e->state, NULL);
+    return NULL;
+}
+
+/* As a member does that is given an image: made on another thread while this one goes on, then adopted; the
+ * next entry gives the same digest everywhere. */
+static void test_state_made_on_another_thread_is_adopted(void **state)
+{
+    (void)state;
+    struct fsm_world w;
+    struct fsm_world other;
+    struct buf image;
+    pthread_t thread;
+    struct elsewhere e = {.rc = -1};
+    fsm_world_init(&w);
+    for (uint32_t i = 0; i < 500; i++) {
+        (void)fsm_make_token(&w, i, 1);
+    }
+    take_image(w.fsm, &image);
+    fsm_world_init(&other);
+    e.schema = fsm_schema(other.fsm);
+    e.image = buf_blob(&image);
+    assert_int_equal(pthread_create(&thread, NULL, prepare_elsewhere, &e), 0);
+    for (uint32_t i = 0; i < 50; i++) {
+        (void)fsm_make_token(&other, 9000 + i, 1); /* what is there goes on until then */
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(e.rc, 0);
+    fsm_adopt(other.fsm, e.state);
+    same_position(w.fsm, other.fsm);
+    other.index = w.index;
+    other.next_request = w.next_request;
+    other.now_ms = w.now_ms;
+    (void)fsm_make_token(&w, 7000, 1);
+    (void)fsm_make_token(&other, 7000, 1);
+    same_position(w.fsm, other.fsm);
+    /* One that is damaged is no state at all, and one that nobody wants is only freed. */
+    image.data[image.len / 2] ^= 0xff;
+    memset(image.data + 5000, 0xff, 5000);
+    e.state = NULL;
+    (void)prepare_elsewhere(&e);
+    assert_true(e.rc != 0 && e.state == NULL);
+    fsm_prepared_free(NULL);
+    buf_fini(&image);
+    fsm_world_fini(&other);
+    fsm_world_fini(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_random_histories_end_alike_wherever_they_are_restored),
         cmocka_unit_test(test_damaged_images_are_refused_and_the_state_stays),
         cmocka_unit_test(test_foreign_databases_are_refused),
+        cmocka_unit_test(test_state_made_on_another_thread_is_adopted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
