@@ -23,9 +23,9 @@ struct raft_peer {
     raft_id id;
     struct uuid node_id;
     struct fabric_stream *streams[2]; /* ours to it, [1] for images; NULL until needed */
-    struct fabric_stream *in[2];      /* its to us, likewise; a new one takes the place of the old */
-    uint64_t image_until_ms;          /* one is believed in flight until then */
-    bool other_epoch;                 /* it spoke of one since we last asked it */
+    struct fabric_stream *in[2]; /* its to us, likewise; a new one takes the place of the old */
+    uint64_t image_until_ms;     /* one is believed in flight until then */
+    bool other_epoch;            /* it spoke of one since we last asked it */
     UT_hash_handle hh;
 };
 struct raft_net_fabric {
@@ -176,22 +176,22 @@ struct authority {
     uint64_t leader_since_ms; /* monotonic; 0 when not leader */
     int64_t last_expire_ms;
     uint64_t last_expiry_look_ms; /* monotonic */
-    bool sampling;                /* a heartbeat_log is under way */
-    bool mesh_logging;            /* a mesh_log is */
-    uint64_t mesh_log_ms;         /* monotonic: when the last one went */
+    uint64_t mesh_log_ms;         /* monotonic: when the last mesh_log went */
 
     struct witnessing witness;
-    uint32_t forgery_budget; /* reports still taken in this window */
     int64_t forgery_window_ms;
+    uint32_t forgery_budget; /* reports still taken in this window */
+    bool sampling;           /* a heartbeat_log is under way */
+    bool mesh_logging;       /* a mesh_log is */
+    bool self_busy;          /* self_call is */
+    bool change_busy;        /* change is */
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
     struct fabric_call self_call; /* our own heartbeat to the leader */
-    bool self_busy;
     uint64_t self_report_at_ms;
-    int64_t self_asked_ms;  /* our wall clock when the heartbeat under way was sent */
-    int64_t clock_ahead_ms; /* how far our clock is ahead of the leader's */
-    bool change_busy;
+    int64_t self_asked_ms;             /* our wall clock when the heartbeat under way was sent */
+    int64_t clock_ahead_ms;            /* how far our clock is ahead of the leader's */
     uint8_t seen_hash[PKI_HASH_BYTES]; /* who was out of contact at the last look, */
     uint64_t seen_since_ms;            /* and since when */
     bool partition_busy;               /* a command of partitions.c is under way */

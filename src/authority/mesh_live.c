@@ -164,6 +164,7 @@ static void put_row(struct authority *a, const struct mesh_row *row, struct mp_w
         put_link(row->link, w, &d);
     } else {
         const struct live_route *r = row->route;
+        CHECK(r != NULL);
         bool usable = strcmp(r->status, "usable") == 0;
         mp_doc_str(w, &d, "status", r->status);
         mp_doc_str(w, &d, "path_kind",
