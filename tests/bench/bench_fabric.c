@@ -220,6 +220,98 @@ static void bench_handshake(void)
     printf("ratio handshake_cpu_ms_server_vs_0.7 %.2f target 1.00\n", server_ms / 0.7);
 }
 
+/* --- memory of idle sessions --- */
+
+#define SESSIONS_MAX 5000
+#define SESSIONS_AT_ONCE 32
+
+static size_t held;
+
+static void hold_frame(struct fabric_stream *s, void *data, struct blob frame)
+{
+    (void)data;
+    held++;
+    if (s->local) {
+        return;
+    }
+    (void)fabric_stream_send(s, frame);
+}
+
+static void hold_closed(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    (void)data;
+    (void)rc;
+    bench_must(bench_client->f == NULL || bench_client->f->closing, "an idle session");
+}
+
+static const struct fabric_stream_vtab hold_vtab = {.frame = hold_frame, .closed = hold_closed};
+
+static void hold_stream(void *data, struct fabric_stream *s)
+{
+    (void)data;
+    fabric_stream_accept(s, &hold_vtab, NULL);
+}
+
+/* Sessions of hosts without a certificate: there may be as many from one node as it likes. */
+static void hold_ready(void)
+{
+    fabric_serve(bench_server->f, &(struct fabric_service){.name = "hold",
+                                                           .flags = FABRIC_SVC_ENROLL,
+                                                           .stream = hold_stream});
+}
+
+static double rss_kib(pid_t pid)
+{
+    char path[64];
+    long pages = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *f = fopen(path, "r");
+    bench_must(f != NULL && fscanf(f, "%*d %ld", &pages) == 1, "statm");
+    (void)fclose(f);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1024;
+}
+
+static bool all_held(void *data)
+{
+    return held >= *(size_t *)data;
+}
+
+static void bench_sessions(void)
+{
+    static const size_t steps[] = {1000, SESSIONS_MAX};
+    struct addr addr;
+    size_t count = 0;
+    bench_server->config.limits.enroll_per_second = 1000000;
+    bench_server->config.limits.enroll_sessions_max = 2 * SESSIONS_MAX;
+    bench_server_ready = hold_ready;
+    struct child c = bench_start(bench_serve, &addr);
+    fabric_peer_set(bench_client->f, &bench_server->id, &addr, 1);
+    double server_kib = rss_kib(c.pid);
+    double client_kib = rss_kib(getpid());
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        while (count < steps[i]) {
+            struct fabric_stream *s;
+            struct fabric_stream_to to = {.enroll_addr = addr, .service = "hold"};
+            count++;
+            bench_must(fabric_stream_open(bench_client->f, &to, &hold_vtab, NULL, &s) == 0 &&
+                           fabric_stream_send(s, blob_str("x")) == 0,
+                       "open");
+            size_t before = count > SESSIONS_AT_ONCE ? count - SESSIONS_AT_ONCE : 0;
+            bench_turn_until(all_held, &before, 10000);
+        }
+        bench_turn_until(all_held, &count, 10000);
+        bench_must(held == count, "handshake");
+        bench_turn_until(bench_forever, NULL, 3000); /* idle */
+        double server = (rss_kib(c.pid) - server_kib) / (double)count;
+        double client = (rss_kib(getpid()) - client_kib) / (double)count;
+        printf("%zu idle sessions: KiB each server %.1f client %.1f\n", count, server, client);
+        printf("ratio idle_session_kib_at_%zu_vs_40 %.2f target 1.00\n", count,
+               (server > client ? server : client) / 40);
+    }
+    (void)bench_disconnect(&c);
+}
+
 int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : "";
@@ -243,6 +335,9 @@ int main(int argc, char **argv)
     }
     if (all || strcmp(only, "handshake") == 0) {
         bench_handshake();
+    }
+    if (all || strcmp(only, "sessions") == 0) {
+        bench_sessions();
     }
     fabric_world_fini(&bench_world);
     SSL_CTX_free(tls_server_ctx);
