@@ -4,7 +4,8 @@
  *   in_frame -> raft_net_image: a copy -> (pool) unpack, check, new database -> on_prepared:
  *     core_prepared, then the message goes to libraft, which stores it and then asks for the state: there it is
  *
- * One at a time; others that come meanwhile are dropped, as Raft sends again. What cannot be prepared is
+ * One at a time; others that come meanwhile are dropped, as Raft sends again. Meanwhile its sender is not
+ * heard at all: each refusal of its entries would have it read the image from its disk once more. What cannot be prepared is
  * received as any other message, which says why and does what is to be done. */
 #include "authority/authority_impl.h"
 #include "authority/raft_image.h"
@@ -63,6 +64,10 @@ static void on_prepared(uv_work_t *req, int status)
 
 bool raft_net_image(struct authority *a, const struct fabric_peer *peer, struct blob frame)
 {
+    if (a->net.preparing != NULL &&
+        uuid_equal(&a->net.preparing->peer.identity.node_id, &peer->identity.node_id)) {
+        return true;
+    }
     if (frame.len < SMALL_BYTES || raft_msg_image(frame).len == 0) {
         return false;
     }
