@@ -114,6 +114,31 @@ static void tell_siblings(struct session *ss)
     }
 }
 
+static bool judges_paths(const struct session *ss)
+{
+    return ss->f->relay.on && ss->state == SESSION_UP && ss->kind != KIND_ENROLL;
+}
+
+/* Ten thousand idle subscriptions must not cost an authority forty thousand packets a second; what is in use
+ * must be missed soon when it dies, from its first packet on. */
+static void choose_keepalive(struct session *ss)
+{
+    const struct fabric *f = ss->f;
+    struct path_state *p = &ss->path;
+    bool busy = (p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS) ||
+                (p->active_ns != 0 && f->now_ns - p->active_ns < ACTIVE_FOR_NS);
+    uint32_t keepalive_ms = f->cfg.keepalive_ms;
+    if (busy && keepalive_ms > ACTIVE_KEEPALIVE_MS) {
+        keepalive_ms = ACTIVE_KEEPALIVE_MS;
+    }
+    if (keepalive_ms != p->keepalive_ms) {
+        p->keepalive_ms = keepalive_ms;
+        p->since_ns = f->now_ns;
+        ngtcp2_conn_set_keep_alive_timeout(ss->conn, keepalive_ms * NS_PER_MS);
+        session_dirty(ss);
+    }
+}
+
 void path_settle(struct session *ss)
 {
     struct path_state *p = &ss->path;
@@ -134,6 +159,10 @@ void path_settle(struct session *ss)
         }
         /* The old way's acknowledgements say nothing about the new one. */
         p->progress_ns = ss->f->now_ns;
+    }
+    /* Over relays the routes move first: a migration before that would only lose its challenge. */
+    if (p->keepalive_ms > ACTIVE_KEEPALIVE_MS && !p->relayed && judges_paths(ss)) {
+        choose_keepalive(ss);
     }
     ngtcp2_conn_info ci;
     ngtcp2_conn_get_conn_info(ss->conn, &ci);
@@ -265,25 +294,13 @@ void path_sweep(struct session *ss)
 {
     struct fabric *f = ss->f;
     struct path_state *p = &ss->path;
-    if (!f->relay.on || ss->state != SESSION_UP || ss->kind == KIND_ENROLL) {
+    if (!judges_paths(ss)) {
         return;
     }
     if (relay_pending(ss)) {
         session_dirty(ss); /* its packet size may have become known by time alone */
     }
-    /* Ten thousand idle subscriptions must not cost an authority forty thousand packets a second. */
-    bool busy = (p->carried_ns != 0 && f->now_ns - p->carried_ns < CARRIED_FOR_NS) ||
-                (p->active_ns != 0 && f->now_ns - p->active_ns < ACTIVE_FOR_NS);
-    uint32_t keepalive_ms = f->cfg.keepalive_ms;
-    if (busy && keepalive_ms > ACTIVE_KEEPALIVE_MS) {
-        keepalive_ms = ACTIVE_KEEPALIVE_MS;
-    }
-    if (keepalive_ms != p->keepalive_ms) {
-        p->keepalive_ms = keepalive_ms;
-        p->since_ns = f->now_ns;
-        ngtcp2_conn_set_keep_alive_timeout(ss->conn, keepalive_ms * NS_PER_MS);
-        session_dirty(ss);
-    }
+    choose_keepalive(ss);
     if (!p->relayed && f->now_ns - p->since_ns > STABLE_NS) {
         p->shortcut_failures = 0;
     }
