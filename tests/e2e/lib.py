@@ -18,6 +18,7 @@ import subprocess
 import threading
 import time
 
+PORTS = range(20000, 32000)  # for nodes; a worker narrows it (run)
 LIMIT = 30.0  # seconds; a condition that needs longer is a failure
 OK, FAILED, USAGE, NOT_FOUND, DENIED, CONFLICT, UNAVAILABLE, TIMED_OUT, DEGRADED = range(9)
 
@@ -29,6 +30,10 @@ Result = collections.namedtuple("Result", "rc json out err")
 
 class Failure(AssertionError):
     """A test's expectation did not hold."""
+
+
+class NeedsRoot(Exception):
+    """This test can be run by root only; run gives it to a worker under sudo."""
 
 
 def expect(condition, text, *seen):
@@ -88,7 +93,7 @@ def free_port(taken=set()):  # pylint: disable=dangerous-default-value
     """A UDP port on loopback that nobody has, below the ephemeral range, so that it is still free
     when a node that was killed starts again. Never the same twice in one process."""
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.choice(PORTS)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             try:
                 s.bind(("127.0.0.1", port))

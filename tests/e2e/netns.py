@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from lib import Cluster, Failure, Node
+from lib import Cluster, Failure, NeedsRoot, Node
 
 COUNTER = itertools.count()
 
@@ -21,6 +21,8 @@ def ip(*args):
 
 class Net:
     def __init__(self, env):
+        if os.geteuid() != 0:
+            raise NeedsRoot
         self.tag = f"rap{os.getpid()}-{next(COUNTER)}"
         self.router, self.spaces, self.lines = f"{self.tag}-r", [], []
         self.addresses, self.wires = {}, {}  # of hosts
