@@ -92,14 +92,14 @@ struct db *fsm_db(struct fsm *f)
     return f->db;
 }
 
-int fsm_refuse(struct fsm_ctx *x, int rc, const char *fmt, ...)
+struct fsm_ctx *fsm_refuse_text(struct fsm_ctx *x, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     (void)vsnprintf(x->detail, sizeof x->detail, fmt, ap);
     va_end(ap);
     x->refused = true;
-    return rc;
+    return x;
 }
 
 /* --- decoding --- */

@@ -108,7 +108,8 @@ int fsm_note_relay(struct fsm_ctx *x, const char *node_id);
 
 /* A refusal: the command's result is rc with this text, its changes are undone. Returns rc. Any
  * other negative rc of a handler means that the entry cannot be applied at all. */
-int fsm_refuse(struct fsm_ctx *x, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+#define fsm_refuse(x, rc, ...) errmsg_rc_((rc), fsm_refuse_text((x), __VA_ARGS__))
+struct fsm_ctx *fsm_refuse_text(struct fsm_ctx *x, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* --- fsm_track.c --- */
 void fsm_track_attach(struct fsm *f); /* after f->db is set */

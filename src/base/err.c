@@ -49,7 +49,7 @@ int err_from_slug(const char *slug)
     return -ERR_INVALID;
 }
 
-int errmsg_set(struct errmsg *em, int rc, const char *fmt, ...)
+struct errmsg *errmsg_set_text(struct errmsg *em, const char *fmt, ...)
 {
     if (em != NULL) {
         va_list ap;
@@ -57,10 +57,10 @@ int errmsg_set(struct errmsg *em, int rc, const char *fmt, ...)
         (void)vsnprintf(em->text, sizeof em->text, fmt, ap);
         va_end(ap);
     }
-    return rc;
+    return em;
 }
 
-int errmsg_wrap(struct errmsg *em, int rc, const char *fmt, ...)
+struct errmsg *errmsg_wrap_text(struct errmsg *em, const char *fmt, ...)
 {
     if (em != NULL) {
         struct errmsg old = *em;
@@ -77,7 +77,7 @@ int errmsg_wrap(struct errmsg *em, int rc, const char *fmt, ...)
             em->text[used + 2 + len] = '\0';
         }
     }
-    return rc;
+    return em;
 }
 
 int errmsg_runbook(struct errmsg *em, int rc, const char *place)

@@ -89,10 +89,22 @@ struct errmsg {
 #define ERRMSG_INIT ((struct errmsg){.text = ""})
 
 /* Sets the text and returns rc, so that `return errmsg_set(em, -ERR_IO, ...)` reads well. em may
- * be NULL. */
-int errmsg_set(struct errmsg *em, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+ * be NULL. The two are macros so that whoever reads or analyzes one file alone sees that what comes
+ * back is the rc that went in: a function of another file could return 0 for all the caller knows. */
+#define errmsg_set(em, rc, ...) errmsg_rc_((rc), errmsg_set_text((em), __VA_ARGS__))
 /* Puts "prefix: " in front. Returns rc. */
-int errmsg_wrap(struct errmsg *em, int rc, const char *fmt, ...) PRINTF_LIKE(3, 4);
+#define errmsg_wrap(em, rc, ...) errmsg_rc_((rc), errmsg_wrap_text((em), __VA_ARGS__))
+
+/* Both return em. */
+struct errmsg *errmsg_set_text(struct errmsg *em, const char *fmt, ...) PRINTF_LIKE(2, 3);
+struct errmsg *errmsg_wrap_text(struct errmsg *em, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static inline int errmsg_rc_(int rc, const void *told)
+{
+    (void)told;
+    return rc;
+}
+
 /* When rc is a failing disk or damaged data (-ERR_IO, -ERR_CORRUPT), adds where to read what to do:
  * a place in the runbooks, "docs/OPERATIONS.md#...". Returns rc. */
 int errmsg_runbook(struct errmsg *em, int rc, const char *place);
