@@ -338,17 +338,22 @@ static int sign_consent(struct cli *c, struct blob report, uint8_t sig[PKI_SIG_B
                                     .rows = (uint64_t)mp_find_int(report, "rows_total")};
     int rc = util_fetch(c, "/v1/status", NULL, &status);
     mp_find_str(buf_blob(&status), "cluster_id", text, sizeof text);
-    if (rc == CLI_OK && uuid_parse(text, &consent.cluster_id) == 0) {
-        mp_find_str(report, "node_id", text, sizeof text);
-        rc = uuid_parse(text, &consent.node_id) == 0
-                 ? owner_open(c, &consent.cluster_id, NULL, &owner)
-                 : cli_fail(c, -ERR_MALFORMED, NULL, "the report has no node");
-        if (rc == CLI_OK) {
-            consent_sign(owner.key, &consent, sig);
-            owner_close(&owner);
-        }
-    }
+    bool cluster = uuid_parse(text, &consent.cluster_id) == 0;
+    mp_find_str(report, "node_id", text, sizeof text);
+    bool node = uuid_parse(text, &consent.node_id) == 0;
     buf_fini(&status);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (!cluster || !node) {
+        return cli_fail(c, -ERR_MALFORMED, NULL, "%s",
+                        cluster ? "the report has no node" : "the status has no cluster");
+    }
+    rc = owner_open(c, &consent.cluster_id, NULL, &owner);
+    if (rc == CLI_OK) {
+        consent_sign(owner.key, &consent, sig);
+        owner_close(&owner);
+    }
     return rc;
 }
 

@@ -373,6 +373,19 @@ static void test_dangerous_acts_show_their_effect_and_ask(void **state)
     assert_int_equal(fake_admin_calls(fake), 5);
 }
 
+static void test_merge_signs_nothing_for_a_cluster_it_does_not_know(void **state)
+{
+    (void)state;
+    fake_admin_rule(fake, "divergence.list", 0,
+                    "{\"items\":[{\"node_id\":\"" NODE_ID "\",\"node_name\":\"auth-2\","
+                    "\"epoch\":2,\"rows_total\":1}],\"next_cursor\":null}",
+                    0);
+    fake_admin_rule(fake, "status", 0, "{\"cluster_id\":\"\"}", 0);
+    assert_int_not_equal(rap("partition merge auth-2 --yes"), CLI_OK);
+    contains(o.err, "the status has no cluster");
+    assert_int_equal(fake_admin_calls(fake), 2); /* the two questions, no mutation */
+}
+
 static void test_authority_remove_counts_voters(void **state)
 {
     (void)state;
@@ -654,6 +667,7 @@ int main(void)
         END_TO_END(test_no_quorum_is_reported_soon),
         cmocka_unit_test(test_again_rules),
         END_TO_END(test_dangerous_acts_show_their_effect_and_ask),
+        END_TO_END(test_merge_signs_nothing_for_a_cluster_it_does_not_know),
         END_TO_END(test_authority_remove_counts_voters),
         END_TO_END(test_authority_add_certifies_with_the_root),
         END_TO_END(test_authority_add_dry_run_only_prepares),
