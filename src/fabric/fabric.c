@@ -519,39 +519,47 @@ int fabric_set_identity(struct fabric *f, const struct blob *chain, size_t count
     return rc;
 }
 
+/* What is trusted by now says of a session that is up: 0, it stays; or why it ends. */
+static int standing_of(const struct session *ss)
+{
+    const struct fabric_config *cfg = &ss->f->cfg;
+    const struct pki_identity *who = &ss->who.identity;
+    struct errmsg em = ERRMSG_INIT;
+    if (!ss->who.authenticated) {
+        return 0;
+    }
+    if (pki_trust_is_banned(cfg->trust, who->fingerprint) ||
+        pki_trust_is_banned(cfg->trust, who->issuer_fingerprint)) {
+        return -ERR_REVOKED;
+    }
+    /* A new handshake decides what it still is when it is no authority any more, or was disabled or
+     * enabled. One under a root that was retired has a certificate under the new one by now, or it
+     * has none. */
+    if ((who->authority && pki_trust_is_retired(cfg->trust, who->issuer_fingerprint)) ||
+        ss->suspended != pki_trust_is_suspended(cfg->trust, who->fingerprint) ||
+        !pki_trust_has_root(cfg->trust, who->root_fingerprint)) {
+        return -ERR_CLOSED;
+    }
+    bool admitted = ss->kind == KIND_ENROLL || cfg->admit == NULL ||
+                    cfg->admit(cfg->data, who, &em) >= 0;
+    return admitted ? 0 : -ERR_NOT_WITNESSED;
+}
+
 size_t fabric_recheck(struct fabric *f)
 {
-    size_t n = 0;
+    size_t revoked = 0;
     for (struct link *l = f->sessions.next, *next; l != &f->sessions; l = next) {
         next = l->next;
         struct session *ss = container_of(l, struct session, link);
-        if (ss->state == SESSION_UP && ss->who.authenticated &&
-            (pki_trust_is_banned(f->cfg.trust, ss->who.identity.fingerprint) ||
-             pki_trust_is_banned(f->cfg.trust, ss->who.identity.issuer_fingerprint))) {
-            session_close(ss, FABRIC_CLOSE_REVOKED, -ERR_REVOKED);
-            n++;
-        } else if (ss->state == SESSION_UP && ss->who.identity.authority &&
-                   pki_trust_is_retired(f->cfg.trust, ss->who.identity.issuer_fingerprint)) {
-            /* No authority any more: a new handshake decides what it still is. */
-            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
-        } else if (ss->state == SESSION_UP && ss->who.authenticated &&
-                   ss->suspended !=
-                       pki_trust_is_suspended(f->cfg.trust, ss->who.identity.fingerprint)) {
-            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
-        } else if (ss->state == SESSION_UP && ss->who.authenticated &&
-                   !pki_trust_has_root(f->cfg.trust, ss->who.identity.root_fingerprint)) {
-            /* Authenticated under a root that was retired: by now it has a certificate under the
-             * new one, or it has none. */
-            session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_CLOSED);
-        } else if (ss->state == SESSION_UP && ss->who.authenticated && ss->kind != KIND_ENROLL &&
-                   f->cfg.admit != NULL) {
-            struct errmsg em = ERRMSG_INIT;
-            if (f->cfg.admit(f->cfg.data, &ss->who.identity, &em) < 0) {
-                session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_NOT_WITNESSED);
-            }
+        int rc = ss->state == SESSION_UP ? standing_of(ss) : 0;
+        if (rc == -ERR_REVOKED) {
+            session_close(ss, FABRIC_CLOSE_REVOKED, rc);
+            revoked++;
+        } else if (rc != 0) {
+            session_close(ss, FABRIC_CLOSE_SHUTDOWN, rc);
         }
     }
-    return n;
+    return revoked;
 }
 
 uint32_t fabric_enroll_wait_ms(const struct fabric *f, const struct addr *from)

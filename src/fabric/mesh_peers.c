@@ -338,12 +338,14 @@ static void drop_failed(struct mesh_peers *p, const struct mesh_peers_event *ev,
         if (!m->kept) {
             continue;
         }
-        if (!candidate(p, m) || ev->now_ms < m->full_until_ms) {
-            (void)let_go(m, ev->now_ms, todo);
-        } else if (!m->up && ev->now_ms - m->since_ms >= MESH_DIAL_MS) {
+        uint64_t kept_ms = ev->now_ms - m->since_ms;
+        bool unwanted = !candidate(p, m) || ev->now_ms < m->full_until_ms;
+        bool silent = !unwanted && !m->up && kept_ms >= MESH_DIAL_MS;
+        bool measured = m->measuring && m->up && kept_ms >= MESH_MEASURE_MS;
+        if (silent) {
             count_failure(p, m, ev);
-            (void)let_go(m, ev->now_ms, todo);
-        } else if (m->measuring && m->up && ev->now_ms - m->since_ms >= MESH_MEASURE_MS) {
+        }
+        if (unwanted || silent || measured) {
             (void)let_go(m, ev->now_ms, todo);
         }
     }

@@ -57,14 +57,14 @@ struct mesh_peers_range mesh_peers_range(enum mesh_node_kind kind);
 /* One node of the signed snapshot. */
 struct mesh_directory_entry {
     struct uuid id;
-    bool relay; /* has the role relay-node */
-    bool core;  /* has the role core-mesh */
-    bool revoked;
     uint32_t scope;          /* of its role: 0 all, else the organization it relays for */
     uint32_t region;         /* 0: unknown */
     uint32_t bandwidth_mbps; /* 0: unknown */
-    uint8_t trust;           /* 0 - 100 */
     enum mesh_policy policy;
+    uint8_t trust; /* 0 - 100 */
+    bool relay;    /* has the role relay-node */
+    bool core;     /* has the role core-mesh */
+    bool revoked;
 };
 
 /* What a node remembers of a peer from run to run (node.db). */

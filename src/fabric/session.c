@@ -195,16 +195,18 @@ size_t session_limit_reason(uint32_t wait_ms, char out[LIMIT_REASON_MAX])
 static uint32_t limit_from_reason(const ngtcp2_ccerr *e)
 {
     char text[LIMIT_REASON_MAX] = "";
-    unsigned wait_ms = 0;
+    const char *slug = err_slug(-ERR_RATE_LIMITED);
+    size_t slug_len = strlen(slug);
     size_t len = e->reasonlen < sizeof text - 1 ? e->reasonlen : sizeof text - 1;
-    if (len == 0) {
+    if (len <= slug_len) {
         return 0;
     }
     memcpy(text, e->reason, len);
-    if (sscanf(text, "rate_limited %9u", &wait_ms) != 1) {
+    if (memcmp(text, slug, slug_len) != 0 || text[slug_len] != ' ') {
         return 0;
     }
-    return wait_ms < RETRY_HINT_MAX_MS ? wait_ms : RETRY_HINT_MAX_MS;
+    unsigned long wait_ms = strtoul(text + slug_len + 1, NULL, 10); /* no number: 0 */
+    return wait_ms < RETRY_HINT_MAX_MS ? (uint32_t)wait_ms : RETRY_HINT_MAX_MS;
 }
 
 static int rc_for_close(const ngtcp2_ccerr *e)

@@ -142,7 +142,7 @@ void fault_next(struct world *w)
         case 12:
             change_directory(w, world_below(w, 2) == 0 ? relay : a);
             break;
-        case 13:
+        default:
             if (w->node[a].mesh != NULL && !w->node[a].frozen && a != b) {
                 world_want(w, a, b);
             }
