@@ -67,7 +67,7 @@ int agent_offer_snapshot(struct agent *a, struct blob signed_snapshot, struct er
 
 /* The owner's record of roots, without a snapshot around it: believed and kept if it is newer. 0 also
  * when it is not. Errors as pki_trust_adopt's. */
-int agent_adopt_roots(struct agent *a, struct blob signed_trust, struct errmsg *em);
+int agent_adopt_roots(struct agent *a, struct blob record, struct errmsg *em);
 
 /* The owner certified our issuing CA anew: stores it and a leaf of our own under it, and shows it to
  * the fabric. Errors as issuer_install's; then nothing changed. */
@@ -104,7 +104,7 @@ struct agent_status {
                                 authority refused it; it asks again about once a minute */
     int64_t certificate_expires_ms;
     int64_t issuer_expires_ms, root_expires_ms; /* above it */
-    bool clock_compared; /* with that of an authority, by the last heartbeat it answered: */
+    bool clock_compared;     /* with that of an authority, by the last heartbeat it answered: */
     int64_t clock_ahead_ms;  /* ours is so much ahead of its own, */
     int64_t clock_within_ms; /* give or take this much */
 };

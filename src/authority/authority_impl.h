@@ -33,7 +33,7 @@ struct raft_net_fabric {
     struct authority *a;
     struct raft_peer *peers;
     struct raft_image_work *preparing; /* raft_net_image.c; NULL: nothing */
-    struct raft_peer *image_from; /* whose image is on its way to us: one at a time */
+    struct raft_peer *image_from;      /* whose image is on its way to us: one at a time */
 };
 
 /* --- config subscriptions (push.c) --- */
@@ -181,10 +181,13 @@ struct authority {
     struct witnessing witness;
     int64_t forgery_window_ms;
     uint32_t forgery_budget; /* reports still taken in this window */
-    bool sampling;           /* a heartbeat_log is under way */
-    bool mesh_logging;       /* a mesh_log is */
-    bool self_busy;          /* self_call is */
-    bool change_busy;        /* change is */
+
+    /* Our own calls that are under way: */
+    bool sampling;       /* a heartbeat_log is under way */
+    bool mesh_logging;   /* a mesh_log is */
+    bool self_busy;      /* self_call is */
+    bool change_busy;    /* change is */
+    bool partition_busy; /* a command of partitions.c is under way */
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
@@ -194,7 +197,6 @@ struct authority {
     int64_t clock_ahead_ms;            /* how far our clock is ahead of the leader's */
     uint8_t seen_hash[PKI_HASH_BYTES]; /* who was out of contact at the last look, */
     uint64_t seen_since_ms;            /* and since when */
-    bool partition_busy;               /* a command of partitions.c is under way */
     struct {
         raft_id id; /* 0: nobody */
         struct raft_old_disk why;
@@ -208,8 +210,8 @@ struct authority {
     struct authority_counts counts;     /* as of: */
     uint64_t counted_ms;                /* monotonic; 0 never */
 
-    bool leaving; /* authority_close was called */
     uint64_t leave_by_ms;
+    bool leaving; /* authority_close was called */
     bool closing; /* leadership was handed over, if we had it */
     int open_handles;
     void (*close_cb)(void *data);

@@ -460,12 +460,12 @@ void fence_other_epoch(struct authority *a, raft_id from, uint64_t epoch)
 
 /* In turn, so that one that does not answer keeps nobody waiting. Fenced: everybody; else those that
  * speak of another epoch. */
-static const struct raft_peer *next_to_ask(struct authority *a)
+static struct raft_peer *next_to_ask(struct authority *a)
 {
     struct raft_peer *p;
     struct raft_peer *tmp;
-    const struct raft_peer *first = NULL;
-    const struct raft_peer *next = NULL;
+    struct raft_peer *first = NULL;
+    struct raft_peer *next = NULL;
     HASH_ITER(hh, a->net.peers, p, tmp)
     {
         if (!a->fence.fenced && !p->other_epoch) {
@@ -494,14 +494,11 @@ void fence_tick(struct authority *a, uint64_t now_ms)
     if (a->fence.busy || a->fence.leaving || now_ms < a->fence.next_ms) {
         return;
     }
-    const struct raft_peer *p = next_to_ask(a);
+    struct raft_peer *p = next_to_ask(a);
     if (p == NULL) {
         return;
     }
     a->fence.next_ms = now_ms + ASK_EVERY_MS;
-    raft_id id = p->id;
-    struct raft_peer *asked;
-    HASH_FIND(hh, a->net.peers, &id, sizeof id, asked);
-    asked->other_epoch = false;
+    p->other_epoch = false;
     ask(a, p, a->fence.fenced ? RECOVERY_RETURN : RECOVERY_HELLO, 0);
 }

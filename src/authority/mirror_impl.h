@@ -25,6 +25,7 @@ struct mirror {
     uint64_t generation; /* of the state, that ring and tables are of */
     bool feeding;
     bool settings_dirty;
+    bool tables_loaded;    /* tables are of that state */
     uint64_t applied_told; /* index that the core knows */
 
     char cluster_id[UUID_TEXT_MAX];
@@ -33,7 +34,6 @@ struct mirror {
     int64_t alarm_at_ms;
 
     struct mirror_tables tables;
-    bool tables_loaded;
     struct mirror_group group;
     struct mirror_sums sums; /* of what was sent */
     struct buf seal;         /* as the claim found it */
@@ -53,8 +53,8 @@ struct mirror {
     struct db *copy;
     struct copying *copying; /* its bytes are read in the pool; NULL: no longer wanted */
     enum { SCAN_NONE, SCAN_COMPARE, SCAN_REPAIR } scan_wanted; /* as soon as it is there */
-    struct fsm_position copy_at;
     unsigned copy_level;
+    struct fsm_position copy_at;
     uint64_t mirror_index; /* as a comparison found it */
     struct mirror_scan *scan;
     mirror_verify_cb verify_cb;

@@ -27,7 +27,7 @@ void mirror_ring_fini(struct mirror_ring *r);
 /* Forgets all; as init. */
 void mirror_ring_reset(struct mirror_ring *r, uint64_t floor);
 /* The entry after the last one. changes and before are copied. */
-void mirror_ring_push(struct mirror_ring *r, const struct fsm_position *at, struct blob changes,
+void mirror_ring_push(struct mirror_ring *r, const struct fsm_position *pos, struct blob changes,
                       struct blob before, uint64_t now_ms);
 /* Whether everything after index is here, and index is an entry of this log: its end, or what the
  * entry after it says it followed. */

@@ -37,7 +37,8 @@ int mirror_seal_send(struct mirror *m, const struct fsm_position *to, unsigned l
     int rc = m->env.seal(m->env.data, &h, &seal);
     if (rc == 0) {
         char *hex = xmalloc(2 * seal.len + 3);
-        memcpy(hex, "\\x", 2);
+        hex[0] = '\\';
+        hex[1] = 'x';
         hex_encode(seal.data, seal.len, hex + 2);
         const char *params[] = {m->cluster_id, hex};
         pg_query(m->link, MIRROR_TAG_ROWS, sql_put, 2, params);

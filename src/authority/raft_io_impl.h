@@ -63,7 +63,7 @@ static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
 }
 
 /* Its slot; one is made for a member without one. */
-struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id id);
+struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id from);
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
 
 #endif
