@@ -85,9 +85,9 @@ static int check_event(struct file_check *f, struct blob doc, struct errmsg *em)
         }
         f->first_seq = row.seq;
     }
-    if (row.seq != f->first_seq + f->rows) {
-        return errmsg_set(em, -ERR_CORRUPT, "event %llu is missing here",
-                          (unsigned long long)(f->first_seq + f->rows));
+    uint64_t due = f->first_seq + f->rows;
+    if (row.seq != due) {
+        return errmsg_set(em, -ERR_CORRUPT, "event %llu is missing here", (unsigned long long)due);
     }
     audit_row_hash(f->head, &row, hash);
     struct uuid made = uuid_make(row.created_at, hash);
@@ -118,7 +118,8 @@ static int verify_file(struct cli *c, const char *path)
 {
     struct errmsg em = ERRMSG_INIT;
     struct file_check f = {.rows = 0};
-    FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    bool named = strcmp(path, "-") != 0;
+    FILE *in = named ? fopen(path, "re") : stdin;
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
@@ -133,7 +134,7 @@ static int verify_file(struct cli *c, const char *path)
                                         : check_line(&f, blob_of(line, (size_t)n), &em);
     }
     free(line);
-    if (in != stdin) {
+    if (named) {
         (void)fclose(in);
     }
     if (rc != 0) {

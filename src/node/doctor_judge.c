@@ -148,12 +148,12 @@ static size_t judge_clock(const struct doctor_path *p, struct cli_check *c)
         return 0;
     }
     int64_t off = p->clock_ahead_ms < 0 ? -p->clock_ahead_ms : p->clock_ahead_ms;
+    int64_t at_most = off + p->clock_within_ms;
     bool bad = off - p->clock_within_ms > CLOCK_AHEAD_WARN_MS;
     bool poor = off - p->clock_within_ms > CLOCK_POOR_MS;
     if (!bad && !poor) {
         doctor_check_set(c, "clock", CLI_CHECK_PASS, "ok",
-                         "this clock is within %lld ms of the authority's",
-                         (long long)(off + p->clock_within_ms));
+                         "this clock is within %lld ms of the authority's", (long long)at_most);
         return 1;
     }
     doctor_check_set(c, "clock", bad ? CLI_CHECK_FAIL : CLI_CHECK_WARN, "clock_skew",

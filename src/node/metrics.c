@@ -41,11 +41,11 @@ static void moment(struct prom *p, const char *name, const char *help, int64_t w
 static uint64_t resident_bytes(void)
 {
     unsigned long pages = 0;
+    char line[128]; /* "size resident ...", in pages */
     FILE *f = fopen("/proc/self/statm", "re");
     if (f != NULL) {
-        if (fscanf(f, "%*u %lu", &pages) != 1) {
-            pages = 0;
-        }
+        const char *resident = fgets(line, sizeof line, f) == NULL ? NULL : strchr(line, ' ');
+        pages = resident == NULL ? 0 : strtoul(resident, NULL, 10);
         (void)fclose(f);
     }
     return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
