@@ -264,11 +264,14 @@ static void hold_ready(void)
 static double rss_kib(pid_t pid)
 {
     char path[64];
-    long pages = 0;
+    char line[128]; /* "size resident ...", in pages */
     (void)snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
     FILE *f = fopen(path, "r");
-    bench_must(f != NULL && fscanf(f, "%*d %ld", &pages) == 1, "statm");
+    bench_must(f != NULL && fgets(line, sizeof line, f) != NULL, "statm");
     (void)fclose(f);
+    const char *resident = strchr(line, ' ');
+    long pages = resident == NULL ? 0 : strtol(resident, NULL, 10);
+    bench_must(pages > 0, "statm");
     return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1024;
 }
 

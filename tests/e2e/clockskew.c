@@ -32,45 +32,45 @@ static long long skew_s(void)
     long long now_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
     if (path != NULL && (looked_ns == 0 || now_ns - looked_ns >= LOOK_EVERY_NS)) {
         FILE *f = fopen(path, "re");
-        long long read = 0;
+        char line[32] = "";
         looked_ns = now_ns;
         if (f != NULL) {
-            if (fscanf(f, "%lld", &read) != 1) {
-                read = 0;
-            }
+            value = fgets(line, sizeof line, f) == NULL ? 0 : strtoll(line, NULL, 10);
             (void)fclose(f);
+        } else {
+            value = 0;
         }
-        value = read;
     }
     errno = saved;
     return value;
 }
 
-int clock_gettime(clockid_t id, struct timespec *ret)
+/* Parameters are named as in libc's headers. */
+int clock_gettime(clockid_t clock_id, struct timespec *tp)
 {
-    int rv = real_clock(id, ret);
-    if (rv == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) {
-        ret->tv_sec += skew_s();
+    int rv = real_clock(clock_id, tp);
+    if (rv == 0 && (clock_id == CLOCK_REALTIME || clock_id == CLOCK_REALTIME_COARSE)) {
+        tp->tv_sec += skew_s();
     }
     return rv;
 }
 
-int gettimeofday(struct timeval *restrict ret, void *restrict zone)
+int gettimeofday(struct timeval *restrict tv, void *restrict tz)
 {
     struct timespec ts;
-    (void)zone;
+    (void)tz;
     (void)clock_gettime(CLOCK_REALTIME, &ts);
-    ret->tv_sec = ts.tv_sec;
-    ret->tv_usec = ts.tv_nsec / 1000;
+    tv->tv_sec = ts.tv_sec;
+    tv->tv_usec = ts.tv_nsec / 1000;
     return 0;
 }
 
-time_t time(time_t *ret)
+time_t time(time_t *timer)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_REALTIME, &ts);
-    if (ret != NULL) {
-        *ret = ts.tv_sec;
+    if (timer != NULL) {
+        *timer = ts.tv_sec;
     }
     return ts.tv_sec;
 }

@@ -54,22 +54,22 @@ static int fault(const char *op, int fd)
         }                        \
     } while (0)
 
-ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
     FAIL_IF("write", fd);
-    return REAL(ssize_t, "pwrite", int, const void *, size_t, off_t)(fd, p, n, at);
+    return REAL(ssize_t, "pwrite", int, const void *, size_t, off_t)(fd, buf, n, offset);
 }
 
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
+ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t offset)
 {
     FAIL_IF("write", fd);
-    return REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t)(fd, p, n, at);
+    return REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t)(fd, buf, n, offset);
 }
 
-ssize_t write(int fd, const void *p, size_t n)
+ssize_t write(int fd, const void *buf, size_t n)
 {
     FAIL_IF("write", fd);
-    return REAL(ssize_t, "write", int, const void *, size_t)(fd, p, n);
+    return REAL(ssize_t, "write", int, const void *, size_t)(fd, buf, n);
 }
 
 int fsync(int fd)
@@ -78,8 +78,8 @@ int fsync(int fd)
     return REAL(int, "fsync", int)(fd);
 }
 
-int fdatasync(int fd)
+int fdatasync(int fildes)
 {
-    FAIL_IF("sync", fd);
-    return REAL(int, "fdatasync", int)(fd);
+    FAIL_IF("sync", fildes);
+    return REAL(int, "fdatasync", int)(fildes);
 }

@@ -172,10 +172,11 @@ static void test_the_order_of_rows_does_not_matter(void **state)
 
 static void test_what_is_strange_does_no_harm(void **state)
 {
-    static const char *const nodes[] = {
-        "[]", "[{}]", "[{\"id\":1,\"name\":[],\"roles\":{},\"mesh\":7}]",
-        "[{\"id\":\"" ID(1) "\",\"name\":\"a\\u0007\\u001b[2J\",\"mesh\":{\"region\":\"\\n\"}}]",
-        "[{\"id\":\"x\",\"name\":\"a\"},{\"id\":\"x\",\"name\":\"a\"}]"};
+    static const char controls[] = "[{\"id\":\"" ID(
+        1) "\",\"name\":\"a\\u0007\\u001b[2J\",\"mesh\":{\"region\":\"\\n\"}}]";
+    const char *const nodes[] = {"[]", "[{}]", "[{\"id\":1,\"name\":[],\"roles\":{},\"mesh\":7}]",
+                                 controls,
+                                 "[{\"id\":\"x\",\"name\":\"a\"},{\"id\":\"x\",\"name\":\"a\"}]"};
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
         struct map m;
