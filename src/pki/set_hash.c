@@ -32,10 +32,15 @@ static void expand(const struct blob *parts, size_t count, uint8_t ret[SET_HASH_
     EVP_CIPHER_CTX_free(ctx);
 }
 
+static uint16_t lane_at(const uint8_t bytes[SET_HASH_BYTES], size_t i)
+{
+    return (uint16_t)(bytes[2 * i] | bytes[2 * i + 1] << 8);
+}
+
 void set_hash_decode(const uint8_t bytes[SET_HASH_BYTES], struct set_hash *ret)
 {
     for (size_t i = 0; i < SET_HASH_LANES; i++) {
-        ret->lane[i] = (uint16_t)(bytes[2 * i] | bytes[2 * i + 1] << 8);
+        ret->lane[i] = lane_at(bytes, i);
     }
 }
 
@@ -50,21 +55,17 @@ void set_hash_encode(const struct set_hash *h, uint8_t ret[SET_HASH_BYTES])
 void set_hash_add(struct set_hash *h, const struct blob *parts, size_t count)
 {
     uint8_t bytes[SET_HASH_BYTES];
-    struct set_hash v;
     expand(parts, count, bytes);
-    set_hash_decode(bytes, &v);
     for (size_t i = 0; i < SET_HASH_LANES; i++) {
-        h->lane[i] = (uint16_t)(h->lane[i] + v.lane[i]);
+        h->lane[i] = (uint16_t)(h->lane[i] + lane_at(bytes, i));
     }
 }
 
 void set_hash_remove(struct set_hash *h, const struct blob *parts, size_t count)
 {
     uint8_t bytes[SET_HASH_BYTES];
-    struct set_hash v;
     expand(parts, count, bytes);
-    set_hash_decode(bytes, &v);
     for (size_t i = 0; i < SET_HASH_LANES; i++) {
-        h->lane[i] = (uint16_t)(h->lane[i] - v.lane[i]);
+        h->lane[i] = (uint16_t)(h->lane[i] - lane_at(bytes, i));
     }
 }
