@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from lib import DEGRADED, OK, clean_env, expect, wait_until
+from lib import DEGRADED, OK, clean_env, expect, need_root, wait_until
 from netns import NetCluster
 
 
@@ -139,6 +139,7 @@ def test_doctor_names_a_wrong_pin(env):
 
 
 def test_doctor_names_a_full_disk(env):
+    need_root()
     node = env.new_cluster().add("h1")
     os.makedirs(node.dir, mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none", node.dir], check=True)

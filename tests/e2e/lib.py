@@ -36,6 +36,11 @@ class NeedsRoot(Exception):
     """This test can be run by root only; run gives it to a worker under sudo."""
 
 
+def need_root():
+    if os.geteuid() != 0:
+        raise NeedsRoot
+
+
 def expect(condition, text, *seen):
     if not condition:
         raise Failure(text + "".join(f"\n    saw: {shortened(repr(s))}" for s in seen))

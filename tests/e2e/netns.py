@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from lib import Cluster, Failure, NeedsRoot, Node
+from lib import Cluster, Failure, Node, need_root
 
 COUNTER = itertools.count()
 
@@ -21,8 +21,7 @@ def ip(*args):
 
 class Net:
     def __init__(self, env):
-        if os.geteuid() != 0:
-            raise NeedsRoot
+        need_root()
         self.tag = f"rap{os.getpid()}-{next(COUNTER)}"
         self.router, self.spaces, self.lines = f"{self.tag}-r", [], []
         self.addresses, self.wires = {}, {}  # of hosts
