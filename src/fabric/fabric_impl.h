@@ -530,6 +530,10 @@ bool path_leave_direct(struct session *ss);
 uint64_t path_deadline(const struct session *ss);
 /* From the session's timer: leave a path that has died. */
 void path_tick(struct session *ss);
+/* Somebody wants the direct way now: the pauses between our own tries may be long by now. */
+void path_want_direct(struct session *ss);
+/* The direct way works for this session, so it is there for the peer's others. */
+void path_direct_works(struct session *ss);
 /* Once a second: try the direct way again, choose the keep-alive. */
 void path_sweep(struct session *ss);
 void path_validated(struct session *ss, const ngtcp2_path *path, bool ok);

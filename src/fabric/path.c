@@ -6,7 +6,7 @@
  * The library knows both as network paths. Moving a live session is client migration (RFC 9000
  * section 9), so only the dialler moves it:
  *
- *     relayed --path_sweep: the direct way answers a challenge--> direct     (shortcut)
+ *     relayed --path_sweep, path_want_direct: the direct way answers a challenge--> direct (shortcut)
  *     direct  --path_tick: it is suspect, and a neighbour relays--> relayed  (retreat)
  *     relayed --path_tick: it is suspect--> relayed                          (a new generation)
  *
@@ -103,8 +103,7 @@ static void schedule_shortcut(struct session *ss)
     p->shortcut_at_ns = ss->f->now_ns + (wait_ns > max_ns ? max_ns : wait_ns);
 }
 
-/* The direct way works for one session, so it is there for the others. */
-static void tell_siblings(struct session *ss)
+void path_direct_works(struct session *ss)
 {
     for (size_t i = 0; ss->peer != NULL && i < 4; i++) {
         struct session *other = ss->peer->up[i / 2][i % 2];
@@ -155,7 +154,7 @@ void path_settle(struct session *ss)
             path_virtual_id(now->remote.addr, &p->remote);
             schedule_shortcut(ss);
         } else {
-            tell_siblings(ss);
+            path_direct_works(ss);
         }
         /* The old way's acknowledgements say nothing about the new one. */
         p->progress_ns = ss->f->now_ns;
@@ -279,6 +278,14 @@ static void try_shortcut(struct session *ss)
     fill(ss, &remote, 0, &ps);
     if (ngtcp2_conn_initiate_migration(ss->conn, &ps.path, ss->f->now_ns) == 0) {
         session_dirty(ss);
+    }
+}
+
+void path_want_direct(struct session *ss)
+{
+    if (may_move(ss) && ss->path.relayed && uuid_is_nil(&ss->peer->pin)) {
+        fabric_tick(ss->f);
+        try_shortcut(ss);
     }
 }
 

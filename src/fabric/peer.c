@@ -412,6 +412,9 @@ void peer_session_up(struct session *ss)
     if (ss->state == SESSION_UP && ss->peer != NULL) {
         bind_waiting(ss->peer, bulk);
     }
+    if (!ss->path.relayed) {
+        path_direct_works(ss);
+    }
 }
 
 void peer_session_end(struct session *ss, int rc)
@@ -572,6 +575,9 @@ void fabric_overlay_keep(struct fabric *f, const struct uuid *id, bool keep)
     if (keep && p != NULL && (p->keep & KEEP_OVERLAY) == 0) {
         p->failures[0] = 0; /* its own pauses between tries are the overlay's business */
         p->next_dial_ns[0] = 0;
+        if (p->up[0][1] != NULL && relay_carrier(p, false) == NULL) {
+            path_want_direct(p->up[0][1]); /* a relayed session is no link */
+        }
     }
     set_keep(f, id, KEEP_OVERLAY, keep);
 }

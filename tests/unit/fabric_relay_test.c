@@ -46,6 +46,54 @@ static void test_live_session_leaves_a_dead_direct_path_and_returns_to_it(void *
     fabric_stream_close(t.s);
 }
 
+/* As after long silence of the direct way: the next try by itself is a minute away. */
+static struct session *relayed_for_a_minute(struct talk *t)
+{
+    struct relay_line *l = t->l;
+    fabric_world_introduce(l->a->n, l->b->n);
+    relay_world_cut(l->a, l->b);
+    relay_world_cut(l->b, l->a);
+    talk_open(t, l->a, l->b);
+    talk_run_until_on(t, true);
+    struct session *ss = peer_find(l->a->n->f, &l->b->n->id)->up[0][1];
+    ss->path.shortcut_failures = 6;
+    ss->path.shortcut_at_ns = ss->f->now_ns + 60000 * NS_PER_MS;
+    relay_world_mend(l->w);
+    return ss;
+}
+
+/* A relay that was gone for long is a neighbour again as soon as the overlay wants it: its own tries come and
+ * go, and in a pause between two of them the session had put off its next try for a minute. */
+static void test_overlay_that_wants_a_neighbour_has_the_direct_way_tried_at_once(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    struct session *ss = relayed_for_a_minute(&t);
+    fabric_overlay_keep(l->a->n->f, &l->b->n->id, true);
+    talk_run_until_on(&t, false);
+    assert_true(ss->f->now_ns - ss->up_ns < 30000 * NS_PER_MS);
+    talk_run_for_more(&t);
+    fabric_stream_close(t.s);
+}
+
+/* Only the dialler moves a session, but the other end's bulk connection shows it that the way is there. */
+static void test_direct_connection_of_the_other_end_brings_a_relayed_session_back(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    struct session *ss = relayed_for_a_minute(&t);
+    struct fabric_stream_to to = {.node_id = l->a->n->id, .service = "echo", .bulk = true};
+    struct echo_end e = {.got = 0};
+    assert_int_equal(fabric_stream_open(l->b->n->f, &to, &echo_client_vtab, &e, &e.s), 0);
+    while (ss->path.relayed && ss->f->now_ns - ss->up_ns < 30000 * NS_PER_MS) {
+        (void)fabric_world_turn(&l->w->e.w);
+    }
+    assert_false(ss->path.relayed);
+    fabric_stream_close(e.s);
+    talk_run_for_more(&t);
+    fabric_stream_close(t.s);
+}
+
 /* Only one direction fails: a hears b, b does not hear a. Silence alone would not tell a. */
 static void test_live_session_leaves_a_path_that_is_dead_one_way(void **state)
 {
@@ -360,6 +408,8 @@ int main(void)
 #define MESH(t) cmocka_unit_test_setup_teardown(t, mesh_setup, mesh_teardown)
         LINE(test_stream_reaches_a_node_without_a_direct_path),
         LINE(test_live_session_leaves_a_dead_direct_path_and_returns_to_it),
+        LINE(test_overlay_that_wants_a_neighbour_has_the_direct_way_tried_at_once),
+        LINE(test_direct_connection_of_the_other_end_brings_a_relayed_session_back),
         LINE(test_live_session_leaves_a_path_that_is_dead_one_way),
         LINE(test_direct_address_that_does_not_answer_falls_back_to_the_relay),
         LINE(test_direct_path_that_answers_is_used_alone),
