@@ -17,19 +17,31 @@
 #define INITIAL_RTT_NS (50 * NS_PER_MS)
 #define ENROLL_IDLE_NS (10000 * NS_PER_MS)
 #define RETRY_HINT_MAX_MS 120000
+/* Of connections without bulk, both ways. The library keeps a buffer of the largest packet that has arrived,
+ * rounded up to a power of two: where jumbo frames pass, 16 KiB in each of many idle connections. */
+#define CONTROL_PAYLOAD_MAX 4096
 
 /* --- birth --- */
+
+/* What the dialler says holds for both ends: who accepts does not know yet what the connection is for. */
+static size_t payload_max(const struct session *ss)
+{
+    size_t max = ss->f->cfg.limits.udp_payload_max;
+    bool control = ss->dialled && ss->kind != KIND_BULK;
+    return control && max > CONTROL_PAYLOAD_MAX ? CONTROL_PAYLOAD_MAX : max;
+}
 
 static void fill_settings(struct session *ss, ngtcp2_settings *st, uint32_t timeout_ms)
 {
     /* What carries a relayed handshake; a relayed session's largest; Ethernet; jumbo frames. */
-    static const uint16_t probes[] = {1280, OVERLAY_PAYLOAD_MAX, 1452, 1472, 8952};
+    static const uint16_t probes[] = {1280, OVERLAY_PAYLOAD_MAX, 1452,
+                                      1472, CONTROL_PAYLOAD_MAX, 8952};
     ngtcp2_settings_default(st);
     st->cc_algo = NGTCP2_CC_ALGO_CUBIC;
     st->initial_ts = ss->f->now_ns;
     st->initial_rtt = INITIAL_RTT_NS;
     st->handshake_timeout = timeout_ms * NS_PER_MS;
-    st->max_tx_udp_payload_size = ss->f->cfg.limits.udp_payload_max;
+    st->max_tx_udp_payload_size = payload_max(ss);
     /* Never no_pmtud: 1.11 asserts it is off when a peer migrates back to where it came from
      * (conn_recv_non_probing_pkt_on_new_path). Probes above the largest are skipped. */
     st->pmtud_probes = probes;
@@ -46,6 +58,9 @@ static void fill_params(struct session *ss, ngtcp2_transport_params *tp)
     tp->initial_max_stream_data_bidi_local = STREAM_WINDOW_START;
     tp->initial_max_stream_data_bidi_remote = enrol ? 0 : STREAM_WINDOW_START;
     tp->initial_max_data = CONN_WINDOW_START;
+    if (ss->dialled && ss->kind != KIND_BULK) {
+        tp->max_udp_payload_size = CONTROL_PAYLOAD_MAX;
+    }
     tp->initial_max_streams_bidi = enrol ? 0 : f->cfg.limits.streams_per_session;
     uint64_t idle_ms = f->cfg.dead_ms * 2ULL;
     tp->max_idle_timeout = (idle_ms > IDLE_TIMEOUT_MIN_MS ? idle_ms : IDLE_TIMEOUT_MIN_MS) *

@@ -248,6 +248,35 @@ static void test_session_without_traffic_stays_up(void **state)
     assert_true(echo_connected(w));
 }
 
+static size_t packet_size(const struct fabric_node *n, const struct fabric_node *to, bool bulk)
+{
+    struct peer *p = peer_find(n->f, &to->id);
+    struct session *ss = p != NULL ? peer_session(p, bulk) : NULL;
+    return ss != NULL ? ngtcp2_conn_get_path_max_tx_udp_payload_size(ss->conn) : 0;
+}
+
+static bool bulk_packets_are_large(void *data)
+{
+    struct echo_world *w = data;
+    return packet_size(w->a, w->b, true) == 8952 && packet_size(w->b, w->a, true) == 8952 &&
+           packet_size(w->a, w->b, false) > 1472 && packet_size(w->b, w->a, false) > 1472;
+}
+
+/* A large packet costs who receives it a buffer of its size for the connection's life. */
+static void test_only_bulk_connections_find_room_for_large_packets(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_stream_to to = {.node_id = w->a->id, .service = "echo", .bulk = true};
+    struct echo_end e = {.got = 0};
+    keep_each_other(w);
+    assert_int_equal(fabric_stream_open(w->b->f, &to, &echo_client_vtab, &e, &e.s), 0);
+    fabric_world_run(&w->w, bulk_packets_are_large, w);
+    fabric_world_spin(&w->w, 100);
+    assert_int_equal(packet_size(w->a, w->b, false), 4096);
+    assert_int_equal(packet_size(w->b, w->a, false), 4096);
+    fabric_stream_close(e.s);
+}
+
 /* A stopped process (SIGSTOP, a paused machine) must not take its own silence for the peer's. */
 static void test_own_pause_is_not_taken_for_the_death_of_the_peer(void **state)
 {
@@ -278,6 +307,7 @@ int main(void)
         T(test_second_address_is_tried_when_the_first_is_dead),
         T(test_forgotten_peer_ends_streams_and_is_unknown),
         T(test_session_without_traffic_stays_up),
+        T(test_only_bulk_connections_find_room_for_large_packets),
         T(test_own_pause_is_not_taken_for_the_death_of_the_peer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
