@@ -244,8 +244,8 @@ static void applied(struct raft_apply *req, int status, void *unused)
     int rc = 0;
     if (c->closing) {
         rc = -ERR_CANCELED;
-    } else if (status != 0) {
-        rc = -ERR_OUTCOME_UNKNOWN;
+    } else if (status != 0 || c->fenced) {
+        rc = -ERR_OUTCOME_UNKNOWN; /* fenced: what a lone voter still stores is for the report */
     } else if (mine.results_count != mine.proposals.count && !PLANTED("ack_before_commit")) {
         core_fail(c, "entry %llu: %zu results for %zu commands", (unsigned long long)req->index,
                   mine.results_count, mine.proposals.count);

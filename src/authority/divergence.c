@@ -88,7 +88,7 @@ void divergence_find(const struct raft_store_loaded *log, const struct recovery_
     ret->last_term = n > 0 ? log->entries[n - 1].term : log->snapshot_term;
     ret->commit_index = commit_index < ret->last_index ? commit_index : ret->last_index;
     for (size_t i = 0; i < n; i++) {
-        if (log->entries[i].index > ret->common_index) {
+        if (log->entries[i].index > ret->common_index + PLANTED("divergence_row_missing")) {
             add_entry(ret, &log->entries[i]);
         }
     }

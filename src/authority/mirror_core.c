@@ -121,7 +121,7 @@ static bool ready(const struct mirror_core *m)
 {
     /* With the first entry of its own term a leader has all that was ever committed (Raft section
      * 5.4.2); before that a mirror may be ahead of it for good reason. */
-    return m->leading && m->applied_term == m->term;
+    return m->leading && (m->applied_term == m->term || PLANTED("mirror_before_own_term"));
 }
 
 static bool alarmed(const struct mirror_core *m)
@@ -260,7 +260,7 @@ static void on_checked(struct mirror_core *m, const struct mirror_input *e, stru
         raise_alarm(m, MIRROR_ALARM_AHEAD, e->now_ms, t);
         return;
     }
-    if (!rebuild && f->digest_known && !f->digest_same) {
+    if (!rebuild && f->digest_known && !f->digest_same && !PLANTED("mirror_history_not_compared")) {
         raise_alarm(m, MIRROR_ALARM_DIVERGED, e->now_ms, t);
         return;
     }
@@ -270,12 +270,12 @@ static void on_checked(struct mirror_core *m, const struct mirror_input *e, stru
     }
     t->rewound = !rebuild && f->index < m->acked_highest;
     m->position_known = true;
-    m->acked = m->sent = f->index;
+    m->acked = m->sent = PLANTED("mirror_position_remembered") ? m->sent : f->index;
     m->inflight = 0;
     m->behind_since_ms = f->index == m->applied && !rebuild ? 0
                          : m->behind_since_ms == 0          ? e->now_ms
                                                             : m->behind_since_ms;
-    if (f->reached && f->sealed && !rebuild) {
+    if ((f->reached || PLANTED("mirror_hole_ignored")) && f->sealed && !rebuild) {
         m->acked_highest = f->index;
         set_state(m, MIRROR_FOLLOWING, e->now_ms);
         t->pump = true;

@@ -1,13 +1,18 @@
 #include "authority/mirror_ring.h"
 
+void mirror_ring_init_of(struct mirror_ring *r, uint64_t floor, size_t most)
+{
+    *r = (struct mirror_ring){.floor = floor, .most = most};
+}
+
 void mirror_ring_init(struct mirror_ring *r, uint64_t floor)
 {
-    *r = (struct mirror_ring){.floor = floor};
+    mirror_ring_init_of(r, floor, MIRROR_RING_ENTRIES);
 }
 
 static struct mirror_entry *at(const struct mirror_ring *r, size_t i)
 {
-    return &r->entries[(r->first + i) % MIRROR_RING_ENTRIES];
+    return &r->entries[(r->first + i) % r->most];
 }
 
 static void drop_first(struct mirror_ring *r)
@@ -16,7 +21,7 @@ static void drop_first(struct mirror_ring *r)
     r->floor = e->at.index;
     r->bytes -= e->len + e->before_len;
     free(e->changes);
-    r->first = (r->first + 1) % MIRROR_RING_ENTRIES;
+    r->first = (r->first + 1) % r->most;
     r->count--;
 }
 
@@ -42,10 +47,9 @@ void mirror_ring_push(struct mirror_ring *r, const struct fsm_position *pos, str
     size_t bytes = changes.len + before.len;
     CHECK(pos->index > prev);
     if (r->entries == NULL) {
-        r->entries = xcalloc(MIRROR_RING_ENTRIES, sizeof *r->entries);
+        r->entries = xcalloc(r->most, sizeof *r->entries);
     }
-    while (r->count > 0 &&
-           (r->count == MIRROR_RING_ENTRIES || r->bytes + bytes > MIRROR_RING_BYTES)) {
+    while (r->count > 0 && (r->count == r->most || r->bytes + bytes > MIRROR_RING_BYTES)) {
         drop_first(r);
     }
     if (bytes > MIRROR_RING_BYTES) {

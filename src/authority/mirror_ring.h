@@ -16,13 +16,15 @@ struct mirror_entry {
 };
 
 struct mirror_ring {
-    struct mirror_entry *entries; /* MIRROR_RING_ENTRIES of them, oldest at `first` */
-    size_t first, count, bytes;
+    struct mirror_entry *entries; /* `most` of them, oldest at `first` */
+    size_t most, first, count, bytes;
     uint64_t floor; /* index after which everything is here */
 };
 
 /* Empty: nothing after `floor` has been applied yet. No allocation until the first entry. */
 void mirror_ring_init(struct mirror_ring *r, uint64_t floor);
+/* Of fewer entries than MIRROR_RING_ENTRIES: in tests, a reader who comes too late. */
+void mirror_ring_init_of(struct mirror_ring *r, uint64_t floor, size_t most);
 void mirror_ring_fini(struct mirror_ring *r);
 /* Forgets all; as init. */
 void mirror_ring_reset(struct mirror_ring *r, uint64_t floor);

@@ -137,6 +137,53 @@ static struct raft_entry *make_entries(const struct raft_store_loaded *l)
     return entries;
 }
 
+/* The configuration that libraft will go by: the last one in the log, committed or not. */
+static int last_configuration(const struct raft_store_loaded *l, struct raft_configuration *ret)
+{
+    for (size_t i = l->entries_count; i > 0; i--) {
+        const struct raft_store_entry *e = &l->entries[i - 1];
+        if (e->type == RAFT_CHANGE && (!l->has_snapshot || e->index > l->snapshot_index)) {
+            return raft_msg_change_decode(e->data, ret);
+        }
+    }
+    return raft_msg_conf_decode(buf_blob(&l->snapshot_conf), ret);
+}
+
+static bool is_lone_voter(raft_id id, const struct raft_store_loaded *l)
+{
+    struct raft_configuration c;
+    unsigned others = 0;
+    bool votes = false;
+    if (last_configuration(l, &c) != 0) {
+        return false; /* there is none yet */
+    }
+    for (unsigned i = 0; i < c.n; i++) {
+        if (c.servers[i].role == RAFT_VOTER) {
+            votes = votes || c.servers[i].id == id;
+            others += c.servers[i].id != id;
+        }
+    }
+    raft_configuration_close(&c);
+    return votes && others == 0;
+}
+
+/* G20: libraft lets a lone voter lead at once, in the term it stopped in. What it had sent to members that
+ * do not vote yet, and lost before it was on its own disk, would come again with other bytes under the
+ * same index and term, and they would keep the old ones (Raft section 5.3 rests on one leader a term). */
+static int begin_lone_term(struct raft_io_impl *im, struct raft_store_loaded *l, struct errmsg *em)
+{
+    const struct raft *r = im->io->data;
+    if (l->term == 0 || !is_lone_voter(r->id, l) || PLANTED("lone_voter_keeps_term")) {
+        return 0;
+    }
+    int rc = im->store->ops->set_term(im->store, l->term + 1, em);
+    if (rc == 0) {
+        l->term++;
+        l->vote = 0;
+    }
+    return rc;
+}
+
 static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
                    struct raft_snapshot **snapshot, raft_index *start_index,
                    struct raft_entry *entries[], size_t *n_entries)
@@ -155,6 +202,9 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
         if (rc != 0) {
             (void)errmsg_set(&em, rc, "snapshot does not decode");
         }
+    }
+    if (rc == 0) {
+        rc = begin_lone_term(im, &l, &em);
     }
     if (rc != 0) {
         (void)snprintf(io->errmsg, sizeof io->errmsg, "%.200s",

@@ -16,6 +16,8 @@
  *   - G16, G17 (core_snapshot.c) no snapshot with another configuration than that of its index
  *   - G18 a follower refuses votes for the sake of its leader only while it hears it
  *   - G19 entries that a silent member did not answer are not sent to it again and again, all of them
+ *   - G20 a lone voter starts in a new term: libraft would let it lead again in the one it stopped in
+ *   - G21 a member that does not vote yet gives its vote to who counts it already
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it

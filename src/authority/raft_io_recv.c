@@ -380,6 +380,36 @@ static void forget_silent_leader(struct raft_io_impl *im)
     }
 }
 
+/* G21: libraft refuses its vote while its own configuration does not make it a voter. But the candidate's may:
+ * a lone voter that stopped just after it made this member the second one cannot lead again without it. A
+ * vote is given by the logs alone, whatever the configuration (Ongaro, 4.1); who asks decides whether it
+ * counts. */
+static struct raft_server *own_server(struct raft *r)
+{
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        if (r->configuration.servers[i].id == r->id) {
+            return &r->configuration.servers[i];
+        }
+    }
+    return NULL;
+}
+
+static void receive_request_vote(struct raft_io_impl *im, struct raft_message *m)
+{
+    struct raft *r = im->io->data;
+    struct raft_server *self = own_server(r);
+    int role = self == NULL ? RAFT_VOTER : self->role;
+    if (self != NULL && !PLANTED("vote_kept_from_the_first")) {
+        self->role = RAFT_VOTER;
+    }
+    forget_silent_leader(im);
+    deliver(im, m);
+    self = own_server(r);
+    if (self != NULL && role != RAFT_VOTER) {
+        self->role = role; /* for the question only */
+    }
+}
+
 static int receive(struct raft_io_impl *im, struct raft_message *m)
 {
     const struct raft *r = im->io->data;
@@ -388,8 +418,7 @@ static int receive(struct raft_io_impl *im, struct raft_message *m)
             if (m->request_vote.candidate_id != m->server_id) {
                 return -ERR_MALFORMED; /* it asks for somebody else */
             }
-            forget_silent_leader(im);
-            deliver(im, m);
+            receive_request_vote(im, m);
             return 0;
         case RAFT_REQUEST_VOTE_RESULT:
             /* G11: otherwise it looks into what is another state's memory. */
@@ -434,8 +463,9 @@ static int receive_bytes(struct raft_io *io, raft_id from, struct blob bytes, bo
     if (rc != 0) {
         return rc;
     }
-    if (im->fenced || digest.epoch != im->epoch ||
-        memcmp(digest.lineage, im->lineage, sizeof im->lineage) != 0) {
+    bool other = digest.epoch != im->epoch ||
+                 memcmp(digest.lineage, im->lineage, sizeof im->lineage) != 0;
+    if (im->fenced || (other && !PLANTED("epoch_not_compared"))) {
         raft_msg_release(&m);
         if (im->env->other_epoch != NULL && !im->fenced) {
             im->env->other_epoch(im->env->data, from, digest.epoch);

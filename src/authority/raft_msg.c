@@ -131,7 +131,7 @@ static uint64_t little_endian(const uint8_t *p)
 }
 
 /* Version 1, number of servers, then for each its id, address with NUL, role. */
-int raft_msg_change_check(struct blob data)
+int raft_msg_change_decode(struct blob data, struct raft_configuration *ret)
 {
     const uint8_t *p = data.data;
     const uint8_t *end = data.data + data.len;
@@ -155,7 +155,21 @@ int raft_msg_change_check(struct blob data)
         rc = add_server(&c, little_endian(p), nul[1], blob_of(p + 8, (size_t)(nul - (p + 8))));
         p = nul + 2;
     }
-    raft_configuration_close(&c);
+    if (rc != 0) {
+        raft_configuration_close(&c);
+        return rc;
+    }
+    *ret = c;
+    return 0;
+}
+
+int raft_msg_change_check(struct blob data)
+{
+    struct raft_configuration c;
+    int rc = raft_msg_change_decode(data, &c);
+    if (rc == 0) {
+        raft_configuration_close(&c);
+    }
     return rc;
 }
 

@@ -62,6 +62,8 @@ int raft_msg_conf_decode(struct blob in, struct raft_configuration *ret);
 /* The data of a RAFT_CHANGE entry is in libraft's own encoding, and its decoder trusts lengths:
  * 0 when it may be handed over, else -ERR_MALFORMED. */
 int raft_msg_change_check(struct blob data);
+/* The same, as raft_msg_conf_decode. */
+int raft_msg_change_decode(struct blob data, struct raft_configuration *ret);
 /* An entry may be handed to libraft: its type, its length and what is in it. */
 int raft_msg_entry_check(unsigned type, struct blob data);
 

@@ -463,8 +463,8 @@ static int rehearse(const struct recovery_plan *p, uint64_t term, struct blob en
     return rc;
 }
 
-static int go_on(const struct recovery_plan *p, const char *path,
-                 const struct recovery_statement *s, const struct epoch_start *start,
+static int go_on(const struct recovery_plan *p, const struct recovery_statement *s,
+                 const struct epoch_start *start, recovery_write_fn write, void *data,
                  struct errmsg *em)
 {
     char address[UUID_TEXT_MAX];
@@ -475,17 +475,17 @@ static int go_on(const struct recovery_plan *p, const char *path,
     first_entry(p, s, start, term, &entry);
     int rc = rehearse(p, term, buf_blob(&entry), em);
     if (rc == 0) {
-        rc = raft_log_restart(path,
-                              &(struct raft_log_restart){.index = p->base_index,
-                                                         .term = p->base_term,
-                                                         .image = buf_blob(&p->image),
-                                                         .id = core_raft_id(&p->node_id),
-                                                         .address = address,
-                                                         .epoch = s->epoch,
-                                                         .statement = start->statement,
-                                                         .first_term = term,
-                                                         .first_entry = buf_blob(&entry)},
-                              em);
+        rc = write(data,
+                   &(struct raft_log_restart){.index = p->base_index,
+                                              .term = p->base_term,
+                                              .image = buf_blob(&p->image),
+                                              .id = core_raft_id(&p->node_id),
+                                              .address = address,
+                                              .epoch = s->epoch,
+                                              .statement = start->statement,
+                                              .first_term = term,
+                                              .first_entry = buf_blob(&entry)},
+                   em);
     }
     buf_fini(&entry);
     return rc;
@@ -498,19 +498,28 @@ int recovery_plan_check(const struct recovery_plan *p, struct blob statement, st
     return rc != 0 ? rc : check_fits(p, &s, em);
 }
 
-int recovery_plan_apply(const struct recovery_plan *p, const char *dir,
-                        const struct epoch_start *start, struct errmsg *em)
+int recovery_plan_write(const struct recovery_plan *p, const struct epoch_start *start,
+                        recovery_write_fn write, void *data, struct errmsg *em)
 {
     struct recovery_statement s;
     int rc = verify(p, start->statement, &s, em);
     if (rc == 0) {
         rc = check_fits(p, &s, em);
     }
-    if (rc == 0) {
-        char *path = path_join(dir, "raft.db");
-        rc = go_on(p, path, &s, start, em);
-        free(path);
-    }
+    return rc != 0 ? rc : go_on(p, &s, start, write, data, em);
+}
+
+static int write_file(void *path, const struct raft_log_restart *r, struct errmsg *em)
+{
+    return raft_log_restart(path, r, em);
+}
+
+int recovery_plan_apply(const struct recovery_plan *p, const char *dir,
+                        const struct epoch_start *start, struct errmsg *em)
+{
+    char *path = path_join(dir, "raft.db");
+    int rc = recovery_plan_write(p, start, write_file, path, em);
+    free(path);
     return rc;
 }
 

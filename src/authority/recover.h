@@ -11,6 +11,7 @@
 #include "wire/cmd.h"
 #include "wire/recovery_msg.h"
 
+struct raft_log_restart; /* raft_log.h */
 struct recovery_plan;
 
 /* Reads <dir>/raft.db and computes the state at its end. -ERR_NOT_FOUND, -ERR_CORRUPT, -ERR_SCHEMA,
@@ -52,6 +53,11 @@ int recovery_plan_check(const struct recovery_plan *p, struct blob statement, st
  * another log or epoch; errors of statement_verify; what the state has against it. */
 int recovery_plan_apply(const struct recovery_plan *p, const char *dir,
                         const struct epoch_start *start, struct errmsg *em);
+
+/* The same into another log than <dir>/raft.db: `write` does what raft_log_restart does. */
+typedef int (*recovery_write_fn)(void *data, const struct raft_log_restart *r, struct errmsg *em);
+int recovery_plan_write(const struct recovery_plan *p, const struct epoch_start *start,
+                        recovery_write_fn write, void *data, struct errmsg *em);
 
 /* At start, before anybody opens raft.db: does what a statement left in <dir>/recovery says. One
  * that does not fit the log (any more) is dropped with an error in the log. */

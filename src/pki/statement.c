@@ -33,7 +33,7 @@ int statement_verify(struct blob in, const uint8_t root_key[PKI_KEY_BYTES],
     }
     /* The signature first: nothing is believed of a body that the owner did not sign. */
     rc = pki_verify(root_key, recovery_domain, whole.body, whole.signature);
-    if (rc != 0) {
+    if (rc != 0 && !PLANTED("statement_of_anybody")) {
         return errmsg_set(em, rc,
                           "the recovery statement is not signed with this cluster's root key");
     }
@@ -41,7 +41,7 @@ int statement_verify(struct blob in, const uint8_t root_key[PKI_KEY_BYTES],
     if (rc != 0) {
         return errmsg_set(em, rc, "the recovery statement is not acceptable: %s", err_text(rc));
     }
-    if (!uuid_equal(&s.cluster_id, cluster_id)) {
+    if (!uuid_equal(&s.cluster_id, cluster_id) && !PLANTED("statement_of_another_cluster")) {
         return errmsg_set(em, -ERR_WRONG_CLUSTER, "the recovery statement is for another cluster");
     }
     *ret = s;

@@ -141,6 +141,10 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
     assert_true(f->seen_count < RECORDS_MAX);
     struct seen *s = &f->seen[f->seen_count++];
     *s = (struct seen){.m = *m};
+    for (unsigned i = 0; i < f->raft.configuration.n; i++) {
+        const struct raft_server *server = &f->raft.configuration.servers[i];
+        s->own_role = server->id == SELF ? server->role : s->own_role;
+    }
     if (m->type == RAFT_APPEND_ENTRIES && m->append_entries.n_entries > 0) {
         s->first_type = m->append_entries.entries[0].type;
         s->first_byte = *(uint8_t *)m->append_entries.entries[0].buf.base;

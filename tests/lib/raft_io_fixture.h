@@ -13,6 +13,7 @@ struct seen {
     struct raft_message m; /* pointers in it are gone */
     unsigned first_type;
     uint8_t first_byte;
+    int own_role; /* in the configuration libraft had then */
 };
 
 struct fixture {

@@ -190,10 +190,11 @@ static void test_close_waits_for_what_the_store_still_works_on(void **state)
     fx_teardown(&f);
 }
 
+static raft_term term_loaded;
+
 static int load_with(uint64_t term, struct raft_store_entry *entries, size_t n, uint64_t snapshot)
 {
     struct fixture f;
-    raft_term t;
     raft_id vote;
     struct raft_snapshot *s = NULL;
     raft_index start;
@@ -221,7 +222,7 @@ static int load_with(uint64_t term, struct raft_store_entry *entries, size_t n, 
         buf_add(&fx_to_load.snapshot_image, fx_bytes, 8);
         raft_configuration_close(&conf);
     }
-    int rv = f.io.load(&f.io, &t, &vote, &s, &start, &loaded, &count);
+    int rv = f.io.load(&f.io, &term_loaded, &vote, &s, &start, &loaded, &count);
     if (rv == 0 && count > 0) {
         raft_free(loaded[0].batch);
         raft_free(loaded);
@@ -306,6 +307,38 @@ static void test_large_append_entries_go_as_several_messages(void **state)
     fx_teardown(&f);
 }
 
+/* --- G20 --- */
+
+static raft_term term_after_start(const int *roles, size_t n)
+{
+    struct raft_configuration conf;
+    struct raft_buffer b;
+    raft_configuration_init(&conf);
+    for (size_t i = 0; i < n; i++) {
+        char address[] = "a";
+        address[0] = (char)('a' + i);
+        assert_int_equal(raft_configuration_add(&conf, SELF + i, address, roles[i]), 0);
+    }
+    assert_int_equal(raft_configuration_encode(&conf, &b), 0);
+    raft_configuration_close(&conf);
+    struct raft_store_entry e[] = {
+        {.index = 1, .term = 1, .type = RAFT_CHANGE, .data = blob_of(b.base, b.len)},
+        {.index = 2, .term = 2, .type = RAFT_COMMAND, .data = blob_of(fx_bytes, 8)},
+    };
+    assert_int_equal(load_with(7, e, 2, 0), 0);
+    raft_free(b.base);
+    return term_loaded;
+}
+
+static void test_lone_voter_starts_in_a_new_term(void **state)
+{
+    (void)state;
+    assert_int_equal(term_after_start((int[]){RAFT_VOTER}, 1), 8);
+    assert_int_equal(term_after_start((int[]){RAFT_VOTER, RAFT_STANDBY}, 2), 8);
+    assert_int_equal(term_after_start((int[]){RAFT_VOTER, RAFT_VOTER}, 2), 7);
+    assert_int_equal(term_after_start((int[]){RAFT_STANDBY, RAFT_VOTER}, 2), 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_close_waits_for_what_the_store_still_works_on),
         cmocka_unit_test(test_log_that_libraft_would_believe_is_checked_at_start),
         cmocka_unit_test(test_large_append_entries_go_as_several_messages),
+        cmocka_unit_test(test_lone_voter_starts_in_a_new_term),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

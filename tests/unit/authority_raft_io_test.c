@@ -418,6 +418,28 @@ static void test_leader_counts_against_a_vote_only_while_it_is_heard(void **stat
     assert_true(has_leader_after(900, true)); /* it votes for nobody then */
 }
 
+/* --- G21 --- */
+
+static void test_member_that_does_not_vote_yet_answers_who_counts_its_vote(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fx_setup(&f);
+    assert_int_equal(raft_configuration_add(&f.raft.configuration, SELF, "self", RAFT_STANDBY), 0);
+    assert_int_equal(raft_configuration_add(&f.raft.configuration, PEER, "peer", RAFT_VOTER), 0);
+    struct raft_message m = {.type = RAFT_REQUEST_VOTE,
+                             .request_vote = {.version = 2, .term = 9, .candidate_id = PEER}};
+    assert_int_equal(fx_receive(&f, &m), 0);
+    assert_int_equal(f.seen_count, 1);
+    assert_int_equal(f.seen[0].own_role, RAFT_VOTER); /* as libraft saw it */
+    assert_int_equal(f.raft.configuration.servers[0].role, RAFT_STANDBY);
+    struct raft_message heartbeat = fx_heartbeat(9, 0, 0);
+    assert_int_equal(fx_receive(&f, &heartbeat), 0);
+    assert_int_equal(f.seen[1].own_role, RAFT_STANDBY); /* for nothing else */
+    raft_configuration_close(&f.raft.configuration);
+    fx_teardown(&f);
+}
+
 /* --- G19 --- */
 
 static unsigned entries_sent(struct fixture *f)
@@ -507,6 +529,7 @@ int main(void)
         cmocka_unit_test(test_answer_to_an_old_leader_has_no_garbage),
         cmocka_unit_test(test_vote_result_reaches_candidates_only),
         cmocka_unit_test(test_vote_is_asked_for_by_the_candidate_itself),
+        cmocka_unit_test(test_member_that_does_not_vote_yet_answers_who_counts_its_vote),
         cmocka_unit_test(test_leader_refuses_another_leader_of_its_term),
         cmocka_unit_test(test_what_contradicts_committed_entries_is_refused),
         cmocka_unit_test(test_rejection_of_what_a_member_already_stored_is_dropped),
