@@ -22,15 +22,23 @@ void violate(struct world *w, const char *fmt, ...)
 
 void check_boot(struct world *w)
 {
-    struct oracle *o = &w->oracle;
-    o->rows_cap = 1024;
-    o->rows = xcalloc(o->rows_cap, sizeof *o->rows);
+    for (size_t i = 0; i < SIM_HISTORIES; i++) {
+        struct oracle *o = &w->oracles[i];
+        o->epoch = EPOCH_FIRST + i;
+        o->rows_cap = 1024;
+        o->rows = xcalloc(o->rows_cap, sizeof *o->rows);
+        buf_init(&o->statement, SIGNED_RECOVERY_MAX);
+    }
+    w->newest = &w->oracles[0];
 }
 
 void check_fini(struct world *w)
 {
-    free(w->oracle.log);
-    free(w->oracle.rows);
+    for (size_t i = 0; i < SIM_HISTORIES; i++) {
+        free(w->oracles[i].log);
+        free(w->oracles[i].rows);
+        buf_fini(&w->oracles[i].statement);
+    }
 }
 
 /* --- requests by id --- */
@@ -44,9 +52,8 @@ static struct request_row *slot(struct request_row *rows, size_t cap, const stru
     return &rows[i];
 }
 
-static struct request_row *row_of(struct world *w, const struct uuid *id)
+static struct request_row *row_of(struct oracle *o, const struct uuid *id)
 {
-    struct oracle *o = &w->oracle;
     if (2 * o->rows_count >= o->rows_cap) {
         size_t cap = 2 * o->rows_cap;
         struct request_row *rows = xcalloc(cap, sizeof *rows);
@@ -67,9 +74,8 @@ static struct request_row *row_of(struct world *w, const struct uuid *id)
     return row;
 }
 
-static struct committed *log_at(struct world *w, uint64_t index)
+static struct committed *log_at(struct oracle *o, uint64_t index)
 {
-    struct oracle *o = &w->oracle;
     if (index >= o->log_count) {
         size_t count = (size_t)index + 1 > 2 * o->log_count ? (size_t)index + 1 : 2 * o->log_count;
         o->log = xrealloc(o->log, count * sizeof *o->log);
@@ -171,14 +177,14 @@ static void first_applied(struct node *n, uint64_t index, const struct rec *rec)
         struct cmd c;
         int rc = 0;
         CHECK(msg_decode(&cmd_desc, MSG_STRICT, mp_get_bin(&r, SIZE_MAX), &c) == 0);
-        struct request_row *row = row_of(w, &c.request_id);
+        struct request_row *row = row_of(n->oracle, &c.request_id);
         if (row->index != 0) {
             continue;
         }
         row->index = index;
         buf_clear(&doc);
         if (fsm_find_result(n->fsm, &c.request_id, c.request_hash, &rc, &doc)) {
-            w->oracle.audit_expected += audit_rows(c.kind, rc);
+            n->oracle->audit_expected += audit_rows(c.kind, rc);
         }
     }
     buf_fini(&doc);
@@ -210,20 +216,28 @@ void check_applied(struct node *n, uint64_t index)
 {
     struct world *w = n->w;
     const struct rec *rec = rec_list_at(&n->disk.view, index);
+    /* A lone voter commits what is in its log by itself. */
+    if (n->fence.is && index > n->fence.log_end) {
+        violate(w, "S12: node %d applies %llu of an epoch it knows to be over", n->i,
+                (unsigned long long)index);
+        return;
+    }
     if (rec == NULL) {
         violate(w, "S2: node %d applied %llu, which is not in its log", n->i,
                 (unsigned long long)index);
         return;
     }
-    struct committed *c = log_at(w, index);
+    struct committed *c = log_at(n->oracle, index);
     world_trace(w, rec->sum);
     if (c->sum == 0) {
         c->sum = rec->sum;
         c->term = rec->term;
         first_applied(n, index, rec);
+        c = log_at(n->oracle, index);
+        c->audit = n->oracle->audit_expected;
         struct fsm_position at;
         fsm_position(n->fsm, &at);
-        if (at.audit_seq < w->oracle.audit_expected) {
+        if (at.audit_seq < c->audit) {
             violate(w, "S16: entry %llu left no audit row", (unsigned long long)index);
         }
     } else if (c->sum != rec->sum) {
@@ -238,7 +252,67 @@ void check_restored(struct node *n)
     struct fsm_position at;
     fsm_position(n->fsm, &at);
     if (at.index != 0) {
-        check_position(n, log_at(n->w, at.index), at.index);
+        check_position(n, log_at(n->oracle, at.index), at.index);
+    }
+}
+
+/* S14, S15: what PostgreSQL is told of an entry is the same whoever tells it. */
+void check_changes(struct node *n, const struct fsm_position *at, struct blob changes)
+{
+    struct committed *c = log_at(n->oracle, at->index);
+    uint64_t sum = hash_bytes(changes.data, changes.len) | 1;
+    if (c->changes == 0) {
+        c->changes = sum;
+    } else if (c->changes != sum) {
+        violate(n->w, "S14: node %d has other row changes at %llu", n->i,
+                (unsigned long long)at->index);
+    }
+}
+
+/* The last entry that both have: behind it the survivor may hold what the majority never committed. */
+static uint64_t shared_with(const struct oracle *from, const struct rec_list *old, uint64_t end)
+{
+    for (uint64_t i = 1; i <= end && i < from->log_count; i++) {
+        const struct rec *rec = rec_list_at(old, i);
+        if (from->log[i].sum != 0 && rec != NULL && from->log[i].sum != rec->sum) {
+            return i - 1;
+        }
+    }
+    return end;
+}
+
+void check_branched(struct node *n, const struct oracle *from, const struct rec_list *old,
+                    uint64_t end)
+{
+    struct oracle *o = n->oracle;
+    o->base = shared_with(from, old, end);
+    o->conf_index = end;
+    for (size_t i = 0; i < from->rows_cap; i++) {
+        const struct request_row *r = &from->rows[i];
+        if (!uuid_is_nil(&r->id) && r->index != 0 && r->index <= o->base) {
+            *row_of(o, &r->id) = *r;
+        }
+    }
+    for (uint64_t i = 1; i <= end; i++) {
+        if (i <= o->base && i < from->log_count && from->log[i].sum != 0) {
+            *log_at(o, i) = from->log[i];
+            o->audit_expected = from->log[i].audit;
+            continue;
+        }
+        /* What nobody had applied yet is decided by the owner's going on from here. */
+        const struct rec *rec = rec_list_at(old, i);
+        if (rec != NULL && rec->type == RAFT_COMMAND) {
+            struct committed *c = log_at(o, i);
+            c->sum = rec->sum;
+            c->term = rec->term;
+            first_applied(n, i, rec);
+            log_at(o, i)->audit = o->audit_expected;
+        }
+    }
+    if (from->max_acked_index <= o->base) {
+        o->max_acked_index = from->max_acked_index;
+        o->last_acked_id = from->last_acked_id;
+        memcpy(o->last_acked_hash, from->last_acked_hash, sizeof o->last_acked_hash);
     }
 }
 
@@ -262,11 +336,12 @@ void check_role(struct node *n)
     if (s.role != CORE_LEADER) {
         return;
     }
-    if (s.term >= ARRAY_SIZE(w->oracle.leader_of)) {
+    if (s.term >= ARRAY_SIZE(n->oracle->leader_of)) {
         violate(w, "L4: term %llu", (unsigned long long)s.term);
         return;
     }
-    int *leader = &w->oracle.leader_of[s.term];
+    struct oracle *o = n->oracle;
+    int *leader = &o->leader_of[s.term];
     if (*leader == n->i + 1) {
         return;
     }
@@ -275,21 +350,20 @@ void check_role(struct node *n)
                 (unsigned long long)s.term);
         return;
     }
-    if (members_latest_conf(n) < w->oracle.conf_index) {
+    if (members_latest_conf(n) < o->conf_index) {
         violate(
             w,
             "S2: node %d leads term %llu by the configuration of %llu, that of %llu is committed",
             n->i, (unsigned long long)s.term, (unsigned long long)members_latest_conf(n),
-            (unsigned long long)w->oracle.conf_index);
+            (unsigned long long)o->conf_index);
         return;
     }
     *leader = n->i + 1;
     w->stats.elections++;
     world_trace(w, s.term << 8 | (uint64_t)n->i);
     const struct rec_list *view = &n->disk.view;
-    for (uint64_t i = view->count == 0 ? s.last_index + 1 : view->first; i < w->oracle.log_count;
-         i++) {
-        const struct committed *c = &w->oracle.log[i];
+    for (uint64_t i = view->count == 0 ? s.last_index + 1 : view->first; i < o->log_count; i++) {
+        const struct committed *c = &o->log[i];
         const struct rec *rec = rec_list_at(view, i);
         if (c->sum != 0 && (rec == NULL || rec->sum != c->sum)) {
             violate(w, "S2: node %d leads term %llu without committed entry %llu", n->i,
@@ -310,12 +384,13 @@ static int bits(uint32_t mask)
     return n;
 }
 
-/* Nodes of the mask that hold the entry durably. */
-static int copies(const struct world *w, uint32_t mask, uint64_t index, uint64_t sum)
+/* Nodes of the mask, and of this one's history, that hold the entry durably. */
+static int copies(const struct node *n, uint32_t mask, uint64_t index, uint64_t sum)
 {
+    const struct world *w = n->w;
     int count = 0;
     for (int i = 0; i < w->n; i++) {
-        if ((mask >> i & 1) == 0) {
+        if ((mask >> i & 1) == 0 || w->nodes[i].oracle != n->oracle) {
             continue;
         }
         const struct disk *d = &w->nodes[i].disk;
@@ -329,12 +404,16 @@ void check_ack(struct node *n, const struct uuid *id, const uint8_t hash[32], ui
                const struct fsm_result *r)
 {
     struct world *w = n->w;
-    struct oracle *o = &w->oracle;
-    struct request_row *row = row_of(w, id);
+    struct oracle *o = n->oracle;
+    struct request_row *row = row_of(o, id);
     uint64_t doc_sum = hash_bytes(r->doc.data, r->doc.len);
     world_trace(w, doc_sum);
     if (row->index == 0) {
         violate(w, "S2: node %d acknowledged what is not committed", n->i);
+        return;
+    }
+    if (n->fence.is) {
+        violate(w, "S12: node %d acknowledges in an epoch it knows to be over", n->i);
         return;
     }
     if (n->disk.failed) {
@@ -344,9 +423,9 @@ void check_ack(struct node *n, const struct uuid *id, const uint8_t hash[32], ui
     /* A change of one member may have begun since the entry was committed: either majority will do,
      * for each overlaps the other (Raft section 6). */
     uint64_t sum = o->log[row->index].sum;
-    int have = copies(w, n->voters, row->index, sum);
+    int have = copies(n, n->voters, row->index, sum);
     if (2 * have <= bits(n->voters) &&
-        2 * copies(w, n->voters_before, row->index, sum) <= bits(n->voters_before)) {
+        2 * copies(n, n->voters_before, row->index, sum) <= bits(n->voters_before)) {
         violate(w, "S2: entry %llu acknowledged with %d durable copies of %d",
                 (unsigned long long)row->index, have, bits(n->voters));
         return;
@@ -448,6 +527,11 @@ void check_end(struct world *w)
     }
     for (int i = 0; i < w->n && !w->violated; i++) {
         struct node *n = &w->nodes[i];
+        if (n->up && !members_gone(w, i) && (n->oracle != w->newest || n->fence.is)) {
+            violate(w, "S12: node %d still holds the history of epoch %llu at the end", i,
+                    (unsigned long long)n->oracle->epoch);
+            return;
+        }
         if (!members_replicates(leader, i)) {
             continue;
         }
@@ -468,5 +552,9 @@ void check_end(struct world *w)
         check_tables(n);
         requests_check(w, n);
         world_trace(w, hash_bytes(at.digest, sizeof at.digest));
+    }
+    fence_check_end(w);
+    if (w->pg != NULL && !w->violated) {
+        pg_check_end(w, &first);
     }
 }

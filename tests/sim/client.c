@@ -14,6 +14,7 @@ struct client {
     int attempts;
     int node; /* that answered last */
     struct request q;
+    const struct oracle *of; /* history in which this was so when it began: */
     uint64_t floor;
     struct uuid seen_id;
     uint8_t seen_hash[32];
@@ -28,6 +29,7 @@ struct attempt {
     int number;
     struct uuid id;
     uint8_t hash[32];
+    const struct oracle *of;
     uint64_t floor;
     struct uuid seen_id;
     uint8_t seen_hash[32];
@@ -60,13 +62,19 @@ static void again(struct client *c)
     wake(c, between(c->w, 20 * MS, 300 * MS));
 }
 
+/* What was acknowledged in another history is not promised by this one. */
+static uint64_t floor_of(const struct attempt *a)
+{
+    return a->of == a->n->oracle ? a->floor : 0;
+}
+
 static void answered(struct core_proposal *p, int rc, const struct fsm_result *result)
 {
     struct attempt *a = container_of(p, struct attempt, p);
     struct client *c = a->c;
     world_trace(c->w, (uint64_t)rc + 1000);
     if (rc == 0) {
-        check_ack(a->n, &a->id, a->hash, a->floor, result);
+        check_ack(a->n, &a->id, a->hash, floor_of(a), result);
         if (is_current(a) && !c->w->violated) {
             request_answered(c->w, a->n, &c->q, result);
             next_op(c, a->n->i);
@@ -85,7 +93,9 @@ static void read_done(struct core_read *r, int rc, uint64_t index)
     struct attempt *a = container_of(r, struct attempt, r);
     struct client *c = a->c;
     if (rc == 0) {
-        check_read(a->n, a->floor, &a->seen_id, a->seen_hash, index);
+        const struct uuid none = UUID_NIL;
+        check_read(a->n, floor_of(a), a->of == a->n->oracle ? &a->seen_id : &none, a->seen_hash,
+                   index);
         if (is_current(a)) {
             next_op(c, a->n->i);
         }
@@ -102,9 +112,10 @@ static void begin_op(struct client *c)
     c->op++;
     c->attempts = 0;
     c->reading = chance(w, 150);
-    c->floor = w->oracle.max_acked_index;
-    c->seen_id = w->oracle.last_acked_id;
-    memcpy(c->seen_hash, w->oracle.last_acked_hash, sizeof c->seen_hash);
+    c->of = w->newest;
+    c->floor = c->of->max_acked_index;
+    c->seen_id = c->of->last_acked_id;
+    memcpy(c->seen_hash, c->of->last_acked_hash, sizeof c->seen_hash);
     if (!c->reading) {
         request_new(w, &c->q);
     }
@@ -145,6 +156,7 @@ static void attempt(struct client *c)
     a->number = c->attempts;
     a->id = c->q.id;
     memcpy(a->hash, c->q.hash, sizeof a->hash);
+    a->of = c->of;
     a->floor = c->floor;
     a->seen_id = c->seen_id;
     memcpy(a->seen_hash, c->seen_hash, sizeof a->seen_hash);

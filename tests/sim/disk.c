@@ -3,6 +3,7 @@
 #include "sim.h"
 
 #include "authority/raft_image.h"
+#include "authority/raft_log.h"
 
 enum op_kind { OP_APPEND, OP_TRUNCATE, OP_PUT, OP_GET, OP_NOTHING };
 struct disk_op {
@@ -242,6 +243,16 @@ void disk_event(struct disk *d, uint32_t generation)
     }
 }
 
+void disk_wait(struct disk *d)
+{
+    for (struct disk_op *op = d->first; op != NULL && !d->fail_next && !d->failed; op = op->next) {
+        if (op->kind != OP_GET) {
+            perform(d, op, op->count);
+            op->kind = OP_NOTHING;
+        }
+    }
+}
+
 void disk_crash(struct disk *d)
 {
     struct world *w = d->w;
@@ -300,6 +311,50 @@ void disk_repair(struct disk *d)
     }
 }
 
+/* --- the owner's steps: nobody has it open --- */
+
+int disk_restart(void *data, const struct raft_log_restart *r, struct errmsg *em)
+{
+    struct disk *d = data;
+    struct raft_configuration conf;
+    struct buf entry;
+    if (r->epoch <= d->epoch || r->first_term <= d->term) {
+        return errmsg_set(em, -ERR_INVALID, "the new log does not follow what is there");
+    }
+    struct snap *s = xcalloc(1, sizeof *s);
+    *s = (struct snap){.refs = 1, .index = r->index, .term = r->term, .conf_index = r->index};
+    buf_init(&s->conf, SIZE_MAX);
+    buf_init(&s->image, SIZE_MAX);
+    raft_configuration_init(&conf);
+    CHECK(raft_configuration_add(&conf, r->id, r->address, RAFT_VOTER) == 0);
+    raft_msg_conf_encode(&conf, &s->conf);
+    raft_configuration_close(&conf);
+    CHECK(raft_image_pack_bytes(r->image, &s->image) == 0);
+    buf_init(&entry, SIZE_MAX);
+    buf_add(&entry, r->first_entry.data, r->first_entry.len);
+    raft_msg_pad(&entry);
+    disk_give_up(d, r->epoch, r->statement);
+    d->snap = s;
+    d->term = r->first_term;
+    rec_list_push(&d->durable,
+                  rec_new(r->index + 1, r->first_term, RAFT_COMMAND, buf_blob(&entry)));
+    buf_fini(&entry);
+    return 0;
+}
+
+void disk_give_up(struct disk *d, uint64_t epoch, struct blob statement)
+{
+    disk_repair(d);
+    snap_unref(d->snap);
+    d->snap = NULL;
+    rec_list_clear(&d->durable);
+    rec_list_clear(&d->view);
+    d->term = d->vote = 0;
+    d->epoch = epoch;
+    buf_clear(&d->statement);
+    buf_add(&d->statement, statement.data, statement.len);
+}
+
 /* --- raft_store --- */
 
 static struct disk *of(struct raft_store *s)
@@ -312,6 +367,9 @@ static int op_load(struct raft_store *s, struct raft_store_loaded *ret, struct e
     struct disk *d = of(s);
     ret->term = d->term;
     ret->vote = d->vote;
+    ret->epoch = d->epoch;
+    buf_init(&ret->statement, SIGNED_RECOVERY_MAX);
+    buf_add(&ret->statement, d->statement.data, d->statement.len);
     fill_snapshot(d, ret);
     ret->entries = xcalloc(d->durable.count, sizeof *ret->entries);
     for (size_t i = 0; i < d->durable.count; i++) {
@@ -427,7 +485,8 @@ static const struct raft_store_ops ops = {
 
 void disk_init(struct disk *d, struct world *w, int node)
 {
-    *d = (struct disk){.store = {.ops = &ops}, .w = w, .node = node};
+    *d = (struct disk){.store = {.ops = &ops}, .w = w, .node = node, .epoch = EPOCH_FIRST};
+    buf_init(&d->statement, SIGNED_RECOVERY_MAX);
 }
 
 void disk_fini(struct disk *d)
@@ -436,5 +495,6 @@ void disk_fini(struct disk *d)
     rec_list_clear(&d->view);
     free(d->durable.items);
     free(d->view.items);
+    buf_fini(&d->statement);
     snap_unref(d->snap);
 }

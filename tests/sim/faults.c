@@ -101,6 +101,10 @@ static void one_fault(struct world *w)
     int i = some_node(w);
     struct node *n = &w->nodes[i];
     w->stats.faults++;
+    if (w->pg != NULL && chance(w, 150)) {
+        pg_fault(w);
+        return;
+    }
     switch (between(w, 0, 9)) {
         case 0:
             crash(w, i);
@@ -159,6 +163,9 @@ static void calm_down(struct world *w)
     w->faults.calm_acks = w->stats.acks;
     heal_cuts(w);
     quiet(w);
+    if (w->pg != NULL) {
+        pg_calm(w);
+    }
     for (int i = 0; i < w->n; i++) {
         struct node *n = &w->nodes[i];
         n->disk.slow = false;

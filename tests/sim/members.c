@@ -12,12 +12,21 @@ enum wanted { WANTED_OUT, WANTED_STANDBY, WANTED_VOTER };
 
 struct members {
     enum wanted wanted[SIM_NODES_MAX];
+    int first;                /* voters at first */
     bool gone[SIM_NODES_MAX]; /* was taken out: its key is banned, it does not come back */
-    struct core_change change;
-    bool busy; /* with change, which belongs to: */
-    int at;
-    uint32_t generation;
+    /* One for each history: the leader of an older one may still be at it. */
+    struct pending {
+        struct core_change change;
+        bool busy; /* with change, which belongs to: */
+        int at;
+        uint32_t generation;
+    } pending[SIM_HISTORIES];
 };
+
+static struct pending *pending_of(struct world *w)
+{
+    return &w->members->pending[w->newest - w->oracles];
+}
 
 static int node_of(const struct world *w, raft_id id)
 {
@@ -65,13 +74,15 @@ bool members_replicates(const struct node *leader, int i)
     return false;
 }
 
-/* The member with the highest term among those that say they lead; NULL: nobody does. */
+/* The member of the newest history with the highest term among those that say they lead; NULL: nobody
+ * does. */
 struct node *members_leader(struct world *w)
 {
     struct node *best = NULL;
     for (int i = 0; i < w->n; i++) {
         struct node *n = &w->nodes[i];
-        if (n->up && !n->failed && n->core->raft.state == RAFT_LEADER &&
+        if (n->up && !n->failed && n->oracle == w->newest && !n->fence.is &&
+            n->core->raft.state == RAFT_LEADER &&
             (best == NULL || n->core->raft.current_term > best->core->raft.current_term)) {
             best = n;
         }
@@ -116,9 +127,8 @@ static void change_of_mind(struct world *w)
 
 static void changed(struct core_change *ch, int rc)
 {
-    struct world *w = ch->data;
-    w->members->busy = false;
-    world_trace(w, (uint64_t)rc + 2000);
+    container_of(ch, struct pending, change)->busy = false;
+    world_trace(ch->data, (uint64_t)rc + 2000);
 }
 
 static void transferred(void *data, int rc)
@@ -144,7 +154,7 @@ static int take_out(struct world *w, struct node *leader, int i)
         return -ERR_BUSY;
     }
     m->gone[i] = true;
-    return core_remove(leader->core, &m->change, w->nodes[i].raft_id, changed);
+    return core_remove(leader->core, &pending_of(w)->change, w->nodes[i].raft_id, changed);
 }
 
 /* 0: a step was begun. 1: nothing to do for this node. */
@@ -154,6 +164,7 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
     struct node *n = &w->nodes[i];
     const struct core_member *member = find(s, n->raft_id);
     struct core *c = leader->core;
+    struct core_change *ch = &pending_of(w)->change;
     if (m->wanted[i] == WANTED_OUT) {
         return member == NULL ? 1 : take_out(w, leader, i);
     }
@@ -164,17 +175,17 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
             n->in_play = true;
             node_start(n);
         }
-        return core_add(c, &m->change, n->raft_id, address, changed);
+        return core_add(c, ch, n->raft_id, address, changed);
     }
     switch (member->raft_role) {
         case RAFT_SPARE:
-            return core_assign(c, &m->change, n->raft_id, RAFT_STANDBY, changed);
+            return core_assign(c, ch, n->raft_id, RAFT_STANDBY, changed);
         case RAFT_STANDBY:
             if (m->wanted[i] == WANTED_STANDBY || !member->in_contact ||
                 member->match_index + CATCH_UP_ENTRIES < s->commit_index) {
                 return 1;
             }
-            return core_assign(c, &m->change, n->raft_id, RAFT_VOTER, changed);
+            return core_assign(c, ch, n->raft_id, RAFT_VOTER, changed);
         default:
             if (m->wanted[i] == WANTED_VOTER) {
                 return 1;
@@ -183,53 +194,79 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
                 (void)core_transfer(c, 0, transferred, w);
                 return -ERR_BUSY;
             }
-            return core_assign(c, &m->change, n->raft_id, RAFT_STANDBY, changed);
+            return core_assign(c, ch, n->raft_id, RAFT_STANDBY, changed);
     }
 }
 
 static void step(struct world *w)
 {
-    struct members *m = w->members;
     struct node *leader = members_leader(w);
-    if (m->busy) {
-        const struct node *at = &w->nodes[m->at];
-        if (at->up && at->generation == m->generation) {
+    struct pending *p = pending_of(w);
+    if (p->busy) {
+        const struct node *at = &w->nodes[p->at];
+        if (at->up && at->generation == p->generation) {
             return;
         }
-        m->busy = false; /* its node is gone, the outcome unknown */
+        p->busy = false; /* its node is gone, the outcome unknown */
     }
     if (leader == NULL || leader->paused_until_us > w->now_us) {
         return;
     }
     struct core_status s;
     core_status(leader->core, &s);
-    m->change = (struct core_change){.data = w};
+    p->change = (struct core_change){.data = w};
     for (int i = 0; i < w->n; i++) {
         int rc = one_step(w, leader, &s, i);
         if (rc == 0) {
-            m->busy = true;
-            m->at = leader->i;
-            m->generation = leader->generation;
+            p->busy = true;
+            p->at = leader->i;
+            p->generation = leader->generation;
             w->stats.changes++;
         }
         if (rc <= 0) {
             return;
         }
     }
-    if (chance(w, 20)) {
+    if (w->now_us < w->calm_us && chance(w, 20)) {
         (void)core_transfer(leader->core, 0, transferred, w);
     }
 }
 
 void members_event(struct world *w)
 {
-    if (w->now_us < w->calm_us) {
-        if (chance(w, 200)) {
-            change_of_mind(w);
-        }
-        step(w);
-        (void)world_schedule(w, STEP_US, EV_OWNER, -1);
+    bool calm = w->now_us >= w->calm_us;
+    if (calm && w->newest == w->oracles) {
+        return;
     }
+    if (!calm && w->n > w->members->first && chance(w, 200)) {
+        change_of_mind(w);
+    }
+    step(w);
+    struct node *leader = members_leader(w);
+    if (!calm && leader != NULL && members_voters(leader) == 1u << leader->i &&
+        leader->core->raft.configuration.n > 1 && chance(w, 300)) {
+        /* A lone voter stops while others catch up, or has only just been joined by a second one. */
+        world_schedule(w, between(w, 0, STEP_US), EV_KILL, leader->i)
+            ->generation = leader->generation;
+    }
+    (void)world_schedule(w, STEP_US, EV_OWNER, -1);
+}
+
+bool members_gone(const struct world *w, int i)
+{
+    return w->members->gone[i] || w->members->wanted[i] == WANTED_OUT;
+}
+
+void members_survivor(struct world *w, int i)
+{
+    w->members->wanted[i] = WANTED_VOTER;
+    w->members->gone[i] = false;
+}
+
+void members_lost(struct world *w, int i)
+{
+    w->members->wanted[i] = WANTED_OUT;
+    w->members->gone[i] = true;
 }
 
 void members_new(struct world *w, int voters)
@@ -239,7 +276,8 @@ void members_new(struct world *w, int voters)
         w->members->wanted[i] = WANTED_VOTER;
         w->nodes[i].in_play = true;
     }
-    if (w->n > voters) {
+    w->members->first = voters;
+    if (w->n > voters || recovery_begins(w)) {
         (void)world_schedule(w, 2 * SEC, EV_OWNER, -1);
     }
 }

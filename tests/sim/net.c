@@ -82,7 +82,8 @@ static bool op_send(struct raft_net *n, raft_id id, struct blob bytes)
         violate(w, "S22: node %d speaks after its disk failed", p->node);
     }
     check_promise(p, id, bytes);
-    if (to < 0 || w->net.cut[p->node][to] || chance(w, w->net.loss)) {
+    if (to < 0 || w->net.cut[p->node][to] || w->net.severed[p->node][to] ||
+        chance(w, w->net.loss)) {
         return true; /* nobody is told */
     }
     deliver_later(p, to, bytes);
@@ -97,6 +98,12 @@ static bool op_in_flight(struct raft_net *n, raft_id id)
     struct net_port *p = of(n);
     int to = node_of(p->w, id);
     return to >= 0 && !p->w->net.cut[p->node][to] && p->large_until_us[to] > p->w->now_us;
+}
+
+bool net_reaches(const struct world *w, int a, int b)
+{
+    const struct net *n = &w->net;
+    return !n->cut[a][b] && !n->cut[b][a] && !n->severed[a][b] && !n->severed[b][a];
 }
 
 static const struct raft_net_ops ops = {

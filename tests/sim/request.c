@@ -14,6 +14,7 @@ struct join {
     struct uuid id;
     uint8_t key[32];
     struct uuid decided_by;
+    const struct oracle *decided_in;
 };
 /* Requests that were tried more than once. */
 struct tried {
@@ -262,13 +263,14 @@ static void check_token(struct world *w, struct node *n, const struct token *t)
     db_done(st);
 }
 
-static void decided(struct world *w, const struct request *q)
+static void decided(struct world *w, const struct node *n, const struct request *q)
 {
     struct join *j = &w->things->joins[q->join];
-    if (!uuid_is_nil(&j->decided_by) && !uuid_equal(&j->decided_by, &q->id)) {
+    if (j->decided_in == n->oracle && !uuid_equal(&j->decided_by, &q->id)) {
         violate(w, "S5: a join request was decided twice");
     }
     j->decided_by = q->id;
+    j->decided_in = n->oracle;
 }
 
 static void keep_tried(struct things *t, const struct request *q)
@@ -318,13 +320,13 @@ void request_answered(struct world *w, struct node *n, struct request *q,
             }
             break;
         case ASK_APPROVE:
-            decided(w, q);
+            decided(w, n, q);
             if (t->members_count < TABLE_MAX) {
                 t->members[t->members_count++] = m->id;
             }
             break;
         case ASK_REJECT:
-            decided(w, q);
+            decided(w, n, q);
             break;
         case ASK_REVOKE:
         case ASK_ASSIGN:
@@ -363,60 +365,120 @@ void requests_check(struct world *w, struct node *n)
     }
 }
 
-/* --- the first command of every log --- */
+/* --- the first entry of every log --- */
+
+struct first {
+    struct world *w;
+    struct mp_writer list;
+    uint32_t count;
+    int64_t now_ms;
+};
+
+static void add(struct first *f, enum cmd_kind kind, const char *actor, const void *body)
+{
+    struct buf one;
+    buf_init(&one, SIZE_MAX);
+    struct cmd c = {
+        .kind = kind,
+        .time_ms = f->now_ms,
+        .actor_kind = blob_str(actor),
+        .actor_id = blob_str(strcmp(actor, ACTOR_OWNER) == 0 ? "owner" : "uid:0"),
+    };
+    prng_bytes(&f->w->rng, c.request_id.b, sizeof c.request_id.b);
+    encode(&c, body, &one);
+    mp_put_bin(&f->list, buf_blob(&one));
+    f->count++;
+    buf_fini(&one);
+}
+
+/* A host of the owner's: a node, and an authority with a CA of its own. */
+static void add_authority(struct first *f, const struct node *n, const uint8_t token_hash[32])
+{
+    uint8_t key[32];
+    uint8_t fingerprint[32];
+    uint8_t issuer_fingerprint[32];
+    struct uuid join;
+    struct buf cert;
+    struct buf raw;
+    char name[24];
+    prng_bytes(&f->w->rng, key, sizeof key);
+    prng_bytes(&f->w->rng, issuer_fingerprint, sizeof issuer_fingerprint);
+    prng_bytes(&f->w->rng, join.b, sizeof join.b);
+    pki_fingerprint(key, fingerprint);
+    (void)snprintf(name, sizeof name, "a%d", n->i);
+    buf_init(&cert, SIZE_MAX);
+    buf_init(&raw, SIZE_MAX);
+    add(f, CMD_JOIN_SUBMIT, ACTOR_ADMIN,
+        &(struct join_submit){.join_id = join,
+                              .token_hash = blob_of(token_hash, 32),
+                              .node_name = blob_str(name),
+                              .public_key = blob_of(key, 32),
+                              .fingerprint = blob_of(fingerprint, 32),
+                              .capabilities = words(&raw, "can_route_mesh", "can_run_file_cache"),
+                              .expires_at_ms = f->now_ms + 600000});
+    put_cert(f->w, key, f->now_ms, &cert);
+    add(f, CMD_JOIN_APPROVE, ACTOR_ADMIN,
+        &(struct join_approve){.join_id = join, .node_id = n->id, .cert = buf_blob(&cert)});
+    buf_clear(&cert);
+    put_cert(f->w, key, f->now_ms, &cert);
+    add(f, CMD_AUTHORITY_ADD, ACTOR_OWNER,
+        &(struct authority_add){.node_id = n->id,
+                                .address = blob_str("127.0.0.1:1"),
+                                .issuer_der = blob_of(issuer_der, sizeof issuer_der),
+                                .issuer_fingerprint = blob_of(issuer_fingerprint, 32),
+                                .cert = buf_blob(&cert)});
+    buf_fini(&raw);
+    buf_fini(&cert);
+}
 
 void cluster_init_encode(struct world *w, struct buf *out)
 {
     uint8_t key[32];
-    uint8_t root[48];
+    uint8_t token_hash[32];
     uint8_t root_fingerprint[32];
     uint8_t issuer_fingerprint[32];
-    struct uuid cluster = UUID_NIL;
+    struct uuid token;
     struct buf cert;
     struct buf raw;
-    struct buf body;
     struct buf list;
     struct node *n = &w->nodes[0];
-    int64_t now = node_wall_ms(n);
+    struct first f = {.w = w, .now_ms = node_wall_ms(n)};
     prng_bytes(&w->rng, key, sizeof key);
-    prng_bytes(&w->rng, root, sizeof root);
-    prng_bytes(&w->rng, root_fingerprint, sizeof root_fingerprint);
+    prng_bytes(&w->rng, token.b, sizeof token.b);
+    prng_bytes(&w->rng, token_hash, sizeof token_hash);
     prng_bytes(&w->rng, issuer_fingerprint, sizeof issuer_fingerprint);
-    prng_bytes(&w->rng, cluster.b, sizeof cluster.b);
+    pki_fingerprint(recovery_root_key(w), root_fingerprint);
     buf_init(&cert, SIZE_MAX);
     buf_init(&raw, SIZE_MAX);
-    buf_init(&body, SIZE_MAX);
     buf_init(&list, SIZE_MAX);
-    put_cert(w, key, now, &cert);
-    struct cluster_init b = {
-        .cluster_id = cluster,
-        .name = blob_str("sim"),
-        .root_der = blob_of(root, sizeof root),
-        .root_fingerprint = blob_of(root_fingerprint, sizeof root_fingerprint),
-        .node_id = n->id,
-        .node_name = blob_str("a0"),
-        .address = blob_str("127.0.0.1:1"),
-        .cert = buf_blob(&cert),
-        .capabilities = words(&raw, "can_route_mesh", "can_run_file_cache"),
-        .issuer_fingerprint = blob_of(issuer_fingerprint, sizeof issuer_fingerprint),
-    };
-    struct cmd c = {
-        .kind = CMD_CLUSTER_INIT,
-        .time_ms = now,
-        .actor_kind = blob_str(ACTOR_OWNER),
-        .actor_id = blob_str("owner"),
-    };
-    prng_bytes(&w->rng, c.request_id.b, sizeof c.request_id.b);
-    encode(&c, &b, &body);
-    struct mp_writer mw;
-    mp_writer_init(&mw, &list);
-    mp_put_bin(&mw, buf_blob(&body));
+    mp_writer_init(&f.list, &list);
+    put_cert(w, key, f.now_ms, &cert);
+    add(&f, CMD_CLUSTER_INIT, ACTOR_OWNER,
+        &(struct cluster_init){
+            .cluster_id = *recovery_cluster(w),
+            .name = blob_str("sim"),
+            .root_der = recovery_root_der(w),
+            .root_fingerprint = blob_of(root_fingerprint, sizeof root_fingerprint),
+            .node_id = n->id,
+            .node_name = blob_str("a0"),
+            .address = blob_str("127.0.0.1:1"),
+            .cert = buf_blob(&cert),
+            .capabilities = words(&raw, "can_route_mesh", "can_run_file_cache"),
+            .issuer_fingerprint = blob_of(issuer_fingerprint, sizeof issuer_fingerprint),
+        });
+    add(&f, CMD_TOKEN_CREATE, ACTOR_ADMIN,
+        &(struct token_create){.token_id = token,
+                               .token_hash = blob_of(token_hash, 32),
+                               .expires_at_ms = f.now_ms + 600000,
+                               .max_uses = SIM_NODES_MAX});
+    for (int i = 1; i < w->n; i++) {
+        add_authority(&f, &w->nodes[i], token_hash);
+    }
     struct cmd_entry e = {
-        .version = CMD_VERSION, .term = 1, .commands = {.raw = buf_blob(&list), .count = 1}};
+        .version = CMD_VERSION, .term = 1, .commands = {.raw = buf_blob(&list), .count = f.count}};
     msg_encode(&cmd_entry_desc, &e, out);
     raft_msg_pad(out);
     buf_fini(&list);
-    buf_fini(&body);
     buf_fini(&raw);
     buf_fini(&cert);
 }

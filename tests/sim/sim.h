@@ -4,16 +4,26 @@
  *   world.c   event queue, nodes coming and going        faults.c  what goes wrong, and when
  *   disk.c    raft_store: loses what is not synced       check.c   the invariants (reliability.md 3)
  *   net.c     raft_net: loses, repeats, overtakes, cuts  client.c  what people ask, and retry
- *   members.c who is in the group, and who changes it
- *   main.c    many seeds, planted bugs, the report       request.c how a question looks in the log */
+ *   members.c who is in the group, and who changes it    request.c how a question looks in the log
+ *   recovery.c the owner goes on from a survivor         fence.c   what becomes of the others
+ *   mirror.c  each node's mirror_core and its connection postgres.c the server they write to
+ *   main.c    many seeds, planted bugs, the report
+ *
+ * There is one history until the owner recovers; then there are two, and each node is of one of them
+ * (node.oracle). What is checked is checked within a history; at the end only the newest may be left. */
 #ifndef RAP_TESTS_SIM_H
 #define RAP_TESTS_SIM_H
 
 #include "authority/core.h"
+#include "authority/divergence.h"
+#include "authority/mirror_core.h"
+#include "authority/mirror_ring.h"
 #include "base/rng.h"
+#include "pki/pki.h"
 
 #define SIM_NODES_MAX 8
 #define SIM_CLIENTS 5
+#define SIM_HISTORIES 3
 #define HEARTBEAT_MS 50
 #define ELECTION_MS 500
 #define MS 1000ull /* the world counts microseconds */
@@ -62,6 +72,8 @@ struct disk {
     struct rec_list durable;
     struct rec_list view; /* durable and what is on its way */
     struct snap *snap;    /* NULL: none */
+    uint64_t epoch;
+    struct buf statement; /* that began it */
     struct disk_op *first, *last;
     size_t ops_count;
     uint64_t busy_until_us;
@@ -76,10 +88,17 @@ void disk_init(struct disk *d, struct world *w, int node);
 void disk_fini(struct disk *d);
 void disk_boot(struct disk *d); /* before a node starts */
 void disk_event(struct disk *d, uint32_t generation);
+/* Waits, as a load in the product does, until what was queued is durable; callbacks run in their time. */
+void disk_wait(struct disk *d);
 /* Power goes: some of what is on its way may have arrived, in order. */
 void disk_crash(struct disk *d);
 bool disk_corrupt(struct disk *d);
 void disk_repair(struct disk *d);
+/* Begins anew as raft_log_restart does; data: the disk, whose node is down. */
+struct raft_log_restart;
+int disk_restart(void *data, const struct raft_log_restart *r, struct errmsg *em);
+/* As raft_log_give_up. */
+void disk_give_up(struct disk *d, uint64_t epoch, struct blob statement);
 
 /* --- network --- */
 struct net_port {
@@ -91,19 +110,39 @@ struct net_port {
 struct net {
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX];
     uint64_t last_us[SIM_NODES_MAX][SIM_NODES_MAX];
-    uint32_t loss, dup, reorder; /* per mille */
+    bool severed[SIM_NODES_MAX][SIM_NODES_MAX]; /* until the owner's cable is back (recovery.c) */
+    uint32_t loss, dup, reorder;                /* per mille */
     uint64_t delay_us;
 };
 void net_port_init(struct net_port *p, struct world *w, int node);
+/* Both ways, now. */
+bool net_reaches(const struct world *w, int a, int b);
 
 /* --- nodes --- */
 struct deferred {
     void (*cb)(void *arg);
     void *arg;
 };
+struct oracle;
+struct node_mirror;
+
+/* A node that a higher epoch fences (fence.c). */
+struct fenced {
+    int heard; /* that speaks of another epoch; -1 nobody */
+    bool is, has_divergence;
+    struct oracle *by; /* history it will come back into */
+    uint64_t commit_index;
+    uint64_t log_end; /* when it was fenced: this much is its own history, and nothing more */
+    struct divergence divergence;
+    uint64_t busy_until_us;
+};
+
 struct node {
     struct world *w;
     int i;
+    struct oracle *oracle; /* of the history it is in */
+    struct fenced fence;
+    struct node_mirror *mirror; /* NULL: there is none in this world */
     struct uuid id;
     raft_id raft_id;
     struct prng rng;
@@ -112,6 +151,7 @@ struct node {
     bool old;     /* of the version before: knows one schema level */
     bool in_play; /* a host of the owner's; others are not there yet */
     bool up;
+    bool lost;   /* for good: nobody will start it again */
     bool broken; /* refuses to start: corrupt */
     bool flush_wanted;
     bool failed;
@@ -134,7 +174,20 @@ struct node {
     int64_t last_time_ms;
 };
 
-enum event_kind { EV_TICK, EV_MSG, EV_DISK, EV_CLIENT, EV_FAULT, EV_START, EV_KILL, EV_OWNER };
+enum event_kind {
+    EV_TICK,
+    EV_MSG,
+    EV_DISK,
+    EV_CLIENT,
+    EV_FAULT,
+    EV_START,
+    EV_KILL,
+    EV_OWNER,
+    EV_RECOVERY,  /* the owner's next step */
+    EV_FENCE,     /* nodes ask each other about epochs */
+    EV_PG,        /* something arrives at PostgreSQL */
+    EV_PG_ANSWER, /* and something from there */
+};
 struct event {
     uint64_t at_us, seq;
     uint32_t generation;
@@ -147,7 +200,9 @@ struct event {
 /* --- what the log says, known from the first replica that applied it --- */
 struct committed {
     uint64_t term;
-    uint64_t sum; /* 0: no command here */
+    uint64_t sum;     /* 0: no command here */
+    uint64_t audit;   /* rows the audit has by then, at least */
+    uint64_t changes; /* hash of its row changes; 0: not known */
     bool has_digest;
     uint8_t digest[32];
 };
@@ -160,6 +215,8 @@ struct request_row {
 };
 
 struct oracle {
+    uint64_t epoch, base;  /* the history before has the same entries up to base */
+    struct buf statement;  /* that began it */
     struct committed *log; /* by index */
     size_t log_count;
     struct request_row *rows; /* open addressing */
@@ -186,10 +243,12 @@ struct members;
 struct stats {
     uint64_t acks, refusals, reads, unknown, elections, crashes, starts, messages, commits;
     uint64_t snapshots_taken, snapshots_installed, faults, disk_errors, corruptions, changes;
+    uint64_t recoveries, reported, forged, pg_commits, pg_resyncs, pg_refused, pg_restores;
 };
 
 struct world {
     uint64_t seed;
+    unsigned has;
     struct prng rng;
     uint64_t now_us, end_us, calm_us, seq;
     struct event *heap;
@@ -198,8 +257,11 @@ struct world {
     uint32_t snapshot_threshold, snapshot_trailing;
     struct node nodes[SIM_NODES_MAX];
     struct net net;
-    struct oracle oracle;
+    struct oracle oracles[SIM_HISTORIES];
+    struct oracle *newest; /* the one that is believed */
     struct faults faults;
+    struct pg *pg; /* NULL: no PostgreSQL in this world */
+    struct recovery *recovery;
     struct client *clients[SIM_CLIENTS];
     struct things *things;
     struct members *members;
@@ -210,12 +272,22 @@ struct world {
 };
 
 /* world.c */
-void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds);
+#define WORLD_RECOVERS 1u /* what it has in any case, whatever its seed */
+#define WORLD_MIRRORS 2u
+struct world_options {
+    int nodes; /* voters at first; 0: 3 or 5 */
+    uint64_t seconds;
+    unsigned has;
+};
+void world_run(struct world *w, uint64_t seed, const struct world_options *o);
 void world_fini(struct world *w);
 struct event *world_schedule(struct world *w, uint64_t delay_us, enum event_kind kind, int node);
 /* One value into the hash that a replay must reproduce. */
 void world_trace(struct world *w, uint64_t v);
 uint64_t hash_bytes(const void *data, size_t len);
+/* An event with a copy of these bytes. */
+struct event *world_send(struct world *w, uint64_t delay_us, enum event_kind kind, int node,
+                         const void *bytes, size_t len);
 void node_start(struct node *n);
 void node_crash(struct node *n);
 int64_t node_wall_ms(const struct node *n);
@@ -227,6 +299,12 @@ uint64_t between(struct world *w, uint64_t low, uint64_t high);
 /* check.c */
 void violate(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void check_boot(struct world *w);
+/* A history goes on from another one behind entry `end` of this node's log of before (old); the node has
+ * just started in it. */
+void check_branched(struct node *n, const struct oracle *from, const struct rec_list *old,
+                    uint64_t end);
+/* Row changes of an entry, as this node has them. */
+void check_changes(struct node *n, const struct fsm_position *at, struct blob changes);
 void check_applied(struct node *n, uint64_t index);
 void check_restored(struct node *n);
 void check_role(struct node *n);
@@ -256,7 +334,76 @@ uint32_t members_voters(const struct node *n);
 uint64_t members_committed_conf(const struct node *n);
 uint64_t members_latest_conf(const struct node *n);
 bool members_replicates(const struct node *leader, int i);
+bool members_gone(const struct world *w, int i); /* the owner wants none of it, or lost it */
+void members_survivor(struct world *w, int i);   /* the owner wants this one after all */
+/* This host will not come back, and the owner wants none of it. */
+void members_lost(struct world *w, int i);
 struct node *members_leader(struct world *w);
+
+/* recovery.c */
+void recovery_new(struct world *w);
+void recovery_free(struct world *w);
+void recovery_event(struct world *w);
+bool recovery_begins(const struct world *w); /* whether this world's owner recovers at all */
+bool recovery_severs(const struct world *w); /* and everybody comes back */
+const uint8_t *recovery_root_key(const struct world *w);
+struct blob recovery_root_der(const struct world *w);
+const struct uuid *recovery_cluster(const struct world *w);
+/* The owner lets this node come back without what it reported. */
+void recovery_consent(struct world *w, struct node *leader, struct node *n, uint64_t rows);
+
+/* fence.c */
+void fence_boot(struct node *n);
+void fence_resume(struct node *n); /* has started */
+void fence_gone(struct node *n);
+void fence_event(struct world *w);
+/* Somebody shows a statement. */
+void fence_shown(struct node *n, struct blob statement);
+void fence_check_end(struct world *w);
+/* Proposes a command of which only the world hears. */
+void world_propose(struct node *leader, const struct cmd *cmd, const void *body);
+
+/* mirror.c */
+void mirrors_new(struct world *w);
+void mirrors_free(struct world *w);
+void node_mirror_boot(struct node *n);
+void node_mirror_gone(struct node *n);
+void node_mirror_turn(struct node *n);
+void node_mirror_tick(struct node *n);
+void node_mirror_answer(struct node *n, const struct event *e);
+void node_mirror_settings(struct node *n);
+
+/* postgres.c */
+#define PG_GROUP_MAX 24
+enum pg_what { PG_CONNECT, PG_CLAIM, PG_GROUP, PG_RESYNC, PG_SETTINGS };
+struct pg_request {
+    enum pg_what what;
+    int node;
+    uint64_t conn;
+    uint64_t epoch, term, claim, prev, rebuilds;
+    struct fsm_position to;
+    const struct oracle *oracle; /* what the rows are of */
+    uint32_t count;
+    uint64_t index[PG_GROUP_MAX], changes[PG_GROUP_MAX];
+};
+struct pg_reply {
+    enum pg_what what;
+    uint64_t conn;
+    bool lost, ok, sealed;
+    uint64_t claim, index, rebuilds;
+    uint8_t digest[32];
+};
+struct pg *pg_new(void);
+void pg_free(struct pg *pg);
+uint64_t pg_connection(struct world *w); /* a number for a new one */
+void pg_send(struct world *w, const struct pg_request *r);
+void pg_event(struct world *w, const struct event *e);
+void pg_fault(struct world *w);
+void pg_calm(struct world *w);
+/* What the state says of the mirror, as this node knows it. */
+struct mirror_settings pg_settings(const struct node *n);
+void pg_alarm(struct node *n, enum mirror_alarm alarm);
+void pg_check_end(struct world *w, const struct fsm_position *at);
 
 /* client.c */
 void clients_new(struct world *w);
@@ -291,6 +438,7 @@ void request_answered(struct world *w, struct node *n, struct request *q,
                       const struct fsm_result *r);
 /* Counts what attempts of one request made: S4. */
 void requests_check(struct world *w, struct node *n);
+/* The cluster, and every host of the owner's as an authority of it. */
 void cluster_init_encode(struct world *w, struct buf *out);
 
 #endif

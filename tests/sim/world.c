@@ -76,6 +76,16 @@ struct event *world_schedule(struct world *w, uint64_t delay_us, enum event_kind
     return push_event(w, &e);
 }
 
+struct event *world_send(struct world *w, uint64_t delay_us, enum event_kind kind, int node,
+                         const void *bytes, size_t len)
+{
+    struct event *e = world_schedule(w, delay_us, kind, node);
+    e->len = (uint32_t)len;
+    e->bytes = xmalloc(len);
+    memcpy(e->bytes, bytes, len);
+    return e;
+}
+
 static struct event pop_event(struct world *w)
 {
     struct event top = w->heap[0];
@@ -125,6 +135,17 @@ static void env_old_disk(void *data, raft_id from, const struct raft_old_disk *w
             n->i, (unsigned long long)from, (unsigned long long)why->acked_index,
             (unsigned long long)why->acked_term, (unsigned long long)why->shown_index,
             (unsigned long long)why->shown_term);
+}
+
+static void env_other_epoch(void *data, raft_id from, uint64_t epoch)
+{
+    struct node *n = data;
+    (void)epoch; /* a number is no proof: it will ask */
+    for (int i = 0; i < n->w->n; i++) {
+        if (n->w->nodes[i].raft_id == from) {
+            n->fence.heard = i;
+        }
+    }
 }
 
 static uint64_t env_mono(void *data)
@@ -193,22 +214,28 @@ static void run_deferred(struct node *n)
 
 #define LEVELS_MAX 64
 static struct db_migration schema_old[2];
+static struct db_migration schema_product[LEVELS_MAX + 1];
 static struct db_migration schema_new[LEVELS_MAX + 2];
 
 /* The versions of this world: one that knows the first level, one that knows all of the product's
- * and one more. */
+ * and one more (not where the owner recovers: what he recovers with is the product's). */
 static void make_schemas(void)
 {
     size_t n = 0;
     for (; migrations_state[n].name != NULL; n++) {
         CHECK(n < LEVELS_MAX);
-        schema_new[n] = migrations_state[n];
+        schema_new[n] = schema_product[n] = migrations_state[n];
     }
     schema_new[n] = (struct db_migration){"sim",
                                           "ALTER TABLE nodes ADD COLUMN sim INTEGER;"
                                           "CREATE TABLE sim (id TEXT PRIMARY KEY NOT NULL) STRICT;"
                                           "INSERT INTO sim (id) SELECT id FROM nodes ORDER BY id;"};
     schema_old[0] = migrations_state[0];
+}
+
+static const struct db_migration *schema_of(const struct node *n)
+{
+    return n->old ? schema_old : recovery_begins(n->w) ? schema_product : schema_new;
 }
 
 static void core_gone(void *data)
@@ -223,6 +250,8 @@ static void take_down(struct node *n)
     disk_crash(&n->disk);
     run_deferred(n);
     CHECK(n->closed);
+    fence_gone(n);
+    node_mirror_gone(n);
     core_free(n->core);
     raft_io_fini(&n->io);
     fsm_free(n->fsm);
@@ -236,7 +265,7 @@ static void take_down(struct node *n)
 void node_start(struct node *n)
 {
     struct world *w = n->w;
-    if (n->up) {
+    if (n->up || n->lost) {
         return;
     }
     struct errmsg em = ERRMSG_INIT;
@@ -246,8 +275,9 @@ void node_start(struct node *n)
     n->last_time_ms = 0;
     n->paused_until_us = 0;
     disk_boot(&n->disk);
-    n->old = n->old && !chance(w, 200); /* a rolling upgrade, at each start perhaps */
-    CHECK(fsm_new_of(n->old ? schema_old : schema_new, &n->fsm, &em) == 0);
+    /* A rolling upgrade, at each start perhaps. */
+    n->old = n->old && n->oracle == w->oracles && !chance(w, 200);
+    CHECK(fsm_new_of(schema_of(n), &n->fsm, &em) == 0);
     CHECK(raft_io_init(&n->io, &n->disk.store, &n->port.net, &n->io_env) == 0);
     struct core_config config = {
         .id = n->raft_id,
@@ -262,6 +292,8 @@ void node_start(struct node *n)
         .short_trailing = true,
     };
     CHECK(core_new(&config, &n->core, &em) == 0);
+    fence_boot(n);
+    node_mirror_boot(n);
     n->up = true;
     w->stats.starts++;
     int rc = core_start(n->core, &em);
@@ -272,6 +304,7 @@ void node_start(struct node *n)
         return;
     }
     check_restored(n);
+    fence_resume(n);
     struct event *e = world_schedule(w, between(w, 0, HEARTBEAT_MS * MS), EV_TICK, n->i);
     e->generation = n->generation;
 }
@@ -310,12 +343,15 @@ static void settle(struct world *w)
                 core_flush(n->core);
                 again = true;
             }
+            if (n->up && n->mirror != NULL) {
+                node_mirror_turn(n);
+            }
             if (n->up && n->voters != members_voters(n)) {
                 n->voters_before = n->voters;
                 n->voters = members_voters(n);
             }
-            if (n->up && members_committed_conf(n) > w->oracle.conf_index) {
-                w->oracle.conf_index = members_committed_conf(n);
+            if (n->up && members_committed_conf(n) > n->oracle->conf_index) {
+                n->oracle->conf_index = members_committed_conf(n);
             }
         }
         if (turns > SETTLE_MAX) {
@@ -331,6 +367,7 @@ static void dispatch(struct world *w, struct event *e)
         case EV_TICK:
             if (n->up && e->generation == n->generation) {
                 core_tick(n->core);
+                node_mirror_tick(n);
                 struct event *next = world_schedule(w, HEARTBEAT_MS * MS, EV_TICK, n->i);
                 next->generation = n->generation;
             }
@@ -366,6 +403,22 @@ static void dispatch(struct world *w, struct event *e)
         case EV_OWNER:
             members_event(w);
             break;
+        case EV_RECOVERY:
+            recovery_event(w);
+            break;
+        case EV_FENCE:
+            fence_event(w);
+            break;
+        case EV_PG:
+            pg_event(w, e);
+            free(e->bytes);
+            break;
+        case EV_PG_ANSWER:
+            if (n->up) {
+                node_mirror_answer(n, e);
+            }
+            free(e->bytes);
+            break;
         case EV_START:
             n->broken = false;
             disk_repair(&n->disk);
@@ -377,7 +430,8 @@ static void dispatch(struct world *w, struct event *e)
 /* A paused process sees everything that happened when it goes on. */
 static bool held_back(struct world *w, struct event *e)
 {
-    bool of_node = e->kind == EV_TICK || e->kind == EV_MSG || e->kind == EV_DISK;
+    bool of_node = e->kind == EV_TICK || e->kind == EV_MSG || e->kind == EV_DISK ||
+                   e->kind == EV_PG_ANSWER;
     if (!of_node || w->nodes[(int)e->node].paused_until_us <= w->now_us) {
         return false;
     }
@@ -390,7 +444,7 @@ static bool held_back(struct world *w, struct event *e)
 static void make_node(struct world *w, int i)
 {
     struct node *n = &w->nodes[i];
-    *n = (struct node){.w = w, .i = i};
+    *n = (struct node){.w = w, .i = i, .oracle = w->oracles};
     uint8_t random[10];
     prng_bytes(&w->rng, random, sizeof random);
     n->id = uuid_make(WALL_START_MS - 1000 + i, random);
@@ -403,6 +457,7 @@ static void make_node(struct world *w, int i)
                                      .random = env_random_u64,
                                      .fatal = env_fatal,
                                      .defer = env_defer,
+                                     .other_epoch = env_other_epoch,
                                      .old_disk = env_old_disk};
     n->core_env = (struct core_env){
         .data = n,
@@ -442,15 +497,15 @@ static void write_first_log(struct world *w, int voters)
     buf_fini(&init);
 }
 
-void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
+void world_run(struct world *w, uint64_t seed, const struct world_options *o)
 {
     static const uint32_t thresholds[] = {60, 150, 500};
     static const uint32_t trailings[] = {8, 64, 2048};
-    *w = (struct world){.seed = seed};
+    *w = (struct world){.seed = seed, .has = o->has};
     prng_seed(&w->rng, seed * 2 + 1);
-    int voters = nodes != 0 ? nodes : (chance(w, 300) ? 5 : 3);
+    int voters = o->nodes != 0 ? o->nodes : (chance(w, 300) ? 5 : 3);
     w->n = voters + (chance(w, 600) ? (int)between(w, 1, SIM_NODES_MAX - 5) : 0);
-    w->end_us = seconds * SEC;
+    w->end_us = o->seconds * SEC;
     w->calm_us = w->end_us > CALM_US ? w->end_us - CALM_US : 0;
     w->snapshot_threshold = thresholds[between(w, 0, 2)];
     w->snapshot_trailing = trailings[between(w, 0, 2)];
@@ -462,8 +517,10 @@ void world_run(struct world *w, uint64_t seed, int nodes, uint64_t seconds)
     for (int i = 0; i < voters; i++) {
         w->nodes[i].old = upgrade;
     }
-    write_first_log(w, voters);
     check_boot(w);
+    recovery_new(w);
+    mirrors_new(w);
+    write_first_log(w, voters);
     members_new(w, voters);
     for (int i = 0; i < voters && !w->violated; i++) {
         node_start(&w->nodes[i]);
@@ -505,5 +562,7 @@ void world_fini(struct world *w)
     free(w->heap);
     clients_free(w);
     members_free(w);
+    mirrors_free(w);
+    recovery_free(w);
     check_fini(w);
 }
