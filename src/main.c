@@ -2,6 +2,7 @@
 #include "agent/join.h"
 #include "authority/mirror.h"
 #include "authority/mirror_read.h"
+#include "base/base.h"
 #include "node/node.h"
 
 static void progress(void *data, enum join_event ev, const char *fingerprint_hex,
@@ -69,5 +70,6 @@ int main(int argc, char **argv)
         .doctor = node_doctor,
         .check_backup = node_check_backup,
     };
+    process_keep_memory_private();
     return cli_main(argc, argv, &ops);
 }

@@ -2,6 +2,9 @@
 
 #include "base/log.h"
 
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
 #ifdef RAP_PLANTED_BUGS
 const char *planted_bug;
 #endif
@@ -22,6 +25,15 @@ void fatal(const char *fmt, ...)
     log_error(LOG_BASE, "stopping", "why=\"%s\"", text);
     /* Not exit(): no handler may run and flush something half done. */
     _Exit(70);
+}
+
+void process_keep_memory_private(void)
+{
+    /* The limit alone does not bind a handler that /proc/sys/kernel/core_pattern pipes cores to. */
+    const struct rlimit none = {0, 0};
+    if (prctl(PR_SET_DUMPABLE, 0) != 0 || setrlimit(RLIMIT_CORE, &none) != 0) {
+        fatal("core dumps cannot be switched off");
+    }
 }
 
 void *xmalloc(size_t size)

@@ -24,6 +24,10 @@ __attribute__((noreturn)) void check_failed(const char *expr, const char *file, 
 /* Ends the process because continuing would acknowledge something that is not true (DESIGN D13). */
 __attribute__((noreturn)) void fatal(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* From here on no core of this process is written, whatever the limits and the system's handler are, and
+ * nobody but root reads its memory: it holds keys (SPEC S20). */
+void process_keep_memory_private(void);
+
 /* Abort on out-of-memory. Sizes that a peer chooses are bounded before they get here. */
 void *xmalloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *xcalloc(size_t count, size_t size) __attribute__((malloc, returns_nonnull));

@@ -1,6 +1,7 @@
 """PostgreSQL as the system of record (SPEC PG-01..04, AUTH-01, AUTH-07; S13, S14): it holds exactly what
 the log says, whoever leads and whatever dies."""
 
+import hashlib
 import os
 import random
 import subprocess
@@ -8,7 +9,9 @@ import threading
 
 from lib import (DEGRADED, DENIED, FAILED, LIMIT, OK, TIMED_OUT, UNAVAILABLE, USAGE, Failure, expect,
                  in_parallel, items, says, wait_until)
-from pg import ADMIN, ROLE, Postgres, postgres
+from join_tests import token_parts
+from pg import ADMIN, ROLE, Postgres, binary, postgres
+from trust_tests import holders, key_files
 
 
 def enable(c, pg, *more, via=None):
@@ -82,6 +85,18 @@ def test_mirror_follows_the_log(env):
                 "qos_policies", "cluster_route_intents")), "and what is wanted of the mesh", by_name)
     expect(all(t["state_digest"] == t["mirror_digest"] for t in answer["tables"]),
            "equal digests", answer["tables"])
+    # S20: nor is there a secret in it, however it is written down.
+    path, _ = c.token("--uses", "1")
+    c.enroll("n3", token_file=path)
+    caught_up(c.a1)
+    dump = os.path.join(env.folder, "dump", "rap.sql")
+    os.makedirs(os.path.dirname(dump))
+    with open(dump, "w", encoding="utf-8") as f:
+        f.write(pg.command([binary("pg_dump"), "-h", pg.dir, "-p", str(pg.port), "-U", ADMIN, "rap"]))
+    secret = token_parts(path)[1]
+    kept = holders(os.path.dirname(dump), key_files(c) | {
+        "token": secret, "hash": hashlib.sha256(secret).digest()})
+    expect(kept == {("rap.sql", "hash")}, "the token's hash, and no secret", kept)
     audit = items(c.a1.cli("audit", "list", "--event-type", "mirror_enabled"))
     expect(len(audit) == 1 and audit[0]["high_risk"], "enabling is an audited high-risk act", audit)
     c.a1.ok("mirror", "disable", "--yes")

@@ -38,10 +38,13 @@ class Net:
     def inside(space, *command):
         ip("netns", "exec", space, *command)
 
+    def space_of(self, name):
+        return f"{self.tag}-{name}"
+
     def host(self, name):
         """A new host; its namespace."""
         n = len(self.addresses) + 1
-        space, wire = f"{self.tag}-{name}", f"{self.tag}w{n}"[-15:]
+        space, wire = self.space_of(name), f"{self.tag}w{n}"[-15:]
         self.space(space)
         ip("-n", self.router, "link", "add", wire, "type", "veth", "peer", "name", "eth0",
            "netns", space)

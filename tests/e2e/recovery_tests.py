@@ -216,6 +216,8 @@ def test_dead_authority_is_replaced(env):
     dead = c.others(c.wait_leader())[0]
     left = c.others(dead)
     dead.kill9()
+    # Who was heard a moment ago is alive; and a start that took long may have left a row of its own.
+    wait_until(lambda: c.wait_leader(left).status()["seen"] == 2, "the dead one to be missed")
     left[0].ok("token", "create")
     row = wait_until(lambda: [p for p in lists(left[0], "partition", "list")
                               if p["status"] == "open"], "the partition to be seen")[0]

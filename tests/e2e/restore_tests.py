@@ -1,11 +1,10 @@
 """A cluster out of PostgreSQL alone (SPEC PG-01, AUTH-07, AUD-01; DESIGN D2 and section 7, decision 0013): what the
 mirror holds is signed, so it can be believed, or named as edited, when no authority is left."""
 
-import os
 import signal
 import time
 
-from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, wait_until)
+from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, open_files, wait_until)
 from pg import postgres
 from cluster_tests import all_items
 from mirror_tests import EDIT, caught_up, enable, events, status
@@ -167,14 +166,7 @@ def test_mirror_of_an_older_writer_is_sealed_anew(env):
 
 
 def sockets(node):
-    folder = f"/proc/{node.process.pid}/fd"
-    found = 0
-    for fd in os.listdir(folder):
-        try:
-            found += os.readlink(os.path.join(folder, fd)).startswith("socket:")
-        except FileNotFoundError:
-            pass
-    return found
+    return sum(f.startswith("socket:") for f in open_files(node.process.pid))
 
 
 def test_leader_checks_the_mirror_by_itself(env):
