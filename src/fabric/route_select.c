@@ -55,7 +55,7 @@ enum route_refusal route_judge(const struct route_table *t, const struct route_d
             return why;
         }
     }
-    if (route_dislike(t, d, r) == ROUTE_COST_REFUSED) {
+    if (route_dislike(t, d, r) == ROUTE_COST_REFUSED && !PLANTED("refusal_ignored")) {
         return ROUTE_POLICY;
     }
     if (route_direct(d, r)) {

@@ -26,6 +26,41 @@ static int next_of(const struct world *w, int i, int dst)
     return world_index(w, &next);
 }
 
+/* --- intents: judged here anew, by what they mean (SPEC RTE-02, RTE-09) --- */
+
+/* The rule of i is about dst: not about relays, which are reached as they can be. */
+static bool is_ruled(const struct world *w, int i, int dst)
+{
+    const struct sim_node *x = &w->node[i];
+    return x->mesh != NULL && x->rule.exists && dst % RULE_SHARE == x->rule.about &&
+           !mesh_peers_is_relay(mesh_peers(x->mesh), &w->node[dst].id);
+}
+
+static bool is_refused(const struct world *w, int i, int dst, int next)
+{
+    const struct sim_rule *r = &w->node[i].rule;
+    bool direct = next == dst;
+    bool match = r->via == MESH_VIA_ANY || (r->via == MESH_VIA_DIRECT && direct) ||
+                 (r->via == MESH_VIA_NODE && !direct && next == r->node) ||
+                 (r->via == MESH_VIA_REGION && !direct && world_region(next) == r->region);
+    return is_ruled(w, i, dst) && match == (r->kind == MESH_INTENT_DENY);
+}
+
+static void check_rule(struct world *w, int i, int dst, int next)
+{
+    if (!is_ruled(w, i, dst)) {
+        return;
+    }
+    w->stats.ruled++;
+    w->stats.obeyed += next != NO_NODE;
+    if (next != NO_NODE && is_refused(w, i, dst, next)) {
+        violated(w, "node %d sends packets for %d through %d, which its owner refuses", i, dst,
+                 next);
+    }
+}
+
+/* --- paths --- */
+
 /* Follows the tables as they are at this moment. A loop that is new must lead through i. */
 static void check_path(struct world *w, int i, int dst)
 {
@@ -83,6 +118,7 @@ void check_node(struct world *w, int i)
         if (next != NO_NODE && known != NULL && known->entry.revoked) {
             violated(w, "node %d has a route to %d, which it knows is revoked", i, dst);
         }
+        check_rule(w, i, dst, next);
         if (next != x->next[dst]) {
             x->next[dst] = (uint16_t)next;
             w->stats.switches++;
@@ -161,6 +197,16 @@ static int end_of(struct world *w, int a, int b)
     return at;
 }
 
+/* Nobody but the end of the path may lack a way to b because of an owner's rule. */
+static bool is_restricted(const struct world *w, int a, int b)
+{
+    bool is = is_ruled(w, a, b);
+    for (int r = 0; r < w->n && !is; r++) {
+        is = w->node[r].relay && is_ruled(w, r, b);
+    }
+    return is;
+}
+
 static const char *why_not(const struct world *w, int i, int dst)
 {
     struct uuid next;
@@ -233,11 +279,12 @@ void check_end(struct world *w)
             }
             int theirs = joins(w, part, b);
             w->stats.pairs++;
-            w->stats.owed += mine >= 0 && mine == theirs;
+            bool owed = mine >= 0 && mine == theirs && !is_restricted(w, a, b);
+            w->stats.owed += owed;
             int end = end_of(w, a, b);
             if (end == b) {
                 w->stats.reached++;
-            } else if (mine >= 0 && mine == theirs) {
+            } else if (owed) {
                 violated(w, "node %d cannot reach %d %.1f s after the last change: %s at node %d",
                          a, b, (double)SETTLE_US / 1e6, why_not(w, end, b), end);
             }

@@ -27,6 +27,7 @@ static const struct {
     {"silence_ignored", 3, "takes a dead link for a live one"},
     {"leaf_believed", 1, "believes an ordinary node about others"},
     {"policy_ignored", 1, "routes to whom it may not"},
+    {"refusal_ignored", 1, "takes a way that its owner refuses"},
 };
 
 struct options {
@@ -115,12 +116,13 @@ static int seeds(const struct options *o)
     const struct sim_stats *s = &t.stats;
     (void)printf("sim_mesh: events=%llu datagrams=%llu lost=%llu faults=%llu sessions=%llu "
                  "switches=%llu paths_followed=%llu updates=%llu requests=%llu refused=%llu "
-                 "pairs=%llu owed=%llu reached=%llu real_s=%.1f\n",
+                 "ruled=%llu obeyed=%llu pairs=%llu owed=%llu reached=%llu real_s=%.1f\n",
                  (unsigned long long)s->events, (unsigned long long)s->datagrams,
                  (unsigned long long)s->lost, (unsigned long long)s->faults,
                  (unsigned long long)s->sessions, (unsigned long long)s->switches,
                  (unsigned long long)s->loops_checked, (unsigned long long)s->updates,
                  (unsigned long long)s->requests, (unsigned long long)s->refused,
+                 (unsigned long long)s->ruled, (unsigned long long)s->obeyed,
                  (unsigned long long)s->pairs, (unsigned long long)s->owed,
                  (unsigned long long)s->reached, seconds_now() - start);
     (void)printf("%llu passed, %llu failed\n", (unsigned long long)(t.seeds - t.failed),

@@ -2,7 +2,8 @@
  * that one seed decides. A run is a function of its seed.
  *
  *   world.c   event queue, nodes, sessions, datagrams      faults.c  what goes wrong, and when
- *   check.c   no loop ever, bounds, everybody reachable    main.c    many seeds, planted bugs, report */
+ *   check.c   no loop ever, no refused way, bounds, everybody reachable
+ *   main.c    many seeds, planted bugs, report */
 #ifndef RAP_TESTS_SIM_MESH_H
 #define RAP_TESTS_SIM_MESH_H
 
@@ -42,6 +43,17 @@ struct sim_session {
     uint64_t quiet_us; /* when a datagram last arrived, either way */
 };
 
+/* What an owner forbids, or demands, of the ways to some: one hard intent, as the check reads it. */
+struct sim_rule {
+    bool exists;
+    enum mesh_intent_kind kind; /* deny or require */
+    enum mesh_intent_via via;
+    int node;
+    uint32_t region;
+    int about; /* destinations k with k % RULE_SHARE == about */
+};
+#define RULE_SHARE 5
+
 struct sim_node {
     struct mesh *mesh; /* NULL: dead */
     struct mesh_todo todo;
@@ -54,6 +66,7 @@ struct sim_node {
     uint64_t directory_version;
     struct mesh_intents intents[2]; /* those in force, and those before */
     unsigned intents_at;
+    struct sim_rule rule; /* in force */
     bool keep[MESH_NODES_MAX];
     uint64_t dial_life[MESH_NODES_MAX];
     uint16_t next[MESH_NODES_MAX]; /* as last seen by the check; NO_NODE: none */
@@ -67,7 +80,7 @@ struct sim_node {
 
 struct sim_stats {
     uint64_t events, datagrams, lost, faults, switches, sessions, loops_checked, pairs, owed,
-        reached, refused, updates, requests;
+        reached, refused, updates, requests, ruled, obeyed;
 };
 
 struct world {
@@ -111,6 +124,12 @@ uint64_t world_below(struct world *w, uint64_t n);
 void faults_build(struct world *w);
 void fault_next(struct world *w);
 void faults_end(struct world *w);
+
+/* A node's region in everybody's directory. */
+static inline uint32_t world_region(int i)
+{
+    return (uint32_t)i % 3 + 1;
+}
 
 /* check.c */
 void violated(struct world *w, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -201,6 +201,34 @@ void world_want(struct world *w, int i, int dst)
     world_step(w, i, &ev);
 }
 
+/* Of ordinary nodes every second has a rule, of relays one in ten: those in the middle restrict everybody. */
+static struct sim_rule rule_of(const struct world *w, int i, int taste)
+{
+    static const enum mesh_intent_via vias[] = {MESH_VIA_ANY, MESH_VIA_DIRECT, MESH_VIA_NODE,
+                                                MESH_VIA_REGION};
+    unsigned roll = (unsigned)taste * 2654435761u >> 8;
+    struct sim_rule r = {.exists = roll % (w->node[i].relay ? 10 : 2) == 0,
+                         .kind = roll / 16 % 2 == 0 ? MESH_INTENT_DENY : MESH_INTENT_REQUIRE,
+                         .via = vias[roll / 32 % 4],
+                         .node = (int)(roll / 128 % (unsigned)w->relays),
+                         .region = roll / 64 % 3 + 1,
+                         .about = (int)(roll / 512 % RULE_SHARE)};
+    return r;
+}
+
+static void add_rule(const struct world *w, const struct sim_rule *r, struct mesh_intents *to)
+{
+    struct mesh_intent hard = {.kind = r->kind,
+                               .destination = xcalloc((size_t)w->n, sizeof(struct uuid)),
+                               .via = r->via,
+                               .via_node = w->node[r->node].id,
+                               .via_region = r->region};
+    for (int k = r->about; k < w->n; k += RULE_SHARE) {
+        hard.destination[hard.count++] = w->node[k].id;
+    }
+    mesh_intents_add(to, &hard);
+}
+
 static void give_directory(struct world *w, int i)
 {
     static struct mesh_directory_entry entries[MESH_NODES_MAX];
@@ -211,7 +239,7 @@ static void give_directory(struct world *w, int i)
             entries[count++] = (struct mesh_directory_entry){.id = w->node[k].id,
                                                              .relay = w->node[k].relay,
                                                              .revoked = w->node[k].revoked,
-                                                             .region = (uint32_t)k % 3 + 1,
+                                                             .region = world_region(k),
                                                              .trust = 100};
         }
     }
@@ -226,10 +254,14 @@ static void give_directory(struct world *w, int i)
                                    .via_region = (uint32_t)(taste / 3) % 3 + 1};
         mesh_intents_add(liked, &wish);
     }
+    w->node[i].rule = rule_of(w, i, taste);
+    if (w->node[i].rule.exists) {
+        add_rule(w, &w->node[i].rule, liked);
+    }
     w->node[i].directory_version = w->directory_version;
     w->node[i].generation = UINT64_MAX; /* look at all its next hops again */
     struct mesh_event ev = {.kind = MESH_DIRECTORY,
-                            .own = {.revoked = w->node[i].revoked, .region = (uint32_t)i % 3 + 1},
+                            .own = {.revoked = w->node[i].revoked, .region = world_region(i)},
                             .own_kind = w->node[i].relay ? MESH_NODE_RELAY : MESH_NODE_NORMAL,
                             .entries = entries,
                             .policy = liked,
