@@ -57,8 +57,9 @@ struct admin_call {
 
 struct admin_config {
     uv_loop_t *core_loop;
-    const char *socket_path;      /* replaced when stale; mode 0600 */
-    const char *metrics; /* "127.0.0.1:9464": GET /metrics there, for anybody on this host; NULL: not */
+    const char *socket_path; /* replaced when stale; mode 0600 */
+    /* "127.0.0.1:9464": GET /metrics there, for anybody on this host; NULL: not. */
+    const char *metrics;
     uint32_t request_deadline_ms; /* to send a whole request, or take a whole answer; 0 = 15000 */
     void *data;
     /* On the core loop. Must lead to exactly one admin_answer, now or later. */

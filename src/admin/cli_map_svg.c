@@ -87,7 +87,7 @@ static void make_radii(const struct map *m, const struct sector *s, size_t secto
 
 static double place(struct map *m, struct sector *s, size_t *ret_sectors)
 {
-    double radius[RINGS];
+    double radius[RINGS] = {0};
     size_t sectors = make_sectors(m, s);
     make_radii(m, s, sectors, radius);
     double centre = radius[RINGS - 1] + MARGIN;

@@ -158,12 +158,16 @@ struct core_status {
 };
 void core_status(const struct core *c, struct core_status *ret);
 /* What happened since core_new, for people. */
-enum core_outcome { CORE_OK, CORE_REFUSED, CORE_REPLAYED /* seen before: its first result again */ };
+enum core_outcome {
+    CORE_OK,
+    CORE_REFUSED,
+    CORE_REPLAYED /* seen before: its first result again */
+};
 #define CORE_OUTCOMES 3
 struct core_stats {
     uint64_t commands[CMD_KIND_MAX + 1][CORE_OUTCOMES]; /* applied here, by kind */
     uint64_t lost_proposals;                            /* -ERR_OUTCOME_UNKNOWN */
-    struct histogram commit; /* of proposals made here: until applied */
+    struct histogram commit;                            /* of proposals made here: until applied */
 };
 const struct core_stats *core_stats(const struct core *c);
 /* Of the last snapshot; 0: none. */
