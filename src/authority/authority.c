@@ -7,6 +7,7 @@
 #include "authority/authority_impl.h"
 
 #include "authority/mirror.h"
+#include "authority/heal.h"
 #include "authority/raft_log.h"
 #include "authority/recover.h"
 #include "base/clock.h"
@@ -62,13 +63,10 @@ static void env_random(void *data, void *out, size_t len)
     rng_bytes(out, len);
 }
 
-/* DESIGN D13: the last line says where to read on. */
-#define RUNBOOK "docs/OPERATIONS.md#an-authority-that-ended-by-itself"
-
 static void env_fatal(void *data, const char *why)
 {
     (void)data;
-    fatal("%s" ERRMSG_RUNBOOK RUNBOOK, why);
+    fatal("%s" ERRMSG_RUNBOOK AUTHORITY_RUNBOOK, why);
 }
 
 static void on_spin(uv_idle_t *h)
@@ -434,6 +432,9 @@ int authority_open(const struct authority_config *config, struct authority **ret
     char *log_path = path_join(a->dir, "raft.db");
     int rc = load_issuer(a, &a->issuer_key, &a->issuer_der, em);
     if (rc == 0) {
+        rc = heal_prepare(a->dir, a->cfg.trust, &a->cfg.cluster_id, em);
+    }
+    if (rc == 0) {
         rc = recovery_finish_pending(a->dir, &a->cfg.node_id, em);
     }
     if (rc == 0) {
@@ -447,12 +448,13 @@ int authority_open(const struct authority_config *config, struct authority **ret
         fsm_on_touch(a->fsm, on_touch, a);
         authority_mirror_open(a);
         rc = raft_log_open(config->loop, log_path, &a->store, em);
+        *config->log_damaged = rc == -ERR_CORRUPT;
     }
     free(log_path);
     if (rc != 0) {
         authority_free(a);
         (void)errmsg_wrap(em, rc, "authority");
-        return errmsg_runbook(em, rc, RUNBOOK);
+        return errmsg_runbook(em, rc, AUTHORITY_RUNBOOK);
     }
     /* From here on only authority_close ends it: handles and the writer thread are live. */
     CHECK(uv_timer_init(config->loop, &a->tick) == 0);
@@ -481,7 +483,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
         /* A log that does not load or a state that does not apply needs a person (DESIGN D13). */
         struct errmsg none = ERRMSG_INIT;
         struct errmsg *why = em == NULL ? &none : em;
-        (void)errmsg_runbook(why, rc, RUNBOOK);
+        (void)errmsg_runbook(why, rc, AUTHORITY_RUNBOOK);
         fatal("authority: %s: %s", err_text(rc), why->text);
     }
     raft_net_serve(a);

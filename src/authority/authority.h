@@ -10,6 +10,9 @@
 
 struct authority;
 
+/* DESIGN D13: the last line of one that ends by itself says where to read on. */
+#define AUTHORITY_RUNBOOK "docs/OPERATIONS.md#an-authority-that-ended-by-itself"
+
 struct authority_config {
     uv_loop_t *loop;
     struct fabric *fabric;
@@ -31,6 +34,8 @@ struct authority_config {
     /* How this node's own signed configuration proves its epoch; empty: it does not. Valid during
      * authority_open. */
     struct blob statement;
+    /* Set when authority_open fails because raft.db does not verify, and for nothing else: heal.h. */
+    bool *log_damaged;
     /* The owner's record of roots, when there is one: its own signatures say whether to believe it, so
      * it need not wait for a snapshot. May be NULL. */
     void (*roots_changed)(void *data, struct blob signed_trust);

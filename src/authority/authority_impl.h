@@ -188,6 +188,7 @@ struct authority {
     bool self_busy;      /* self_call is */
     bool change_busy;    /* change is */
     bool partition_busy; /* a command of partitions.c is under way */
+    bool damaged_busy;   /* one of heal_grant.c is */
     struct subscriber_list subscribers;
     struct enrolling_list enrolling;
     struct live_node *live;
@@ -398,6 +399,10 @@ void backup_tick(struct authority *a, uint64_t now_ms);
 void partitions_tick(struct authority *a);
 /* From raft_io. */
 void partitions_old_disk(struct authority *a, raft_id from, const struct raft_old_disk *why);
+
+/* heal_grant.c: enum recovery_verdict for a member without a log; s: with its members. */
+uint64_t heal_verdict(struct authority *a, const struct core_status *s, const struct uuid *from,
+                      struct blob why);
 
 /* members.c: makes the Raft configuration follow the committed list of authorities. */
 void members_reconcile(struct authority *a);

@@ -363,6 +363,7 @@ void core_status_brief(const struct core *c, struct core_status *ret)
     }
     count_voters(c, window, &s.voters, &s.seen);
     s.needed = s.voters / 2 + 1;
+    s.configuration_committed = r->configuration_uncommitted_index == 0;
     if (leads) {
         s.quorum = s.seen >= s.needed;
     } else if (s.leader != 0) {

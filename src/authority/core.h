@@ -153,6 +153,7 @@ struct core_status {
     unsigned voters, seen, needed;
     bool quorum;                /* as leader: majority in contact; as follower: leader in contact */
     uint64_t leader_contact_ms; /* since the leader was last heard; 0 as leader */
+    bool configuration_committed; /* the members below; else a change is under way */
     size_t members_count;
     struct core_member members[16];
 };

@@ -115,6 +115,8 @@ static int adopt(struct authority *a, struct blob statement, struct errmsg *em)
     } else if (rc == -ERR_NOT_FOUND) {
         empty = true;
         rc = 0;
+    } else if (rc == -ERR_CORRUPT) {
+        rc = 0; /* whoever opens it finds the same */
     }
     raft_store_loaded_fini(&have);
     free(path);
@@ -348,6 +350,9 @@ static void on_ask(void *data, struct fabric_request *rq, struct blob body)
     if (decides && ask.step == RECOVERY_RETURN) {
         m.verdict = is_voter(&s, core_raft_id(&from)) ? (uint64_t)RECOVERY_SAYS_WAIT
                                                       : verdict_for(a, &from, &m.rows);
+    } else if (ask.step == RECOVERY_HEAL) {
+        m.verdict = heal_verdict(a, &s, &from, ask.why);
+        m.commit_index = s.commit_index;
     } else if (decides && ask.step == RECOVERY_REPORT) {
         store_report(a, &from, ask.report);
     }

@@ -2,6 +2,7 @@
  *
  *     epoch_start           the log goes on from a point with one voter; everybody else re-joins
  *     authority_fenced      a log behind what it acknowledged votes no more
+ *     authority_damaged     nor one that does not verify
  * What others hand over is in fsm_divergence.c, whom the leader hears in fsm_partition.c. */
 #include "authority/fsm_impl.h"
 
@@ -320,18 +321,18 @@ int fsm_epoch_start(struct fsm_ctx *x, const struct epoch_start *b)
     return rc;
 }
 
-/* --- an old disk --- */
+/* --- a log that went back, or is lost --- */
 
-int fsm_authority_fenced(struct fsm_ctx *x, const struct authority_fenced *b)
+/* members.c follows: the member leaves the Raft configuration, and comes in again as one that catches up. */
+static int leave_vote(struct fsm_ctx *x, const struct uuid *node_id, struct fsm_node *ret)
 {
-    struct fsm_node n;
     int64_t voters = 0;
-    int rc = fsm_node_get(x, &b->node_id, &n);
+    int rc = fsm_node_get(x, node_id, ret);
     if (rc != 0) {
         return rc;
     }
-    if (strcmp(n.authority, "voter") != 0) {
-        return fsm_refuse(x, -ERR_CONFLICT, "%s is not a voter", n.name);
+    if (strcmp(ret->authority, "voter") != 0) {
+        return fsm_refuse(x, -ERR_CONFLICT, "%s is not a voter", ret->name);
     }
     rc = fsm_one_int(
         db_prepare(x->db, "SELECT count(*) FROM cluster_authorities WHERE status = 'voter'"),
@@ -340,9 +341,24 @@ int fsm_authority_fenced(struct fsm_ctx *x, const struct authority_fenced *b)
         return rc;
     }
     if (voters <= 1) {
-        return fsm_refuse(x, -ERR_LAST_VOTER, "%s is the last voter", n.name);
+        return fsm_refuse(x, -ERR_LAST_VOTER, "%s is the last voter", ret->name);
     }
-    rc = set_status(x, n.id, "joining");
+    x->config_changed = true;
+    return set_status(x, ret->id, "joining");
+}
+
+static int audit_left(struct fsm_ctx *x, const char *event, const struct fsm_node *n,
+                      struct fsm_json *details)
+{
+    const struct fsm_audit a = {.event = event, .subject_type = "node", .subject_id = n->id};
+    int rc = fsm_audit_add(x, &a, fsm_json_end(details));
+    return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", n->id);
+}
+
+int fsm_authority_fenced(struct fsm_ctx *x, const struct authority_fenced *b)
+{
+    struct fsm_node n;
+    int rc = leave_vote(x, &b->node_id, &n);
     if (rc == 0) {
         struct fsm_json j;
         fsm_json_begin(&j);
@@ -350,11 +366,22 @@ int fsm_authority_fenced(struct fsm_ctx *x, const struct authority_fenced *b)
         fsm_json_int(&j, "shown_index", (int64_t)b->shown_index);
         fsm_json_int(&j, "acknowledged_term", (int64_t)b->acked_term);
         fsm_json_int(&j, "shown_term", (int64_t)b->shown_term);
-        const struct fsm_audit a = {
-            .event = "authority_fenced", .subject_type = "node", .subject_id = n.id};
-        rc = fsm_audit_add(x, &a, fsm_json_end(&j));
+        rc = audit_left(x, "authority_fenced", &n, &j);
         fsm_json_fini(&j);
     }
-    x->config_changed = true;
-    return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_AUTHORITY " WHERE a.node_id = ?", n.id);
+    return rc;
+}
+
+int fsm_authority_damaged(struct fsm_ctx *x, const struct authority_damaged *b)
+{
+    struct fsm_node n;
+    int rc = leave_vote(x, &b->node_id, &n);
+    if (rc == 0) {
+        struct fsm_json j;
+        fsm_json_begin(&j);
+        fsm_json_str(&j, "why", b->why);
+        rc = audit_left(x, "authority_damaged", &n, &j);
+        fsm_json_fini(&j);
+    }
+    return rc;
 }

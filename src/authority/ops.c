@@ -281,6 +281,7 @@ static const struct {
     {"authority.commit", OP_BY_LEADER, NULL, CMD_AUTHORITY_ADD, 0},
     {"authority.status", OP_BY_LEADER, NULL, CMD_AUTHORITY_STATUS, 0},
     {"authority.fenced", OP_BY_LEADER, NULL, CMD_AUTHORITY_FENCED, LEVEL_RECOVERY},
+    {"authority.damaged", OP_BY_LEADER, NULL, CMD_AUTHORITY_DAMAGED, LEVEL_HEAL},
     {"divergence.report", OP_BY_SELF, NULL, CMD_DIVERGENCE_REPORTED, LEVEL_RECOVERY},
     {"partition.seen", OP_BY_LEADER, NULL, CMD_PARTITION_SEEN, LEVEL_RECOVERY},
     {"partition.merge", OP_BY_PERSON, prepare_partition_merge, CMD_PARTITION_MERGE, LEVEL_RECOVERY},

@@ -7,9 +7,10 @@
 #include "authority/raft_image.h"
 #include "base/log.h"
 
+#include "pki/statement.h"
+
 /* Of entries that are sent to a silent member again. */
 #define REPEAT_BYTES ((size_t)64 << 10)
-#include "pki/statement.h"
 
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
 {
@@ -50,39 +51,6 @@ static int io_init(struct raft_io *io, raft_id id, const char *address)
     (void)io;
     (void)id;
     (void)address;
-    return 0;
-}
-
-/* The disk is no more to be trusted than a peer: libraft takes all this on faith. */
-static int check_loaded(const struct raft_store_loaded *l, struct errmsg *em)
-{
-    uint64_t last_term = 1;
-    if (l->has_snapshot) {
-        if (l->snapshot_index == 0 || l->snapshot_term == 0 || l->snapshot_term > l->term ||
-            l->snapshot_conf_index == 0 || l->snapshot_conf_index > l->snapshot_index) {
-            return errmsg_set(em, -ERR_CORRUPT, "snapshot at %llu is not plausible",
-                              (unsigned long long)l->snapshot_index);
-        }
-    }
-    for (size_t i = 0; i < l->entries_count; i++) {
-        const struct raft_store_entry *e = &l->entries[i];
-        bool follows = i == 0 || e->index == l->entries[i - 1].index + 1;
-        if (!follows || e->term < last_term || e->term > l->term ||
-            (e->index == l->snapshot_index && l->has_snapshot && e->term != l->snapshot_term) ||
-            raft_msg_entry_check(e->type, e->data) != 0) {
-            return errmsg_set(em, -ERR_CORRUPT, "log entry %llu is not plausible",
-                              (unsigned long long)e->index);
-        }
-        last_term = e->term;
-    }
-    if (l->entries_count > 0) {
-        uint64_t first = l->entries[0].index;
-        uint64_t oldest = l->has_snapshot ? l->snapshot_index + 1 : 1;
-        if (first == 0 || first > oldest ||
-            (!l->has_snapshot && l->entries[0].type != RAFT_CHANGE)) {
-            return errmsg_set(em, -ERR_CORRUPT, "log starts at %llu", (unsigned long long)first);
-        }
-    }
     return 0;
 }
 
@@ -137,53 +105,6 @@ static struct raft_entry *make_entries(const struct raft_store_loaded *l)
     return entries;
 }
 
-/* The configuration that libraft will go by: the last one in the log, committed or not. */
-static int last_configuration(const struct raft_store_loaded *l, struct raft_configuration *ret)
-{
-    for (size_t i = l->entries_count; i > 0; i--) {
-        const struct raft_store_entry *e = &l->entries[i - 1];
-        if (e->type == RAFT_CHANGE && (!l->has_snapshot || e->index > l->snapshot_index)) {
-            return raft_msg_change_decode(e->data, ret);
-        }
-    }
-    return raft_msg_conf_decode(buf_blob(&l->snapshot_conf), ret);
-}
-
-static bool is_lone_voter(raft_id id, const struct raft_store_loaded *l)
-{
-    struct raft_configuration c;
-    unsigned others = 0;
-    bool votes = false;
-    if (last_configuration(l, &c) != 0) {
-        return false; /* there is none yet */
-    }
-    for (unsigned i = 0; i < c.n; i++) {
-        if (c.servers[i].role == RAFT_VOTER) {
-            votes = votes || c.servers[i].id == id;
-            others += c.servers[i].id != id;
-        }
-    }
-    raft_configuration_close(&c);
-    return votes && others == 0;
-}
-
-/* G20: libraft lets a lone voter lead at once, in the term it stopped in. What it had sent to members that
- * do not vote yet, and lost before it was on its own disk, would come again with other bytes under the
- * same index and term, and they would keep the old ones (Raft section 5.3 rests on one leader a term). */
-static int begin_lone_term(struct raft_io_impl *im, struct raft_store_loaded *l, struct errmsg *em)
-{
-    const struct raft *r = im->io->data;
-    if (l->term == 0 || !is_lone_voter(r->id, l) || PLANTED("lone_voter_keeps_term")) {
-        return 0;
-    }
-    int rc = im->store->ops->set_term(im->store, l->term + 1, em);
-    if (rc == 0) {
-        l->term++;
-        l->vote = 0;
-    }
-    return rc;
-}
-
 static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
                    struct raft_snapshot **snapshot, raft_index *start_index,
                    struct raft_entry *entries[], size_t *n_entries)
@@ -195,7 +116,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     loaded_init(&l);
     int rc = im->store->ops->load(im->store, &l, &em);
     if (rc == 0) {
-        rc = check_loaded(&l, &em);
+        rc = raft_io_check_loaded(&l, &em);
     }
     if (rc == 0 && l.has_snapshot) {
         rc = make_snapshot(&l, &snap);
@@ -204,7 +125,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
         }
     }
     if (rc == 0) {
-        rc = begin_lone_term(im, &l, &em);
+        rc = raft_io_begin_lone_term(im, &l, &em);
     }
     if (rc != 0) {
         (void)snprintf(io->errmsg, sizeof io->errmsg, "%.200s",
@@ -217,6 +138,8 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     im->term = l.term;
     im->vote = l.vote;
     im->last_index = useful ? last : l.snapshot_index;
+    im->silent_until = l.silent_until;
+    im->was_silent = raft_io_is_silent(im);
     im->epoch = l.epoch < EPOCH_FIRST ? EPOCH_FIRST : l.epoch;
     buf_add(&im->statement, l.statement.data, l.statement.len);
     statement_lineage(buf_blob(&im->statement), im->lineage);
@@ -482,10 +405,23 @@ static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
 
 /* --- network --- */
 
+/* Others remember what this member acknowledged before it lost its log; by now it holds that again, or what
+ * took its place. It says so as if it had started with it, or it would be called one with an old disk. */
+static void speak_again(struct raft_io_impl *im)
+{
+    if (im->was_silent && !raft_io_is_silent(im)) {
+        im->was_silent = false;
+        im->boot = im->env->random(im->env->data) | 1;
+        im->boot_term = im->term;
+        im->boot_index = im->silent_until;
+    }
+}
+
 /* false: it will not arrive. */
 static bool transmit(struct raft_io_impl *im, const struct raft_message *m)
 {
     struct raft_digest digest = {0};
+    speak_again(im);
     if (im->digest_ops != NULL) {
         im->digest_ops->out(im->digest_data, &digest);
     }
@@ -586,6 +522,10 @@ static void send_message(struct raft_io_impl *im, const struct raft_message *mes
             }
             break;
         case RAFT_REQUEST_VOTE:
+            if (raft_io_is_silent(im)) {
+                return;
+            }
+            break;
         case RAFT_REQUEST_VOTE_RESULT:
         case RAFT_TIMEOUT_NOW:
             break;

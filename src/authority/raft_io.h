@@ -18,6 +18,8 @@
  *   - G19 entries that a silent member did not answer are not sent to it again and again, all of them
  *   - G20 a lone voter starts in a new term: libraft would let it lead again in the one it stopped in
  *   - G21 a member that does not vote yet gives its vote to who counts it already
+ *   - G22 a member that lost its log, and votes with it, gives no vote before its new one holds what took it
+ *     out of the vote
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it
@@ -42,10 +44,11 @@ struct raft_store_loaded {
     uint64_t vote;
     bool has_snapshot;
     uint64_t snapshot_index, snapshot_term, snapshot_conf_index;
-    struct buf snapshot_conf;         /* raft_msg-encoded configuration */
-    struct buf snapshot_image;        /* packed (raft_image.h) */
-    uint64_t epoch;                   /* 0 as 1 */
-    struct buf statement;             /* that began it, signed; empty in the first epoch */
+    struct buf snapshot_conf;  /* raft_msg-encoded configuration */
+    struct buf snapshot_image; /* packed (raft_image.h) */
+    uint64_t silent_until;     /* gives no vote before the log reaches this index; 0: it may */
+    uint64_t epoch;            /* 0 as 1 */
+    struct buf statement;      /* that began it, signed; empty in the first epoch */
     struct raft_store_entry *entries; /* data owned by this struct */
     size_t entries_count;
 };

@@ -44,6 +44,8 @@ struct raft_io_impl {
     /* What get_snapshot last read: libraft corrects the index it announces but not the term. */
     uint64_t got_index;
     uint64_t got_term;
+    uint64_t silent_until; /* G22 */
+    bool was_silent;       /* at start, and nothing was sent since it ended */
     uint64_t epoch;
     uint8_t lineage[PKI_HASH_BYTES];
     struct buf statement;                 /* that began the epoch */
@@ -57,6 +59,12 @@ struct raft_io_impl {
     struct buf out;
 };
 
+/* G22. An image that is being stored is not there yet; entries are before any vote given after them. */
+static inline bool raft_io_is_silent(const struct raft_io_impl *im)
+{
+    return im->last_index < im->silent_until || (im->silent_until != 0 && im->installing);
+}
+
 static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
 {
     return io->impl;
@@ -65,5 +73,11 @@ static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
 /* Its slot; one is made for a member without one. */
 struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id from);
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
+
+/* raft_io_start.c. -ERR_CORRUPT: not what we wrote, whatever the checksums say. */
+int raft_io_check_loaded(const struct raft_store_loaded *l, struct errmsg *em);
+/* G20: takes effect in *l too. */
+int raft_io_begin_lone_term(struct raft_io_impl *im, struct raft_store_loaded *l,
+                            struct errmsg *em);
 
 #endif

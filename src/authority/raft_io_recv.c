@@ -418,6 +418,12 @@ static int receive(struct raft_io_impl *im, struct raft_message *m)
             if (m->request_vote.candidate_id != m->server_id) {
                 return -ERR_MALFORMED; /* it asks for somebody else */
             }
+            /* G22: it forgot whom it gave its vote, and what it stored: a candidate that has not heard of
+             * its leaving the vote would count it. */
+            if (raft_io_is_silent(im) && !PLANTED("healed_votes_at_once")) {
+                raft_msg_release(m);
+                return 0;
+            }
             receive_request_vote(im, m);
             return 0;
         case RAFT_REQUEST_VOTE_RESULT:
@@ -434,7 +440,11 @@ static int receive(struct raft_io_impl *im, struct raft_message *m)
         case RAFT_INSTALL_SNAPSHOT:
             return receive_install_snapshot(im, m);
         case RAFT_TIMEOUT_NOW:
-            deliver(im, m);
+            if (raft_io_is_silent(im)) {
+                raft_msg_release(m);
+            } else {
+                deliver(im, m);
+            }
             return 0;
     }
     return -ERR_MALFORMED;

@@ -77,6 +77,9 @@ struct raft_log {
     int broken;            /* the writer's: the error of the first failed write */
     bool unclean;          /* the writer's: there may be something to delete */
 
+    struct raft_store_loaded found; /* when it was opened; the first load takes it */
+    bool has_found;
+
     pthread_t writer;
     pthread_mutex_t lock;
     pthread_cond_t work;    /* the queue is not empty */
@@ -403,8 +406,17 @@ static pthread_t start_thread(void *(*fn)(void *arg), void *arg)
 
 /* --- loop thread --- */
 
+static void drop_found(struct raft_log *l)
+{
+    if (l->has_found) {
+        raft_store_loaded_fini(&l->found);
+        l->has_found = false;
+    }
+}
+
 static void enqueue_async(struct raft_log *l, struct job *j)
 {
+    drop_found(l);
     if (l->closing && j->kind != JOB_STOP) {
         j->rc = -ERR_CANCELED;
         (void)pthread_mutex_lock(&l->lock);
@@ -422,6 +434,7 @@ static int enqueue_and_wait(struct raft_log *l, struct job *j, struct errmsg *em
         return errmsg_set(em, -ERR_CANCELED, "raft log is closing");
     }
     j->waited_for = true;
+    drop_found(l);
     enqueue(l, j);
     (void)pthread_mutex_lock(&l->lock);
     while (!j->finished) {
@@ -519,9 +532,15 @@ static void on_done(uv_async_t *handle)
 
 static int op_load(struct raft_store *s, struct raft_store_loaded *ret, struct errmsg *em)
 {
+    struct raft_log *l = from_store(s);
     struct raft_store_loaded loaded = {0};
     struct job j = {.kind = JOB_LOAD, .u.loaded = &loaded};
-    int rc = enqueue_and_wait(from_store(s), &j, em);
+    if (l->has_found) {
+        l->has_found = false;
+        *ret = l->found;
+        return 0;
+    }
+    int rc = enqueue_and_wait(l, &j, em);
     if (rc == 0) {
         *ret = loaded;
     } else {
@@ -572,6 +591,7 @@ static void op_put_snapshot(struct raft_store *s, const struct raft_store_snapsh
         enqueue_async(l, j);
         return;
     }
+    drop_found(l);
     l->packing++;
     j->u.put.threaded = true;
     j->u.put.thread = start_thread(image_main, j);
@@ -612,10 +632,18 @@ int raft_log_open(uv_loop_t *loop, const char *path, struct raft_store **ret, st
     struct raft_log *l = xcalloc(1, sizeof *l);
     l->store.ops = &ops;
     int rc = raft_log_db_open(&l->db, path, em);
+    if (rc == 0) {
+        rc = raft_log_db_load(&l->db, &l->found, em);
+        if (rc != 0) {
+            raft_log_db_close(&l->db);
+        }
+    }
     if (rc != 0) {
+        raft_store_loaded_fini(&l->found);
         free(l);
         return rc;
     }
+    l->has_found = true;
     list_init(&l->queue);
     list_init(&l->done);
     CHECK(pthread_mutex_init(&l->lock, NULL) == 0);

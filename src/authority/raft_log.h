@@ -14,9 +14,9 @@
 
 #include <uv.h>
 
-/* The file is created when absent (an authority that is about to join). Closed through its ops.
- * -ERR_CORRUPT, -ERR_SCHEMA, -ERR_BUSY (another process has it), -ERR_IO. Whether the log is whole
- * is checked by load. */
+/* The file is created when absent (an authority that is about to join), and read as a whole: the first load
+ * hands over what was found. Closed through its ops. -ERR_CORRUPT (whatever does not verify), -ERR_SCHEMA,
+ * -ERR_BUSY (another process has it), -ERR_IO: then no handle is open. */
 int raft_log_open(uv_loop_t *loop, const char *path, struct raft_store **ret, struct errmsg *em);
 
 /* Makes the log of a new cluster (`rap init`): term 1; entry 1, the configuration with one voter;
@@ -54,5 +54,16 @@ int raft_log_restart(const char *path, const struct raft_log_restart *r, struct 
 /* Empties the log of a member that is no voter any more, term and vote with it, in the epoch given.
  * What was there is kept beside it as <path>.<epoch it was of>, once. */
 int raft_log_give_up(const char *path, uint64_t epoch, struct blob statement, struct errmsg *em);
+
+/* Puts what is at path aside under the other name, unless that is taken, and makes an empty log in its place.
+ * Killed at any moment, it can be done again until what it made is used. */
+struct raft_log_empty {
+    uint64_t term, vote;
+    uint64_t silent_until; /* raft_store_loaded */
+    uint64_t epoch;
+    struct blob statement;
+};
+int raft_log_begin_empty(const char *path, const char *aside, const struct raft_log_empty *e,
+                         struct errmsg *em);
 
 #endif

@@ -307,6 +307,22 @@ int raft_log_db_set_epoch(struct raft_log_db *d, uint64_t epoch, struct blob sta
     return db_run(st);
 }
 
+static uint32_t silence_crc(uint64_t until_index)
+{
+    uint8_t b[8];
+    put_u64(b, until_index);
+    return crc32c(0, b, sizeof b);
+}
+
+int raft_log_db_set_silence(struct raft_log_db *d, uint64_t until_index)
+{
+    struct db_stmt *st = db_prepare(d->db, "INSERT INTO silence (id, until_index, crc)"
+                                           " VALUES (1, ?, ?)");
+    bind_u64(st, until_index);
+    db_bind_int(st, silence_crc(until_index));
+    return db_run(st);
+}
+
 /* --- reading --- */
 
 static int corrupt(struct errmsg *em, const char *table, uint64_t index, const char *what)
@@ -448,6 +464,22 @@ static int read_epoch(struct raft_log_db *d, struct raft_store_loaded *ret, stru
     return rc;
 }
 
+static int read_silence(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em)
+{
+    struct db_stmt *st = db_prepare(d->db, "SELECT until_index, crc FROM silence WHERE id = 1");
+    int rc = db_step(st);
+    if (rc == 1) {
+        ret->silent_until = col_u64(st, "until_index");
+        rc = db_col_int(st, "crc") == silence_crc(ret->silent_until)
+                 ? 0
+                 : corrupt(em, "silence", 1, "checksum does not match");
+    } else if (rc < 0) {
+        rc = read_failed(d, rc, "silence", em);
+    }
+    db_done(st);
+    return rc;
+}
+
 /* The row at `index`, which must be the next one. */
 static int read_entry(struct db_stmt *st, uint64_t index, struct raft_store_entry *ret,
                       struct errmsg *em)
@@ -522,6 +554,9 @@ int raft_log_db_load(struct raft_log_db *d, struct raft_store_loaded *ret, struc
     int rc = read_state(d, em);
     if (rc == 0) {
         rc = read_epoch(d, ret, em);
+    }
+    if (rc == 0) {
+        rc = read_silence(d, ret, em);
     }
     if (rc == 0) {
         rc = raft_log_db_get_snapshot(d, ret, em);

@@ -54,6 +54,9 @@ int raft_log_db_get_snapshot(struct raft_log_db *d, struct raft_store_loaded *re
 /* The epoch and the statement that began it. */
 int raft_log_db_set_epoch(struct raft_log_db *d, uint64_t epoch, struct blob statement);
 
+/* raft_store_loaded.silent_until */
+int raft_log_db_set_silence(struct raft_log_db *d, uint64_t until_index);
+
 /* Everything, verified: each checksum, that no row is missing, that nothing contradicts. What does
  * not verify is -ERR_CORRUPT and named, never dropped: it may be committed (S22). */
 int raft_log_db_load(struct raft_log_db *d, struct raft_store_loaded *ret, struct errmsg *em);

@@ -1,5 +1,6 @@
-/* raft.db while the authority is stopped: read it, begin it anew behind a snapshot, give it up.
- * Raft itself knows no such step; it is the owner's word that makes it safe (docs/decisions/0007). */
+/* raft.db while the authority is stopped: read it, begin it anew behind a snapshot, give it up, or begin it
+ * without what was there. Raft itself knows no such step; it is the owner's word that makes it safe
+ * (docs/decisions/0007), or that the member has lost its vote first (0014). */
 #include "authority/raft_log.h"
 
 #include "authority/raft_image.h"
@@ -200,4 +201,71 @@ int raft_log_give_up(const char *path, uint64_t epoch, struct blob statement, st
         rc = raft_log_db_set_epoch(&d, epoch, statement);
     }
     return end(&d, rc, path, em);
+}
+
+/* --- beginning without a log --- */
+
+static int write_empty(const char *path, const struct raft_log_empty *e, struct errmsg *em)
+{
+    struct raft_log_db d = {0};
+    const struct raft_log_state state = {.term = e->term, .vote = e->vote, .first = 1};
+    int rc = raft_log_db_open(&d, path, em);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = db_begin(d.db);
+    if (rc == 0) {
+        rc = raft_log_db_set_state(&d, &state);
+    }
+    if (rc == 0) {
+        rc = raft_log_db_set_silence(&d, e->silent_until);
+    }
+    if (rc == 0 && e->epoch > EPOCH_FIRST) {
+        rc = raft_log_db_set_epoch(&d, e->epoch, e->statement);
+    }
+    return end(&d, rc, path, em);
+}
+
+static int move_with_wal(const char *from, const char *to, struct errmsg *em)
+{
+    static const char *const suffixes[] = {"-wal", "-shm", ""};
+    int rc = 0;
+    /* The file itself last: until it is gone, all of it is still to be moved. */
+    for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(suffixes); i++) {
+        char *a = xasprintf("%s%s", from, suffixes[i]);
+        char *b = xasprintf("%s%s", to, suffixes[i]);
+        if (rename(a, b) != 0 && errno != ENOENT) {
+            rc = errmsg_set(em, -ERR_IO, "%s: %s", b, strerror(errno));
+        }
+        free(a);
+        free(b);
+    }
+    return rc;
+}
+
+static void remove_with_wal(const char *path)
+{
+    char *wal = xasprintf("%s-wal", path);
+    char *shm = xasprintf("%s-shm", path);
+    (void)unlink(path);
+    (void)unlink(wal);
+    (void)unlink(shm);
+    free(wal);
+    free(shm);
+}
+
+int raft_log_begin_empty(const char *path, const char *aside, const struct raft_log_empty *e,
+                         struct errmsg *em)
+{
+    char *part = xasprintf("%s.part", path);
+    remove_with_wal(part);
+    int rc = write_empty(part, e, em);
+    if (rc == 0 && !file_exists(aside)) {
+        rc = move_with_wal(path, aside, em);
+    }
+    if (rc == 0) {
+        rc = move_with_wal(part, path, em);
+    }
+    free(part);
+    return rc;
 }

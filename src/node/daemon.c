@@ -61,6 +61,12 @@ static void on_call(void *data, struct admin_call *c)
         synthetic_ping(n, c);
         return;
     }
+    if (n->heal != NULL) {
+        answer_error(c, -ERR_NOT_AUTHORITY,
+                     "the log of this authority is damaged and it waits for the others to take it "
+                     "in again: run this on another one (`rap status` says more)");
+        return;
+    }
     if (n->authority == NULL) {
         answer_error(c, -ERR_NOT_AUTHORITY,
                      "this node is not an authority: run this on one (`rap config show` lists "
@@ -166,8 +172,45 @@ static void on_mesh_report(void *data, struct heartbeat *hb, struct buf *links, 
     }
 }
 
+static void on_heal_fatal(void *data, const char *why)
+{
+    (void)data;
+    fatal("%s" ERRMSG_RUNBOOK AUTHORITY_RUNBOOK, why);
+}
+
+/* The log of this authority does not verify: the others may let it begin anew. */
+static int start_healing(struct node *n, const struct config *held, struct errmsg *em)
+{
+    struct heal_member members[AUTHORITIES_MAX];
+    size_t count = 0;
+    struct mp_reader r;
+    mp_reader_init(&r, held->body.authorities.raw);
+    for (uint32_t i = 0; i < held->body.authorities.count && count < ARRAY_SIZE(members); i++) {
+        struct snapshot_authority a;
+        if (msg_decode(&snapshot_authority_desc, MSG_LENIENT, mp_get_bin(&r, 4096), &a) == 0) {
+            members[count++] = (struct heal_member){
+                .node_id = a.node_id, .voter = blob_equal(a.status, blob_str("voter"))};
+        }
+    }
+    return heal_open(&(struct heal_config){.loop = &n->loop,
+                                           .fabric = n->fabric,
+                                           .trust = n->trust,
+                                           .cluster_id = n->member->cluster_id,
+                                           .node_id = n->member->node_id,
+                                           .dir = n->member->dir,
+                                           .members = members,
+                                           .members_count = count,
+                                           .epoch = held->body.epoch,
+                                           .statement = held->body.recovery,
+                                           .data = n,
+                                           .restart = on_restart,
+                                           .fatal = on_heal_fatal},
+                     &n->heal, em);
+}
+
 static int start_authority(struct node *n, struct errmsg *em)
 {
+    bool damaged = false;
     n->capabilities_count = 0;
     buf_clear(&n->facts);
     buf_clear(&n->capabilities);
@@ -196,6 +239,7 @@ static int start_authority(struct node *n, struct errmsg *em)
         .roots_changed = on_roots_changed,
         .issuer_changed = on_issuer_changed,
         .mesh_report = on_mesh_report,
+        .log_damaged = &damaged,
     };
     const struct config *held = agent_snapshot(n->agent);
     if (held != NULL) {
@@ -204,6 +248,8 @@ static int start_authority(struct node *n, struct errmsg *em)
     int rc = authority_open(&config, &n->authority, em);
     if (rc == 0) {
         authority_set_leaf(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
+    } else if (damaged && held != NULL) {
+        rc = start_healing(n, held, em);
     }
     return rc;
 }
@@ -268,7 +314,7 @@ static void on_authority_installed(void *data)
     struct node *n = data;
     struct errmsg em = ERRMSG_INIT;
     on_identity_renewed(n);
-    if (n->authority != NULL || n->stopping) {
+    if (n->authority != NULL || n->heal != NULL || n->stopping) {
         return;
     }
     int rc = start_authority(n, &em);
@@ -288,6 +334,8 @@ static void on_fabric_closed(void *data)
     struct node *n = data; /* nothing is left on the loop: uv_run returns */
     authority_free(n->authority);
     n->authority = NULL;
+    heal_free(n->heal);
+    n->heal = NULL;
 }
 
 static void on_agent_closed(void *data)
@@ -324,6 +372,9 @@ static void stop(struct node *n)
     uv_close((uv_handle_t *)&n->sigterm, NULL);
     /* Admin finishes closing when the authority has answered the calls it holds. */
     admin_close(n->admin, on_admin_closed, n);
+    if (n->heal != NULL) {
+        heal_close(n->heal);
+    }
     if (n->authority != NULL) {
         authority_close(n->authority, on_authority_closed, n);
     } else {

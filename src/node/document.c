@@ -36,7 +36,10 @@ static void put_authority(struct node *n, struct mp_writer *w, struct mp_doc *do
                           const struct authority_state *st)
 {
     if (n->authority == NULL) {
-        mp_doc_str(w, doc, "authority_state", "none");
+        mp_doc_str(w, doc, "authority_state", n->heal != NULL ? "damaged" : "none");
+        if (n->heal != NULL) {
+            mp_doc_str(w, doc, "log_damage", heal_why(n->heal));
+        }
         mp_doc_key(w, doc, "quorum");
         mp_put_nil(w);
         mp_doc_uuid(w, doc, "leader", &UUID_NIL);

@@ -5,6 +5,7 @@
 #include "admin/admin.h"
 #include "agent/agent.h"
 #include "authority/authority.h"
+#include "authority/heal.h"
 #include "node/loop_watch.h"
 #include "node/node.h"
 #include "node/overlay.h"
@@ -40,6 +41,7 @@ struct node {
     struct fabric *fabric;
     struct agent *agent;
     struct authority *authority; /* NULL on ordinary nodes */
+    struct heal *heal;           /* instead of it, while its log is damaged */
     struct admin *admin;
     struct overlay *overlay; /* NULL: off */
     struct synthetic_server synthetic;

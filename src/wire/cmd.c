@@ -36,6 +36,7 @@ MSG_DEFINE(partition_seen, PARTITION_SEEN_FIELDS)
 MSG_DEFINE(divergence_reported, DIVERGENCE_REPORTED_FIELDS)
 MSG_DEFINE(partition_merge, PARTITION_MERGE_FIELDS)
 MSG_DEFINE(authority_fenced, AUTHORITY_FENCED_FIELDS)
+MSG_DEFINE(authority_damaged, AUTHORITY_DAMAGED_FIELDS)
 
 static const struct {
     uint64_t kind;

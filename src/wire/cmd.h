@@ -36,6 +36,7 @@
 #define LEVEL_INTENTS 10
 #define LEVEL_VOTES 11
 #define LEVEL_MESH_LOG 12
+#define LEVEL_HEAL 14
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -100,7 +101,8 @@
     X(POOL_MEMBER, 78, pool_member, 1, LEVEL_INTENTS, CMD_BY_PEOPLE)     \
     X(MESH_LOG, 79, mesh_log, 0, LEVEL_MESH_LOG, CMD_BY_SYSTEM)      \
     X(AUTHORITY_VOTE, 80, authority_vote, 1, LEVEL_VOTES, CMD_BY_PEOPLE) \
-    X(AUTHORITY_EXPIRE, 81, authority_expire, 1, LEVEL_VOTES, CMD_BY_LEADER)
+    X(AUTHORITY_EXPIRE, 81, authority_expire, 1, LEVEL_VOTES, CMD_BY_LEADER) \
+    X(AUTHORITY_DAMAGED, 85, authority_damaged, 1, LEVEL_HEAL, CMD_BY_SYSTEM)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,
@@ -382,6 +384,12 @@ MSG_DECLARE(partition_merge, PARTITION_MERGE_FIELDS)
     X(T, 4, U64, acked_term, 0, 0)                                 \
     X(T, 5, U64, shown_term, 0, 0)
 MSG_DECLARE(authority_fenced, AUTHORITY_FENCED_FIELDS)
+
+/* The log of an authority does not verify: it votes no more until it has caught up from nothing. */
+#define AUTHORITY_DAMAGED_FIELDS(X, T)    \
+    X(T, 1, ID, node_id, 0, MSG_REQUIRED) \
+    X(T, 2, STR, why, LOG_DAMAGE_MAX, 0)
+MSG_DECLARE(authority_damaged, AUTHORITY_DAMAGED_FIELDS)
 
 #define NODE_HEALTH_FIELDS(X, T)                                   \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \

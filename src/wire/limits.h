@@ -5,6 +5,7 @@
 #define NAME_MAX_BYTES 63       /* node and cluster names: an RFC 1123 label */
 #define ADDRESS_MAX_BYTES 260   /* host:port */
 #define REASON_MAX_BYTES 256
+#define LOG_DAMAGE_MAX 400 /* why a log does not load */
 #define FACTS_MAX_BYTES 4096    /* JSON text */
 #define POLICY_MAX_BYTES 1024   /* JSON text */
 #define ROLE_MAX_BYTES 32

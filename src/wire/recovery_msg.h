@@ -64,12 +64,14 @@ enum recovery_step {
     RECOVERY_HELLO = 1,  /* which epoch are you in, what do you see? */
     RECOVERY_REPORT = 2, /* a part of the divergence report of the sender */
     RECOVERY_RETURN = 3, /* may the sender give up its log and come back? */
+    RECOVERY_HEAL = 4,   /* the sender's log is damaged: may it begin anew, without its vote? */
 };
 #define RECOVERY_ASK_FIELDS(X, T)                                                            \
     X(T, 1, U64, step, 0, MSG_REQUIRED)                                                      \
     X(T, 2, U64, epoch, 0, MSG_REQUIRED)                                                     \
     X(T, 3, BIN, statement, SIGNED_RECOVERY_MAX, 0) /* of that epoch; none in the first */   \
-    X(T, 4, BIN, report, CMD_BODY_MAX, 0) /* REPORT: divergence_report */
+    X(T, 4, BIN, report, CMD_BODY_MAX, 0) /* REPORT: divergence_report */                    \
+    X(T, 5, STR, why, LOG_DAMAGE_MAX, 0)  /* HEAL: what does not verify */
 MSG_DECLARE(recovery_ask, RECOVERY_ASK_FIELDS)
 
 enum recovery_verdict {
@@ -86,7 +88,9 @@ enum recovery_verdict {
     X(T, 5, U64, last_index, 0, 0) /* of its log */                                   \
     X(T, 6, U64, last_term, 0, 0)                                                     \
     X(T, 7, FLAG, quorum, 0, 0)    /* it leads, or follows, with a majority */        \
-    X(T, 8, U64, rows, 0, 0)       /* RETURN: rows of the report that are stored */
+    X(T, 8, U64, rows, 0, 0)       /* RETURN: rows of the report that are stored */   \
+    X(T, 9, FLAG, damaged, 0, 0)   /* it has no log itself */                         \
+    X(T, 10, U64, commit_index, 0, 0) /* HEAL, COME */
 MSG_DECLARE(recovery_answer, RECOVERY_ANSWER_FIELDS)
 
 /* --- what a fenced authority's side decided after the histories parted --- */
@@ -126,6 +130,17 @@ MSG_DECLARE(divergence_report, DIVERGENCE_REPORT_FIELDS)
     X(T, 4, I64, time_ms, 0, 0)
 MSG_DECLARE(fence_note, FENCE_NOTE_FIELDS)
 #define FENCE_NOTE_MAX (SIGNED_RECOVERY_MAX + 64)
+
+/* Kept beside a raft.db that is damaged: it may begin anew (authority/heal.h). */
+#define HEAL_NOTE_FIELDS(X, T)                                               \
+    X(T, 1, U64, epoch, 0, MSG_REQUIRED)                                     \
+    X(T, 2, BIN, statement, SIGNED_RECOVERY_MAX, 0) /* none in the first */  \
+    X(T, 3, U64, term, 0, MSG_REQUIRED)   /* of the leader that said so, */  \
+    X(T, 4, U64, leader, 0, MSG_REQUIRED) /* its raft id, */                 \
+    X(T, 5, U64, index, 0, MSG_REQUIRED)  /* and its commit index then */    \
+    X(T, 6, I64, time_ms, 0, MSG_REQUIRED)
+MSG_DECLARE(heal_note, HEAL_NOTE_FIELDS)
+#define HEAL_NOTE_MAX (SIGNED_RECOVERY_MAX + 128)
 
 /* --- a backup file: magic, length of signed_backup (4 bytes, big-endian), signed_backup, image; and the
  * seal of a mirror: a signed_backup without image (pki/backup.h) --- */

@@ -142,50 +142,66 @@ def garble_log(node):
 DAMAGES = {"flipped": flip_entry, "truncated": truncate_log, "garbled": garble_log}
 
 
-def test_damaged_log_on_a_minority_is_refused_and_the_others_go_on(env):
+def events(node, kind):
+    return items(node.cli("audit", "list", "--event-type", kind))
+
+
+def voters(node):
+    return {a["name"] for a in items(node.cli("authority", "list")) if a["status"] == "voter"}
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def test_damaged_log_on_a_minority_heals_from_the_others(env):
+    """S22, decision 0014: the member leaves the vote by a committed command, begins anew, and comes in again."""
     c = env.cluster(authorities=3, nodes=0)
     made = make_tokens(c.a1, 2)
-    for name, damage in DAMAGES.items():
+    for i, (name, damage) in enumerate(DAMAGES.items()):
         victim = c.others(c.wait_leader())[0]
-        victim.stop()
-        path = file_of(victim, "raft.db")
-        with open(path, "rb") as f:
-            good = f.read()
-        damage(victim)
-        victim.start(wait=False)
-        ended(victim, "raft", "docs/OPERATIONS.md#an-authority")
         rest = c.others(victim)
-        c.wait_leader(rest)
-        made |= make_tokens(rest[0], 1)
-        # The disk is put right (restored from below): then, and only then, it may vote again.
-        drop_wal(path)
-        with open(path, "wb") as f:
-            f.write(good)
-        victim.start()
+        victim.stop()
+        damage(victim)
+        made |= make_tokens(c.wait_leader(rest), 1)
+        victim.start(wait=False)
+        wait_until(lambda: len(events(rest[0], "authority_damaged")) == i + 1, f"{name}: the audit to tell")
         c.settle()
-        expect(token_ids(victim) >= made, f"{name}: nothing is missing")
+        wait_until(lambda: voters(rest[0]) == {n.name for n in c.authorities()}, f"{name}: to vote again")
+        wait_until(lambda: token_ids(victim) >= made, f"{name}: nothing to be missing")
+        folder = os.path.dirname(file_of(victim, "raft.db"))
+        kept = [f for f in os.listdir(folder) if ".damaged-" in f and not f.endswith(("-wal", "-shm"))]
+        expect(kept, f"{name}: the damaged file is kept")
+        expect("heal" not in os.listdir(folder), f"{name}: the note is gone")
+        for f in os.listdir(folder):
+            if ".damaged-" in f:
+                os.unlink(os.path.join(folder, f))
+    c.one_digest()
 
 
-def test_damaged_log_on_all_is_refused_by_all(env):
+def test_damaged_log_on_a_majority_is_refused_and_changes_nothing(env):
     c = env.cluster(authorities=3, nodes=0)
     c.stop_all()
-    for n in c.authorities():
+    damaged = (c.a1, c.a2)
+    for n in damaged:
         flip_entry(n)
+    before = [read_bytes(file_of(n, "raft.db")) for n in damaged]
     for n in c.authorities():
         n.start(wait=False)
-        ended(n, "checksum does not match", "docs/OPERATIONS.md#an-authority")
-
-
-def test_majority_with_a_damaged_log_leaves_the_third_without_quorum(env):
-    c = env.cluster(authorities=3, nodes=0)
-    c.stop_all()
-    for n in (c.a1, c.a2):
-        flip_entry(n)
-        n.start(wait=False)
-        ended(n, "checksum does not match")
-    c.a3.start(wait=False)
+    for n in damaged:
+        ended(n, "checksum does not match", "a majority is lost", "docs/OPERATIONS.md#an-authority")
+    expect([read_bytes(file_of(n, "raft.db")) for n in damaged] == before, "nothing was changed")
     wait_until(lambda: not has_quorum(c.a3.status()), "a3 to see no majority")
     c.a3.refused(UNAVAILABLE, "no_quorum", "token", "create", "--timeout", "3s")
+
+
+def test_damaged_log_of_the_only_authority_is_refused_at_once(env):
+    c = env.cluster(authorities=1, nodes=0)
+    c.a1.stop()
+    flip_entry(c.a1)
+    c.a1.start(wait=False)
+    ended(c.a1, "checksum does not match", "docs/OPERATIONS.md#an-authority")
 
 
 def test_node_with_a_damaged_store_does_not_guess(env):

@@ -8,7 +8,7 @@
 static const struct msg_desc *const descs[] = {
     &recovery_statement_desc, &signed_recovery_desc, &merge_consent_desc,     &recovery_ask_desc,
     &recovery_answer_desc,    &divergence_row_desc,  &divergence_report_desc, &fence_note_desc,
-    &backup_header_desc,      &signed_backup_desc,
+    &backup_header_desc,      &signed_backup_desc,   &heal_note_desc,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -71,6 +71,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&divergence_row_desc, false},
     {&divergence_report_desc, false},
     {&fence_note_desc, false},
+    {&heal_note_desc, false},
     {&backup_header_desc, false},
     {&signed_backup_desc, false},
     {&synthetic_desc, false},

@@ -104,6 +104,7 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_EPOCH_START:
         case CMD_PARTITION_MERGE:
         case CMD_AUTHORITY_FENCED:
+        case CMD_AUTHORITY_DAMAGED:
         case CMD_TERM_START:
         case CMD_LEVEL_RAISE:
         case CMD_MIRROR_EVENT:

@@ -243,6 +243,44 @@ static void test_merge_needs_the_owner_and_the_report_that_was_shown(void **stat
     owned_fini(&o);
 }
 
+/* S22, docs/decisions/0014 */
+static void test_voter_without_its_log_votes_no_more_and_is_audited(void **state)
+{
+    (void)state;
+    struct owned o;
+    struct fsm_fake third;
+    struct fsm_fake second;
+    struct fsm_fake first;
+    owned_init(&o);
+    fsm_world_raise(&o.w);
+    fsm_fake(1, &first);
+    fsm_fake(2, &second);
+    fsm_fake(3, &third);
+    struct authority_damaged b = {.node_id = third.id, .why = blob_str("entry 7")};
+    struct cmd c = fsm_envelope(&o.w, CMD_AUTHORITY_DAMAGED);
+    c.actor_kind = blob_str(ACTOR_SYSTEM);
+    assert_int_equal(fsm_do_cmd(&o.w, c, &b), 0);
+    assert_int_equal(fsm_count(&o.w, "SELECT count(*) FROM cluster_authorities a JOIN nodes n"
+                                     " ON n.id = a.node_id WHERE a.status = 'joining'"
+                                     " AND n.name = 'third'"),
+                     1);
+    assert_int_equal(fsm_count(&o.w, "SELECT count(*) FROM cluster_audit_events WHERE event_type ="
+                                     " 'authority_damaged' AND details LIKE '%entry 7%'"),
+                     1);
+    c = fsm_envelope(&o.w, CMD_AUTHORITY_DAMAGED);
+    c.actor_kind = blob_str(ACTOR_SYSTEM);
+    assert_int_equal(fsm_do_cmd(&o.w, c, &b), -ERR_CONFLICT); /* it votes no more */
+    b.node_id = second.id;
+    c = fsm_envelope(&o.w, CMD_AUTHORITY_DAMAGED);
+    c.actor_kind = blob_str(ACTOR_SYSTEM);
+    assert_int_equal(fsm_do_cmd(&o.w, c, &b), 0);
+    b.node_id = first.id;
+    c = fsm_envelope(&o.w, CMD_AUTHORITY_DAMAGED);
+    c.actor_kind = blob_str(ACTOR_SYSTEM);
+    assert_int_equal(fsm_do_cmd(&o.w, c, &b), -ERR_LAST_VOTER);
+    owned_fini(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_epoch_is_not_started_by_a_statement_that_does_not_fit),
         cmocka_unit_test(test_report_comes_in_order_and_only_from_the_authority_itself),
         cmocka_unit_test(test_merge_needs_the_owner_and_the_report_that_was_shown),
+        cmocka_unit_test(test_voter_without_its_log_votes_no_more_and_is_audited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

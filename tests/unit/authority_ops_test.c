@@ -79,9 +79,9 @@ static void test_forwarding_authority_asserts_no_more_than_its_class(void **stat
 static void test_what_the_leader_decides_no_peer_may_ask_for(void **state)
 {
     static const char *const leaders[] = {
-        "authority.commit", "authority.status", "authority.fenced", "authority.set_next",
-        "mirror.event",     "join.expire",      "node.health",      "partition.seen",
-        "heartbeat.log",    "certificate.alarm"};
+        "authority.commit",   "authority.status", "authority.fenced", "authority.damaged",
+        "authority.set_next", "mirror.event",     "join.expire",      "node.health",
+        "partition.seen",     "heartbeat.log",    "certificate.alarm"};
     static const char *const kinds[] = {ACTOR_OWNER, ACTOR_ADMIN, ACTOR_NODE, ACTOR_SYSTEM};
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(leaders); i++) {

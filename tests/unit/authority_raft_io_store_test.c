@@ -339,6 +339,47 @@ static void test_lone_voter_starts_in_a_new_term(void **state)
     assert_int_equal(term_after_start((int[]){RAFT_STANDBY, RAFT_VOTER}, 2), 7);
 }
 
+/* --- G22 --- */
+
+static struct raft_message asks_for_a_vote(void)
+{
+    return (struct raft_message){.type = RAFT_REQUEST_VOTE,
+                                 .request_vote = {.version = 2,
+                                                  .term = 9,
+                                                  .candidate_id = PEER,
+                                                  .last_log_index = 50,
+                                                  .last_log_term = 7}};
+}
+
+static void test_member_without_its_log_gives_no_vote_before_it_has_caught_up(void **state)
+{
+    (void)state;
+    struct fixture f;
+    raft_term term;
+    raft_id vote;
+    struct raft_snapshot *s = NULL;
+    raft_index start;
+    struct raft_entry *entries = NULL;
+    size_t n;
+    fx_setup(&f);
+    fx_to_load = (struct raft_store_loaded){.term = 7, .vote = PEER, .silent_until = 1};
+    assert_int_equal(f.io.load(&f.io, &term, &vote, &s, &start, &entries, &n), 0);
+    assert_int_equal(vote, PEER);
+    struct raft_message m = asks_for_a_vote();
+    assert_int_equal(fx_receive(&f, &m), 0);
+    struct raft_message now = {.type = RAFT_TIMEOUT_NOW,
+                               .timeout_now = {.version = 1, .term = 7, .last_log_index = 0}};
+    assert_int_equal(fx_receive(&f, &now), 0);
+    assert_int_equal(f.seen_count, 0);
+    struct raft_io_append append;
+    append_one(&f, &append, RAFT_COMMAND);
+    fx_complete(&f, 0);
+    m = asks_for_a_vote();
+    assert_int_equal(fx_receive(&f, &m), 0);
+    assert_int_equal(f.seen_count, 1);
+    fx_teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_log_that_libraft_would_believe_is_checked_at_start),
         cmocka_unit_test(test_large_append_entries_go_as_several_messages),
         cmocka_unit_test(test_lone_voter_starts_in_a_new_term),
+        cmocka_unit_test(test_member_without_its_log_gives_no_vote_before_it_has_caught_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -444,7 +444,8 @@ static void test_snapshot_of_schema_1_is_read(void **state)
     rlog_close(w);
     rlog_raw_sql(w, "UPDATE snapshots SET image = (SELECT data FROM snapshot_parts"
                     "  WHERE snapshot_index = 90);"
-                    "DROP TABLE snapshot_parts; DROP TABLE recovery; PRAGMA user_version = 1");
+                    "DROP TABLE snapshot_parts; DROP TABLE recovery;"
+                    "DROP TABLE silence; PRAGMA user_version = 1");
     rlog_open(w);
     struct raft_store_loaded l = rlog_load(w);
     rlog_assert_image(&l, blob_str("image of schema 1"));
@@ -532,7 +533,7 @@ static void test_newer_schema_is_refused(void **state)
 {
     struct rlog_world *w = *state;
     rlog_make(w, 3);
-    rlog_raw_sql(w, "PRAGMA user_version = 4");
+    rlog_raw_sql(w, "PRAGMA user_version = 5");
     struct errmsg em = ERRMSG_INIT;
     assert_int_equal(raft_log_open(&w->loop, w->path, &w->s, &em), -ERR_SCHEMA);
 }

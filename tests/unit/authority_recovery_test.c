@@ -1,6 +1,7 @@
 /* Recovery by the owner: what is believed of a statement, what becomes of the log, what a fenced
  * authority finds in its own (docs/decisions/0007). */
 #include "authority/divergence.h"
+#include "authority/heal.h"
 #include "authority/raft_log.h"
 #include "lib/fsm_fixture.h"
 #include "lib/pki_fixture.h"
@@ -407,6 +408,53 @@ static void test_log_that_is_given_up_is_empty_and_kept_aside(void **state)
     free(aside);
 }
 
+static void test_log_begun_without_the_old_one_is_empty_and_silent(void **state)
+{
+    struct rlog_world *w = *state;
+    struct raft_store_loaded l;
+    struct errmsg em = ERRMSG_INIT;
+    const struct raft_log_empty e = {
+        .term = 7, .vote = 3, .silent_until = 40, .epoch = 2, .statement = blob_str("signed")};
+    char *aside = xasprintf("%s.damaged-1", w->path);
+    rlog_make(w, 10);
+    rlog_raw_sql(w, "UPDATE log_entries SET data = x'00' WHERE log_index = 7");
+    /* Killed before its note was gone, it is begun again: what is aside stays there. */
+    for (unsigned again = 0; again < 2; again++) {
+        assert_int_equal(raft_log_begin_empty(w->path, aside, &e, &em), 0);
+        assert_int_equal(raft_log_read(w->path, &l, &em), 0);
+        assert_int_equal(l.term, 7);
+        assert_int_equal(l.vote, 3);
+        assert_int_equal(l.silent_until, 40);
+        assert_int_equal(l.epoch, 2);
+        assert_true(blob_equal(buf_blob(&l.statement), blob_str("signed")));
+        assert_false(l.has_snapshot);
+        assert_int_equal(l.entries_count, 0);
+        raft_store_loaded_fini(&l);
+        assert_int_equal(raft_log_read(aside, &l, &em), -ERR_CORRUPT);
+        assert_non_null(strstr(em.text, "index 7"));
+        raft_store_loaded_fini(&l);
+    }
+    rlog_raw_sql(w, "UPDATE silence SET until_index = 1");
+    assert_int_equal(raft_log_read(w->path, &l, &em), -ERR_CORRUPT);
+    raft_store_loaded_fini(&l);
+    (void)remove(aside);
+    free(aside);
+}
+
+static void test_majority_is_counted_without_those_that_are_damaged(void **state)
+{
+    static const struct {
+        unsigned voters, damaged;
+        bool left;
+    } rows[] = {{1, 0, true},  {1, 1, false}, {2, 1, false}, {3, 1, true},
+                {3, 2, false}, {4, 1, true},  {4, 2, false}, {5, 2, true},
+                {5, 3, false}, {3, 3, false}, {0, 0, false}, {1, 2, false}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(heal_majority_left(rows[i].voters, rows[i].damaged), rows[i].left);
+    }
+}
+
 /* --- between members --- */
 
 static int receive_as(struct fixture *f, const struct raft_digest *d)
@@ -552,6 +600,9 @@ int main(void)
                                         rlog_set_up, rlog_tear_down),
         cmocka_unit_test_setup_teardown(test_log_that_is_given_up_is_empty_and_kept_aside,
                                         rlog_set_up, rlog_tear_down),
+        cmocka_unit_test_setup_teardown(test_log_begun_without_the_old_one_is_empty_and_silent,
+                                        rlog_set_up, rlog_tear_down),
+        cmocka_unit_test(test_majority_is_counted_without_those_that_are_damaged),
         cmocka_unit_test(test_message_of_another_epoch_never_reaches_libraft),
         cmocka_unit_test(test_voter_that_starts_below_a_term_it_acted_in_is_not_heard),
         cmocka_unit_test(test_restart_without_a_loss_is_none),

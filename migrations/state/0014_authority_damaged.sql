@@ -1,0 +1,2 @@
+-- No table changes: from here on the log may hold authority_damaged, a member that has lost its log and leaves
+-- the vote until it has caught up (docs/decisions/0014).
