@@ -6,7 +6,8 @@
  *     session.c   one QUIC connection: dial, accept, timers, closing (session_glue.c: what the
  *                 library calls; session_write.c: packets out)
  *     tls.c       credentials, verification, ALPN
- *     stream.c    frames, headers, queues, credit
+ *     stream.c    how a stream begins and ends, frames in, credit (stream_send.c: what it has to
+ *                 send, until that is acknowledged)
  *     frame.c     cutting a byte stream into frames (pure)
  *     rpc.c       one request, one answer, a deadline
  *     peer.c      who is where, dialling, back-off
@@ -224,28 +225,32 @@ struct fabric_stream *stream_incoming(struct session *ss, int64_t id);
 void stream_on_data(struct fabric_stream *s, struct blob in, bool fin);
 /* The session took a stream of ours. */
 void stream_on_open(struct fabric_stream *s);
-void stream_on_acked(struct fabric_stream *s, uint64_t end);
 void stream_on_reset(struct fabric_stream *s, uint64_t code);
 /* code: the peer's, or 0. */
 void stream_on_gone(struct fabric_stream *s, uint64_t code);
 /* Outside them. */
-bool stream_has_data(const struct fabric_stream *s);
-size_t stream_vec(struct fabric_stream *s, ngtcp2_vec *vec, size_t max, bool *ret_fin);
-void stream_sent(struct fabric_stream *s, size_t len, bool fin);
 struct fabric_stream *stream_new(struct fabric *f, bool local, bool bulk);
 /* Puts a new stream on a session, or on the way to one. */
 void stream_bind(struct fabric_stream *s, struct session *ss);
 int stream_start(struct fabric_stream *s, const struct uuid *to);
 void stream_end(struct fabric_stream *s, int rc);
 void stream_session_gone(struct fabric_stream *s, int rc);
+/* As stream_finish, and no more callbacks. */
+void stream_forget(struct fabric_stream *s);
+void stream_refuse(struct fabric_stream *s, int rc);
+
+/* stream_send.c: what users queue, */
 void stream_put_frame(struct fabric_stream *s, struct blob prefix, struct blob frame);
 void stream_put_header(struct fabric_stream *s, const char *service, uint64_t flags,
                        uint32_t deadline_ms);
 void stream_finish(struct fabric_stream *s); /* fin behind what is queued */
-/* As stream_finish, and no more callbacks. */
-void stream_forget(struct fabric_stream *s);
-void stream_refuse(struct fabric_stream *s, int rc);
 void stream_wake(struct fabric_stream *s);
+/* the session takes, and the peer acknowledges (inside the library's callback). */
+bool stream_has_data(const struct fabric_stream *s);
+size_t stream_vec(struct fabric_stream *s, ngtcp2_vec *vec, size_t max, bool *ret_fin);
+void stream_sent(struct fabric_stream *s, size_t len, bool fin);
+void stream_on_acked(struct fabric_stream *s, uint64_t end);
+void stream_free_chunks(struct fabric_stream *s);
 
 /* --- rpc --- */
 struct fabric_request {
