@@ -252,7 +252,7 @@ void raft_net_image_fini(struct raft_net_fabric *n);
 struct pending_call;
 /* Refusal when no majority can be had: appends the document of -ERR_NO_QUORUM. */
 void call_no_quorum_doc(const struct authority *a, const char *outcome, struct buf *out);
-void call_serve(struct authority *a);
+void call_serve(struct authority *a); /* call_serve.c */
 void call_cancel_all(struct authority *a);
 void call_tick(struct authority *a);
 /* A call the leader makes to itself or to the leader, in the name of `actor`. */
