@@ -87,8 +87,8 @@ struct cli_restore {
 enum cli_check_result { CLI_CHECK_PASS, CLI_CHECK_WARN, CLI_CHECK_FAIL };
 struct cli_check {
     const char *check; /* what was looked at: "disk", "path", ... */
+    const char *code;  /* stable: "ok", "udp_blocked", ... */
     enum cli_check_result result;
-    const char *code;                                     /* stable: "ok", "udp_blocked", ... */
     char subject[NAME_MAX_BYTES + ADDRESS_MAX_BYTES + 8]; /* an authority; "" this host */
     char text[512];                                       /* one sentence */
     char next[512];                                       /* what to do or run now; "" nothing */

@@ -63,6 +63,7 @@ static void reset(struct fabric_stream **s)
 
 static void drop(struct raft_net_fabric *n, struct raft_peer *p)
 {
+    CHECK(n->peers != NULL); /* p is there */
     for (size_t i = 0; i < ARRAY_SIZE(p->streams); i++) {
         reset(&p->streams[i]);
         reset(&p->in[i]);
