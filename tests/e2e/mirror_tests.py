@@ -18,6 +18,15 @@ def enable(c, pg, *more, via=None):
     return (via or c.a1).ok("mirror", "enable", "--dsn", pg.dsn(), *more)
 
 
+def mirrored(env, authorities, *more, nodes=0):
+    """A cluster, and PostgreSQL with its mirror switched on (`more`: options of `rap mirror enable`)."""
+    c = env.cluster(authorities=authorities, nodes=nodes)
+    pg = postgres(env)
+    pg.prepare(c.a1)
+    enable(c, pg, *more)
+    return c, pg
+
+
 def status(node):
     r = node.cli("mirror", "status")
     expect(isinstance(r.json, dict) and "state" in r.json, "a mirror status", r)
@@ -273,10 +282,7 @@ def whole(c, pg, acknowledged):
 
 def test_mirror_survives_the_death_of_leaders(env):
     """PG-02, S14: kill -9 of two leaders in turn, under load."""
-    c = env.cluster(authorities=3, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 3)
     with Load(c) as load:
         for _ in range(2):
             load.reach(20)
@@ -291,10 +297,7 @@ def test_mirror_survives_the_death_of_leaders(env):
 
 def test_mirror_connection_cut_under_load(env):
     """PG-02: pg_terminate_backend again and again; nothing is lost or written twice."""
-    c = env.cluster(authorities=3, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 3)
     with Load(c) as load:
         for _ in range(10):
             load.reach(5)
@@ -310,10 +313,7 @@ def sessions(pg, condition):
 
 def test_mirror_outcome_unknown_before_commit(env):
     """PostgreSQL dies while a group waits for a lock: it is not there, and is written again."""
-    c = env.cluster(authorities=1, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1)
     caught_up(c.a1)
     holder = subprocess.Popen(
         ["psql", "-X", "-q", "-h", pg.dir, "-p", str(pg.port), "-U", ADMIN, "-d", "rap"],
@@ -332,10 +332,7 @@ def test_mirror_outcome_unknown_before_commit(env):
 
 def test_mirror_outcome_unknown_after_commit(env):
     """PostgreSQL commits and dies before it can say so: the position tells, nothing is written twice."""
-    c = env.cluster(authorities=1, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1)
     caught_up(c.a1)
     cluster = c.a1.status()["cluster_id"]
     # A standby that does not exist: commits are on disk here, and wait for it.
@@ -355,10 +352,7 @@ def test_mirror_outcome_unknown_after_commit(env):
 
 def test_mirror_follows_after_postgresql_dies_under_load(env):
     """L6: kill -9 of PostgreSQL; commits go on, and it catches up."""
-    c = env.cluster(authorities=3, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 3)
     with Load(c) as load:
         for _ in range(3):
             load.reach(10)
@@ -371,10 +365,7 @@ def test_mirror_follows_after_postgresql_dies_under_load(env):
 
 def test_mirror_refuses_a_paused_leader(env):
     """AUTH-07, S13: a leader that slept through an election cannot write, by itself or by hand."""
-    c = env.cluster(authorities=3, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 3)
     cluster = c.a1.status()["cluster_id"]
     with Load(c) as load:
         load.reach(10)
@@ -403,10 +394,7 @@ def test_mirror_refuses_a_paused_leader(env):
 
 def test_mirror_stands_back_from_a_later_writer(env):
     """AUTH-07: who finds a writer of a later term is fenced, says so, and goes on when that was undone."""
-    c = env.cluster(authorities=1, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1)
     caught_up(c.a1)
     term = pg.value("SELECT writer_term FROM rap.authority_applied")
     cut = ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -436,10 +424,7 @@ def events(node, kind):
 
 def test_mirror_restored_from_an_old_backup_is_caught_up(env):
     """S14: a restored position is noticed, audited and caught up; an empty database too."""
-    c = env.cluster(authorities=3, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 3)
     with Load(c) as load:
         load.reach(10)
         backup = pg.backup("backup")
@@ -460,10 +445,7 @@ def test_mirror_restored_from_an_old_backup_is_caught_up(env):
 
 def test_mirror_edited_by_hand_raises_an_alarm(env):
     """S14, S15: verify names the rows, required mode fails closed, a rebuild ends it."""
-    c = env.cluster(authorities=3, nodes=2)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg, "--mode", "required")
+    c, pg = mirrored(env, 3, "--mode", "required", nodes=2)
     verified(c.a1)
     pg.psql(EDIT + f"UPDATE rap.nodes SET name = 'mallory' WHERE id = '{c.n1.id}';"
             f"DELETE FROM rap.cluster_memberships WHERE node_id = '{c.n2.id}';"
@@ -500,10 +482,7 @@ def test_mirror_edited_by_hand_raises_an_alarm(env):
 
 def test_mirror_ahead_of_the_log_raises_an_alarm(env):
     """S14: entries that the log does not have are never believed; rebuild takes the position back."""
-    c = env.cluster(authorities=1, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1)
     verified(c.a1)
     cut = ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
            " WHERE application_name LIKE 'rap-mirror%'")
@@ -527,10 +506,7 @@ def test_mirror_ahead_of_the_log_raises_an_alarm(env):
 
 def test_mirror_required_refuses_and_recovers(env):
     """D2: high-risk requests wait for PostgreSQL, the rest goes on, and the way out is always open."""
-    c = env.cluster(authorities=3, nodes=1)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg, "--mode", "required", "--max-lag", "1s")
+    c, pg = mirrored(env, 3, "--mode", "required", "--max-lag", "1s", nodes=1)
     c.a1.ok("role", "assign", "n1", "relay-node")
     pg.kill9()
     c.a2.ok("token", "create")

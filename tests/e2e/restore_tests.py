@@ -7,7 +7,7 @@ import time
 from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, open_files, wait_until)
 from pg import postgres
 from cluster_tests import all_items
-from mirror_tests import EDIT, caught_up, enable, events, status
+from mirror_tests import EDIT, caught_up, enable, events, mirrored, status
 from recovery_tests import other_owner, owner_copy, wait_state, wait_voters
 
 
@@ -30,11 +30,8 @@ def test_cluster_is_rebuilt_from_postgresql_alone(env):
     """Runbook "every authority is lost, PostgreSQL is not": directories of all three are gone; state,
     roles, tokens, audit and first results come back, nodes follow, the mirror goes on in the new epoch, and a
     writer of the old one is refused by the database."""
-    c = env.cluster(authorities=3, nodes=1)
+    c, pg = mirrored(env, 3, "--mode", "required", nodes=1)
     owner = owner_copy(c)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg, "--mode", "required")
     _, kept = c.token("--uses", "3")
     c.a2.ok("role", "assign", "n1", "relay-node")
     wait_until(lambda: "relay-node" in c.n1.roles(), "n1 to get its role")
@@ -149,10 +146,7 @@ def test_edited_mirror_is_refused_and_the_table_named(env):
 
 def test_mirror_of_an_older_writer_is_sealed_anew(env):
     """Upgrade: rows that a program without seals wrote are no alarm; the next leader writes the whole."""
-    c = env.cluster(authorities=1, nodes=0)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1)
     caught_up(c.a1)
     c.a1.kill9()
     host = c.add("a9")
@@ -171,10 +165,7 @@ def sockets(node):
 
 def test_leader_checks_the_mirror_by_itself(env):
     """S14: an edit is found without anybody asking, while writing goes on, and raises the alarm."""
-    c = env.cluster(authorities=1, nodes=1)
-    pg = postgres(env)
-    pg.prepare(c.a1)
-    enable(c, pg)
+    c, pg = mirrored(env, 1, nodes=1)
     c.a1.stop()
     c.a1.run_args = ["--mirror-check", "500ms"]
     c.a1.start()
