@@ -23,6 +23,9 @@
  *   terms {limit, cursor}
  *   partition.list {limit, cursor}  partition.show {id}  partition.probe {}  partition.promote {statement}
  *   partition.merge* {id, epoch, rows, signature}
+ *   split.list {limit, cursor}  split.show {id}  split.report {nodes}
+ *   split.begin* {id, name, new_cluster_id, root_pin, seed, nodes[], signature}
+ *   split.finish* {id, report[], signature}  split.cancel* {id, reason, signature}
  *   divergence.list {limit, cursor}  divergence.show {id, limit, cursor}  divergence.own {}
  *   role.list {node, limit, cursor}  role.assign* {id, role, organization_id}
  *   role.unassign* {id, role, organization_id}

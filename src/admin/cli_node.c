@@ -73,6 +73,7 @@ int cli_run_node_revoke(struct cli *c)
     util_path(&path, "/v1/nodes/", id, "/revoke");
     util_body_begin(&body);
     mp_doc_str(&body.w, &body.d, "reason", cli_get(c, "reason"));
+    util_put_force(c, &body);
     rc = util_mutate(c, "POST", &path, util_body_end(&body), "revoked");
     util_body_fini(&body);
     buf_fini(&path);
@@ -150,6 +151,12 @@ static void put_reason(struct cli *c, struct util_body *b)
     }
 }
 
+static void put_reason_and_force(struct cli *c, struct util_body *b)
+{
+    put_reason(c, b);
+    util_put_force(c, b);
+}
+
 int cli_run_node_disable(struct cli *c)
 {
     char id[128];
@@ -157,7 +164,7 @@ int cli_run_node_disable(struct cli *c)
                       "its sessions are cut, its roles stop counting, its heartbeats are refused, "
                       "until `rap node enable`",
                       "Disable it?", id);
-    return rc != CLI_OK ? rc : node_verb(c, id, "/disable", put_reason, "disabled");
+    return rc != CLI_OK ? rc : node_verb(c, id, "/disable", put_reason_and_force, "disabled");
 }
 
 int cli_run_node_enable(struct cli *c)

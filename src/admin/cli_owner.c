@@ -43,7 +43,7 @@ static int load_key(struct cli *c, const char *path, struct pki_key **ret)
     return CLI_OK;
 }
 
-static int read_cert(const char *path, struct buf *der, struct pki_cert *ret, struct errmsg *em)
+int owner_read_cert(const char *path, struct buf *der, struct pki_cert *ret, struct errmsg *em)
 {
     struct buf pem;
     size_t count;
@@ -107,7 +107,7 @@ int owner_open(struct cli *c, const struct uuid *cluster_id, const char *fingerp
     char *cert_path = path_join(ret->dir, "root.crt");
     int rc = load_key(c, key_path, &ret->key);
     if (rc == CLI_OK) {
-        int err = read_cert(cert_path, &ret->der, &ret->cert, &em);
+        int err = owner_read_cert(cert_path, &ret->der, &ret->cert, &em);
         err = err != 0 ? err : check_cert(ret, cluster_id, fingerprint, &em);
         rc = err == 0 ? CLI_OK
                       : cli_fail(c, err, "name this cluster's owner directory with --owner-dir",
@@ -211,7 +211,7 @@ int owner_create(struct cli *c, const struct uuid *cluster_id, struct owner_root
     *ret = (struct owner_root){.key = NULL};
     buf_init(&ret->der, CERT_DER_MAX);
     buf_init(&der, CERT_DER_MAX);
-    int rc = read_cert(cert_path, &der, &active, &em);
+    int rc = owner_read_cert(cert_path, &der, &active, &em);
     if (rc == 0) {
         char *kept = own_dir(dir, &active);
         rc = copy_root(dir, kept, &em);

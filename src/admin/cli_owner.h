@@ -40,6 +40,8 @@ int owner_read_trust(struct cli *c, struct blob trust, struct uuid *ret_cluster_
 /* What the CA certificate of this authority (name, id, prefix of an id) says now. */
 int owner_find_issuer(struct cli *c, struct blob trust, const char *authority,
                       struct pki_cert *ret);
+/* A PEM file with one certificate. der is initialised by the caller. */
+int owner_read_cert(const char *path, struct buf *der, struct pki_cert *ret, struct errmsg *em);
 /* A certificate in hex, as documents have them. -ERR_BAD_CERT. */
 int owner_parse_hex(struct blob hex, struct pki_cert *ret);
 

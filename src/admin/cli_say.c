@@ -52,6 +52,7 @@ int cli_exit_of(int rc)
         case ERR_DECIDED:
         case ERR_CAPABILITY:
         case ERR_LAST_VOTER:
+        case ERR_SPLIT_NOT_READY:
         case ERR_REUSED_ID:
             return CLI_CONFLICT;
         case ERR_BUSY:
@@ -93,6 +94,9 @@ static const char *advice(int rc)
         case CLI_DENIED:
             return "check who may do this: `rap audit list` shows what was refused and why";
         case CLI_CONFLICT:
+            if (rc == -ERR_SPLIT_NOT_READY) {
+                return "do what each gap says; OPERATIONS, Splitting a cluster, has the order";
+            }
             return "look at the state as it is now (list or show), then decide again";
         case CLI_TIMED_OUT:
             return "look whether it happened after all (list or show), or try again with a longer "
@@ -208,6 +212,22 @@ static void print_members(struct cli *c, struct blob doc)
     fputs(any ? "\n" : "", c->err);
 }
 
+/* What is missing, one a line. */
+static void print_gaps(struct cli *c, struct blob doc)
+{
+    struct mp_reader r;
+    mp_reader_init(&r, mp_find(doc, "gaps"));
+    uint32_t n = mp_get_array(&r, UINT32_MAX);
+    for (uint32_t i = 0; i < n && r.err == 0; i++) {
+        struct blob item = mp_skip(&r);
+        char gap[32], subject[64], detail[400];
+        mp_find_str(item, "gap", gap, sizeof gap);
+        mp_find_str(item, "subject", subject, sizeof subject);
+        mp_find_str(item, "detail", detail, sizeof detail);
+        fprintf(c->err, "  %s%s%s: %s\n", gap, subject[0] == '\0' ? "" : " ", subject, detail);
+    }
+}
+
 static int no_daemon(struct cli *c, int rc)
 {
     if (rc == -ERR_DENIED) {
@@ -244,6 +264,7 @@ int cli_problem(struct cli *c, int rc, struct blob doc)
     }
     fprintf(c->err, "rap: %s (%s)\n", detail, err_slug(rc));
     print_members(c, doc);
+    print_gaps(c, doc);
     fprintf(c->err, "  next: %s\n", advice(rc));
     return cli_exit_of(rc);
 }

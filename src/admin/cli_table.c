@@ -11,6 +11,7 @@
                     "passphrase of the root key (or RAP_OWNER_PASSPHRASE)", false, false}
 #define CA_LIFETIME {"ca-lifetime", "T", "how long the CA certificate is valid (default 365d)", \
                      false, false}
+#define SEED_FORCE {"force", NULL, "even the seed of an open split", false, false}
 #define REASON {"reason", "TEXT", "why; kept in the audit", true, false}
 #define NAME {"name", "N", "name of this node (default: host name)", false, false}
 #define FROM_POSTGRES {"from-postgres", "DSN", "connection string of a role that may read the mirror", \
@@ -126,7 +127,7 @@ const struct cli_cmd cli_commands[] = {
     {"node", "rename", "N NAME", "give a node another name", NULL, CLI_MUTATES, cli_run_node_rename,
      {{0}}},
     {"node", "revoke", "N", "ban a node's key for ever and cut its sessions", NULL, CLI_MUTATES,
-     cli_run_node_revoke, {REASON}},
+     cli_run_node_revoke, {REASON, SEED_FORCE}},
     {"node", "remove", "N", "take a revoked node out of the lists", NULL, CLI_MUTATES,
      cli_run_node_remove, {{0}}},
     {"node", "ping", "N", "test the way from this node to another, and how long it takes",
@@ -141,7 +142,7 @@ const struct cli_cmd cli_commands[] = {
     {"node", "disable", "N", "suspend a node's membership: it authorizes nothing until enabled",
      "Its sessions are cut, its roles stop counting, its heartbeats are refused; its key stays good. "
      "Authorities go on telling it that it is disabled.",
-     CLI_MUTATES, cli_run_node_disable, {REASON}},
+     CLI_MUTATES, cli_run_node_disable, {REASON, SEED_FORCE}},
     {"node", "enable", "N", "give a disabled node its membership back", NULL, CLI_MUTATES,
      cli_run_node_enable, {{"reason", "TEXT", "why; kept in the audit", false, false}}},
     {"node", "group", "N [GROUP]", "put a node into a group, or into none", NULL, CLI_MUTATES,
@@ -277,6 +278,37 @@ const struct cli_cmd cli_commands[] = {
     {"partition", "merge", "N", "let fenced authority N give that up and come back",
      "Needs the owner's root key, for what N decided apart is discarded.",
      CLI_MUTATES, cli_run_partition_merge, {OWNER_DIR, PASSPHRASE}},
+    {"split", "begin", "", "nodes are to leave for a cluster of their own; needs the owner's root key",
+     "Make the new cluster first (`rap init` on the seed's host, in a data directory of its own). The nodes "
+     "stay members here until `rap split finish`; until then the seed cannot be removed. OPERATIONS, "
+     "Splitting a cluster, has every step.",
+     CLI_MUTATES, cli_run_split_begin,
+     {{"name", "NAME", "name of the new cluster", true, false},
+      {"new-root", "F", "root.crt of the new cluster's owner directory", false, false},
+      {"cluster-id", "ID", "instead of --new-root: the new cluster's id", false, false},
+      {"root-pin", "HEX", "with --cluster-id: the fingerprint of its root", false, false},
+      {"seed", "NODE", "the node on whose host the new cluster was made", true, false},
+      {"node", "N[,N...]", "who leaves besides; may be repeated", false, true}, OWNER_DIR,
+      PASSPHRASE}},
+    {"split", "list", "", "splits, open and ended", NULL, CLI_READS | CLI_LISTS, cli_run_split_list,
+     {{0}}},
+    {"split", "show", "NAME", "one split and who is in it", NULL, CLI_READS, cli_run_split_show, {{0}}},
+    {"split", "report", "", "in the new cluster: what it has, signed with its root key",
+     "For `rap split finish` in the old one. Ask another authority than the seed's: that it answers shows "
+     "that the cluster can be administered without the seed. Nodes go by the names they have in both.",
+     0, cli_run_split_report,
+     {{"out", "F", "where to write it; - for stdout", true, false},
+      {"node", "N[,N...]", "only these nodes (default: all)", false, true}, OWNER_DIR, PASSPHRASE}},
+    {"split", "finish", "NAME", "the nodes leave; needs the owner's root key",
+     "Refused, with every gap listed, until the new cluster has healthy nodes that hold their signed "
+     "snapshots, the roles that leave, an authority besides the seed, and an admin API there. With "
+     "--dry-run the gaps are listed and nothing changes.",
+     CLI_MUTATES, cli_run_split_finish,
+     {{"report", "F", "the report of the new cluster; - for stdin", true, false}, OWNER_DIR,
+      PASSPHRASE}},
+    {"split", "cancel", "NAME", "give a split up: its nodes stay; needs the owner's root key", NULL,
+     CLI_MUTATES, cli_run_split_cancel,
+     {{"reason", "TEXT", "why; kept in the audit", false, false}, OWNER_DIR, PASSPHRASE}},
     {"trust", "show", "", "roots, issuing CAs, what runs out, where a rotation stands", NULL,
      CLI_READS, cli_run_trust_show, {{0}}},
     {"trust", "policy", "", "how long node certificates live", NULL, CLI_MUTATES,

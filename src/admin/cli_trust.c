@@ -364,9 +364,7 @@ static int submit(struct cli *c, struct rotation *ro)
     util_path(&path, "/v1/trust/rotate", NULL, "");
     util_body_begin(&body);
     mp_doc_hex(&body.w, &body.d, "record", buf_blob(&ro->record));
-    if (cli_get(c, "force") != NULL) {
-        mp_doc_bool(&body.w, &body.d, "force", true);
-    }
+    util_put_force(c, &body);
     int rc = ro->issue_under == SIZE_MAX ? CLI_OK : put_issuers(c, ro, &body);
     if (rc == CLI_OK && ro->issue_under != SIZE_MAX) {
         rc = put_set(c, ro, &body);

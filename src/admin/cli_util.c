@@ -18,6 +18,13 @@ void util_body_fini(struct util_body *b)
     buf_fini(&b->bytes);
 }
 
+void util_put_force(struct cli *c, struct util_body *b)
+{
+    if (cli_get(c, "force") != NULL) {
+        mp_doc_bool(&b->w, &b->d, "force", true);
+    }
+}
+
 void util_path(struct buf *path, const char *prefix, const char *value, const char *suffix)
 {
     buf_init(path, CLI_PATH_MAX);

@@ -16,6 +16,8 @@ struct util_body {
 void util_body_begin(struct util_body *b);
 struct blob util_body_end(struct util_body *b);
 void util_body_fini(struct util_body *b);
+/* "force": true when --force was given. */
+void util_put_force(struct cli *c, struct util_body *b);
 
 /* "/v1/nodes/" + value + suffix; suffix may be "". The caller ends path with buf_fini. */
 void util_path(struct buf *path, const char *prefix, const char *value, const char *suffix);

@@ -50,6 +50,7 @@ int api_status(int rc)
         case ERR_REJECTED:
         case ERR_CAPABILITY:
         case ERR_LAST_VOTER:
+        case ERR_SPLIT_NOT_READY:
             return 409;
         case ERR_TOO_LARGE:
             return 413;

@@ -49,10 +49,13 @@ void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em)
     struct mp_writer w;
     struct mp_doc d;
     note_refused(pc, rc, em->text);
-    buf_init(&doc, 4096);
+    buf_init(&doc, CALL_DOC_MAX);
     mp_writer_init(&w, &doc);
     mp_doc_begin(&w, &d);
     mp_doc_str(&w, &d, "detail", em->text[0] != '\0' ? em->text : err_text(rc));
+    if (pc->prep.extra.len > 0) { /* what a preparation says of its refusal besides */
+        mp_doc_copy(&w, &d, buf_blob(&pc->prep.extra));
+    }
     mp_doc_end(&w, &d);
     call_answer(pc, rc, buf_blob(&doc));
     buf_fini(&doc);
@@ -336,7 +339,7 @@ static void propose_prepared(struct pending_call *pc, const char *method);
 void call_propose(struct pending_call *pc, uint64_t kind, const void *body)
 {
     buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_init(&pc->prep.extra, 16384);
+    buf_init(&pc->prep.extra, CALL_DOC_MAX);
     pc->prep.kind = kind;
     msg_encode(cmd_body_desc(kind), body, &pc->prep.body);
     if (pc->prep.body.err != 0) {
@@ -360,11 +363,11 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
         .actor_id = pc->actor_id,
     };
     buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_init(&pc->prep.extra, 16384);
+    buf_wipe(&pc->prep.extra); /* of an attempt before, whose refusal had to be confirmed */
+    buf_init(&pc->prep.extra, CALL_DOC_MAX);
     int rc = op_prepare(a, &in, &pc->prep, &em);
     if (rc != 0) {
         buf_fini(&pc->prep.body);
-        buf_wipe(&pc->prep.extra);
         call_refuse(pc, rc, &em);
         return;
     }
@@ -469,12 +472,17 @@ static void begin(struct pending_call *pc)
                           strcmp(pc->method, "authority.transfer") == 0;
     bool mirror_call = call_is_mirror(pc->method);
     bool mesh_call = call_is_mesh(pc->method);
+    bool split_report = call_is_split_report(pc->method);
     if ((mirror_call || mesh_call) && (leader || pc->stale)) {
         (mirror_call ? call_answer_mirror : call_answer_mesh)(pc);
         return;
     }
-    if (!authority_call && !mirror_call && !mesh_call && trust_op_kind(pc->method) == 0 &&
-        !op_is_mutation(pc->method)) {
+    if (split_report && leader) { /* what a leader without a majority sees is no report */
+        (s.quorum ? call_answer_split_report : wait_leader)(pc);
+        return;
+    }
+    if (!authority_call && !mirror_call && !mesh_call && !split_report &&
+        trust_op_kind(pc->method) == 0 && !op_is_mutation(pc->method)) {
         (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);
         return;
@@ -525,7 +533,7 @@ void authority_call(struct authority *a, const struct authority_call *call)
     buf_init(&pc->args, RPC_FRAME_MAX);
     buf_add(&pc->args, call->args.data, call->args.len);
     buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_init(&pc->prep.extra, 16384);
+    buf_init(&pc->prep.extra, CALL_DOC_MAX);
     pc->request_id = uuid_is_nil(&call->request_id) ? uuid_new() : call->request_id;
     struct blob parts[] = {blob_str(pc->method), buf_blob(&pc->args)};
     pki_sha256_parts(parts, ARRAY_SIZE(parts), pc->request_hash);

@@ -70,6 +70,10 @@ void call_local(struct pending_call *pc);
 bool call_is_mirror(const char *method);
 void call_answer_mirror(struct pending_call *pc);
 
+/* split_report.c: answered by a leader with a majority. */
+bool call_is_split_report(const char *method);
+void call_answer_split_report(struct pending_call *pc);
+
 /* backup.c: create is a read that answers later; read is local. */
 void backup_create(struct pending_call *pc);
 void backup_read(struct pending_call *pc);

@@ -32,6 +32,8 @@ static const struct {
     {"pool.list", "pools"},
     {"pool.show", "pools"},
     {"qos.list", "qos"},
+    {"split.list", "splits"},
+    {"split.show", "splits"},
     {"audit.verify", NULL},
     {"backup.create", NULL},
 };

@@ -303,6 +303,7 @@ int fsm_authority_remove(struct fsm_ctx *x, const struct authority_remove *b)
     struct fsm_node n;
     int rc = fsm_authority_get(x, &b->node_id, &n);
     rc = rc != 0 ? rc : keep_a_voter(x, &n);
+    rc = rc != 0 ? rc : fsm_split_holds(x, &n, b->force);
     return rc != 0 ? rc
                    : take_out(x, &n, b->reason.len > 0 ? b->reason : blob_str("authority removed"));
 }

@@ -11,6 +11,7 @@
  *   fsm_witness.c what a majority signs: tree, history, authority sets
  *   fsm_recovery.c fsm_divergence.c fsm_partition.c   epochs, fenced authorities, partitions
  *   fsm_trust.c   roots in rotation, issuing CAs, certificates that run out
+ *   fsm_split.c   nodes that leave for a cluster of their own; split.c what they wait for
  *   fsm_model.c   memberships, capabilities, observations; fsm_group.c groups
  *   fsm_cluster.c fsm_token.c fsm_join.c fsm_node.c fsm_role.c fsm_authority.c   the commands */
 #ifndef RAP_AUTHORITY_FSM_IMPL_H
@@ -291,6 +292,12 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     "SELECT e.node_id, e.epoch, e.seq, e.log_index, e.log_term, e.committed, e.kind,"          \
     " e.request_id, e.actor_kind, e.actor_id, e.subject_id, e.created_at"                      \
     " FROM divergence_entries e"
+#define FSM_SQL_SPLIT                                                                         \
+    "SELECT s.id, s.cluster_id, s.name, s.new_cluster_id, s.root_pin, s.seed_node_id,"         \
+    " n.name AS seed_name, (SELECT json_group_array(name) FROM (SELECT coalesce(m.name,"       \
+    "  p.node_id) AS name FROM cluster_split_nodes p LEFT JOIN nodes m ON m.id = p.node_id"    \
+    "  WHERE p.split_id = s.id ORDER BY 1)) AS members, s.status, s.begun_at, s.ended_at,"     \
+    " s.reason FROM cluster_splits s LEFT JOIN nodes n ON n.id = s.seed_node_id"
 /* The row a statement stands on, as a document: *_at and certificate_not_* columns as RFC 3339,
  * lists as arrays, yes/no columns as booleans. */
 void fsm_doc_row(struct db_stmt *st, struct mp_writer *w);
@@ -387,6 +394,14 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
 /* The new certificate becomes the active one, the one before it overlaps until it expires (S8).
  * Refused: another key, a banned key. */
 int fsm_cert_rotate(struct fsm_ctx *x, const struct fsm_node *n, const struct cmd_cert *cert);
+
+/* --- fsm_model.c --- */
+/* Its membership ends, or goes on, and everybody is told; audited. */
+int fsm_membership_write(struct fsm_ctx *x, const struct fsm_node *n, bool disabled,
+                         struct blob reason);
+/* --- fsm_split.c --- */
+/* Refused with -ERR_SPLIT_NOT_READY when the node is the seed of an open split. */
+int fsm_split_holds(struct fsm_ctx *x, const struct fsm_node *n, bool force);
 
 /* --- fsm_owner.c: refused unless the owner's key signed what the command says; 0 below LEVEL_SIGNED --- */
 int fsm_owner_made_authority(struct fsm_ctx *x, const struct authority_add *b,

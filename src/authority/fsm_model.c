@@ -6,6 +6,35 @@
 
 /* --- memberships --- */
 
+int fsm_membership_write(struct fsm_ctx *x, const struct fsm_node *n, bool disabled,
+                         struct blob reason)
+{
+    struct db_stmt *st = db_prepare(
+        x->db, "UPDATE cluster_memberships SET membership_status = ?, disabled_at = ?,"
+               " disabled_reason = ? WHERE node_id = ?");
+    db_bind_text(st, disabled ? "disabled" : "active");
+    if (disabled) {
+        db_bind_int(st, x->now_ms);
+    } else {
+        db_bind_null(st);
+    }
+    db_bind_opt(st, disabled ? reason : blob_of(NULL, 0));
+    db_bind_text(st, n->id);
+    int rc = db_run(st);
+    if (rc == 0) {
+        rc = fsm_node_config(x, n->id);
+    }
+    if (rc == 0) {
+        rc = fsm_peers_changed(x, n->id);
+    }
+    if (rc == 0) {
+        x->config_changed = true; /* everybody is told whom not to serve */
+        rc = fsm_audit_simple(x, disabled ? "membership_disabled" : "membership_enabled", "node",
+                              n->id, "reason", reason);
+    }
+    return rc;
+}
+
 int fsm_membership_set(struct fsm_ctx *x, const struct membership_set *b)
 {
     struct fsm_node n;
@@ -26,29 +55,10 @@ int fsm_membership_set(struct fsm_ctx *x, const struct membership_set *b)
                           "node %s is an authority: use `rap authority remove %s` first", n.name,
                           n.name);
     }
-    struct db_stmt *st = db_prepare(
-        x->db, "UPDATE cluster_memberships SET membership_status = ?, disabled_at = ?,"
-               " disabled_reason = ? WHERE node_id = ?");
-    db_bind_text(st, b->disabled ? "disabled" : "active");
     if (b->disabled) {
-        db_bind_int(st, x->now_ms);
-    } else {
-        db_bind_null(st);
+        rc = fsm_split_holds(x, &n, b->force);
     }
-    db_bind_opt(st, b->disabled ? b->reason : blob_of(NULL, 0));
-    db_bind_text(st, n.id);
-    rc = db_run(st);
-    if (rc == 0) {
-        rc = fsm_node_config(x, n.id);
-    }
-    if (rc == 0) {
-        rc = fsm_peers_changed(x, n.id);
-    }
-    if (rc == 0) {
-        x->config_changed = true; /* everybody is told whom not to serve */
-        rc = fsm_audit_simple(x, b->disabled ? "membership_disabled" : "membership_enabled", "node",
-                              n.id, "reason", b->reason);
-    }
+    rc = rc != 0 ? rc : fsm_membership_write(x, &n, b->disabled, b->reason);
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_NODE " WHERE n.id = ?", n.id);
 }
 

@@ -83,7 +83,8 @@ int fsm_node_revoke(struct fsm_ctx *x, const struct node_revoke *b)
             "node %s is an authority: use `rap authority remove %s`, which revokes it", n.name,
             n.name);
     }
-    rc = fsm_node_shut_out(x, &n, b->reason);
+    rc = fsm_split_holds(x, &n, b->force);
+    rc = rc != 0 ? rc : fsm_node_shut_out(x, &n, b->reason);
     if (rc == 0) {
         x->config_changed = true;
         rc = fsm_audit_simple(x, "node_revoked", "node", n.id, "reason", b->reason);

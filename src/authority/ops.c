@@ -100,7 +100,7 @@ static int prepare_node_rename(struct prepare *p)
 
 static int prepare_node_revoke(struct prepare *p)
 {
-    struct node_revoke body;
+    struct node_revoke body = {.force = op_arg_force(p)};
     int rc = op_arg_reason(p, &body.reason);
     if (rc == 0) {
         rc = op_arg_id(p, "nodes", &body.node_id);
@@ -183,7 +183,7 @@ static int prepare_role_unassign(struct prepare *p)
 
 static int prepare_authority_remove(struct prepare *p)
 {
-    struct authority_remove body = {.reason = op_arg_text(p, "reason")};
+    struct authority_remove body = {.reason = op_arg_text(p, "reason"), .force = op_arg_force(p)};
     int rc = op_arg_id(p, "authorities", &body.node_id);
     if (rc == 0) {
         op_put_body(p, CMD_AUTHORITY_REMOVE, &body);
@@ -312,6 +312,9 @@ static const struct {
     {"pool.delete", OP_BY_PERSON, op_pool_delete, CMD_POOL_DELETE, LEVEL_INTENTS},
     {"pool.add", OP_BY_PERSON, op_pool_add, CMD_POOL_MEMBER, LEVEL_INTENTS},
     {"pool.remove", OP_BY_PERSON, op_pool_remove, CMD_POOL_MEMBER, LEVEL_INTENTS},
+    {"split.begin", OP_BY_PERSON, op_split_begin, CMD_SPLIT_BEGIN, LEVEL_SPLITS},
+    {"split.finish", OP_BY_PERSON, op_split_finish, CMD_SPLIT_FINISH, LEVEL_SPLITS},
+    {"split.cancel", OP_BY_PERSON, op_split_cancel, CMD_SPLIT_CANCEL, LEVEL_SPLITS},
     {"mesh.log", OP_BY_LEADER, NULL, CMD_MESH_LOG, LEVEL_MESH_LOG},
     {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };
@@ -326,6 +329,7 @@ static const struct {
     {"trust.rotate", OP_BY_PERSON},       {"authority.anchor", OP_BY_PERSON},
     {"mirror.status", OP_BY_PERSON},      {"mirror.verify", OP_BY_PERSON},
     {"mesh.links", OP_BY_PERSON},         {"mesh.routes", OP_BY_PERSON},
+    {"split.report", OP_BY_PERSON},
 };
 
 /* An encoded body from a node, an authority or the leader itself, who decided all of it. */

@@ -37,6 +37,13 @@ int op_join_approve(struct prepare *p);
 int op_join_reject(struct prepare *p);
 int op_join_expire(struct prepare *p);
 
+/* --- ops_split.c --- */
+/* The argument "force"; false as long as no command has a place for it. */
+bool op_arg_force(const struct prepare *p);
+int op_split_begin(struct prepare *p);
+int op_split_finish(struct prepare *p);
+int op_split_cancel(struct prepare *p);
+
 /* --- ops_mesh.c --- */
 int op_mesh_set(struct prepare *p);
 int op_node_mesh(struct prepare *p);

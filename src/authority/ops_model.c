@@ -13,7 +13,7 @@ static int put_or(struct prepare *p, int rc, enum cmd_kind kind, const void *bod
 
 int op_node_disable(struct prepare *p)
 {
-    struct membership_set body = {.disabled = true};
+    struct membership_set body = {.disabled = true, .force = op_arg_force(p)};
     int rc = op_arg_reason(p, &body.reason);
     rc = rc != 0 ? rc : op_arg_id(p, "nodes", &body.node_id);
     return put_or(p, rc, CMD_MEMBERSHIP_SET, &body);

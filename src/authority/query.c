@@ -193,6 +193,18 @@ struct db_stmt *query_begin_page(struct db *db, const char *sql, const struct qu
     return st;
 }
 
+int query_list_or_one(struct db *db, const struct query_finder *f, const char *by_id,
+                      const char *after_id, const struct query_args *args, struct mp_writer *w,
+                      struct errmsg *em)
+{
+    struct query_page p = {.cursor_column = "id"};
+    if (args->id != NULL) {
+        return query_one(db, f, by_id, args->id, w, em);
+    }
+    int rc = query_page_limit(args, &p.limit, em);
+    return rc != 0 ? rc : query_put_page(&p, query_begin_page(db, after_id, args, p.limit), w, em);
+}
+
 static int q_tokens(struct db *db, const struct query_args *args, struct mp_writer *w,
                     struct errmsg *em)
 {
@@ -580,6 +592,7 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"intents", query_intents, LEVEL_INTENTS},
         {"pools", query_pools, LEVEL_INTENTS},
         {"qos", query_qos, LEVEL_INTENTS},
+        {"splits", query_splits, LEVEL_SPLITS},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {

@@ -20,6 +20,7 @@
  *   intents         limit, cursor, id
  *   pools           limit, cursor, id
  *   qos             -                         {"items": a row for each class}
+ *   splits          limit, cursor, id
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4
  * characters, or a name, and the result is that one document: -ERR_NOT_FOUND, -ERR_AMBIGUOUS.
  * node documents carry "roles", "capabilities" and "address". */

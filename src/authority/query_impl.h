@@ -36,6 +36,14 @@ struct query_finder {
 int query_one(struct db *db, const struct query_finder *f, const char *sql, const char *text,
               struct mp_writer *w, struct errmsg *em);
 
+/* One of them, or a page in the order of ids. by_id, after_id as query_one, query_begin_page. */
+int query_list_or_one(struct db *db, const struct query_finder *f, const char *by_id,
+                      const char *after_id, const struct query_args *args, struct mp_writer *w,
+                      struct errmsg *em);
+
+/* query_model.c */
+int query_splits(struct db *db, const struct query_args *args, struct mp_writer *w,
+                 struct errmsg *em);
 /* query_mesh.c */
 int query_intents(struct db *db, const struct query_args *args, struct mp_writer *w,
                   struct errmsg *em);
@@ -49,6 +57,9 @@ void query_node_mesh(struct fsm *f, const char *node_id, struct mp_writer *w, st
 /* More keys for the document of a node, and of the cluster, which the caller has begun. */
 void query_node_more(struct fsm *f, const char *node_id, struct mp_writer *w, struct mp_doc *d);
 void query_cluster_more(struct fsm *f, struct mp_writer *w, struct mp_doc *d);
+/* Who has the role, and who of them is well and can do it now (SPEC CLU-04). */
+void query_role_holders(struct db *db, const char *role, int64_t *ret_assigned,
+                        int64_t *ret_effective);
 /* "effective"; "unverified": the capability it needs is only reported; "capability_gone": not even that
  * any more; "ineffective": the membership is not active. */
 const char *query_role_state(struct db *db, const char *node_id, const char *role);

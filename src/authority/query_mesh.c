@@ -45,31 +45,18 @@ static const struct query_finder pool_finder = {
     .by_range = "SELECT id FROM egress_pools WHERE id >= ? AND id < ? LIMIT 2",
 };
 
-/* One of them, or a page in the order of ids. */
-static int list_or_one(struct db *db, const struct query_finder *f, const char *by_id,
-                       const char *after_id, const struct query_args *args, struct mp_writer *w,
-                       struct errmsg *em)
-{
-    struct query_page p = {.cursor_column = "id"};
-    if (args->id != NULL) {
-        return query_one(db, f, by_id, args->id, w, em);
-    }
-    int rc = query_page_limit(args, &p.limit, em);
-    return rc != 0 ? rc : query_put_page(&p, query_begin_page(db, after_id, args, p.limit), w, em);
-}
-
 int query_intents(struct db *db, const struct query_args *args, struct mp_writer *w,
                   struct errmsg *em)
 {
-    return list_or_one(db, &intent_finder, FSM_SQL_INTENT " WHERE i.id = ?",
-                       FSM_SQL_INTENT " WHERE i.id > ?1 ORDER BY i.id LIMIT ?2", args, w, em);
+    return query_list_or_one(db, &intent_finder, FSM_SQL_INTENT " WHERE i.id = ?",
+                             FSM_SQL_INTENT " WHERE i.id > ?1 ORDER BY i.id LIMIT ?2", args, w, em);
 }
 
 int query_pools(struct db *db, const struct query_args *args, struct mp_writer *w,
                 struct errmsg *em)
 {
-    return list_or_one(db, &pool_finder, FSM_SQL_POOL " WHERE p.id = ?",
-                       FSM_SQL_POOL " WHERE p.id > ?1 ORDER BY p.id LIMIT ?2", args, w, em);
+    return query_list_or_one(db, &pool_finder, FSM_SQL_POOL " WHERE p.id = ?",
+                             FSM_SQL_POOL " WHERE p.id > ?1 ORDER BY p.id LIMIT ?2", args, w, em);
 }
 
 /* What is in force, a class without a row of its own included. */

@@ -83,9 +83,8 @@ static void put_counts(struct mp_writer *w, struct db_stmt *st)
     mp_doc_end(w, &d);
 }
 
-/* Who has the role and can do it now. */
-static void count_holders(struct db *db, const char *role, int64_t *ret_assigned,
-                          int64_t *ret_effective)
+void query_role_holders(struct db *db, const char *role, int64_t *ret_assigned,
+                        int64_t *ret_effective)
 {
     const char *capability = role_capability(blob_str(role));
     struct db_stmt *st = db_prepare(
@@ -131,7 +130,7 @@ static uint32_t put_coverage(struct fsm *f, struct mp_writer *w)
         int64_t effective;
         struct mp_doc d;
         bool required = is_required(f, *role);
-        count_holders(fsm_db(f), *role, &assigned, &effective);
+        query_role_holders(fsm_db(f), *role, &assigned, &effective);
         if (assigned == 0 && !required) {
             continue;
         }
@@ -193,4 +192,22 @@ void query_cluster_more(struct fsm *f, struct mp_writer *w, struct mp_doc *d)
                partitions > 0                         ? "partitioned"
                : gaps > 0 || alarms > 0 || unwell > 0 ? "degraded"
                                                       : "healthy");
+}
+
+/* --- splits --- */
+
+static const struct query_finder split_finder = {
+    .noun = "split",
+    .list = "rap split list",
+    .by_id = "SELECT id FROM cluster_splits WHERE id = ?",
+    .by_name = "SELECT id FROM cluster_splits WHERE name = ? AND status = 'open'",
+    .by_name2 = "SELECT id FROM cluster_splits WHERE name = ? LIMIT 2",
+    .by_range = "SELECT id FROM cluster_splits WHERE id >= ? AND id < ? LIMIT 2",
+};
+
+int query_splits(struct db *db, const struct query_args *args, struct mp_writer *w,
+                 struct errmsg *em)
+{
+    return query_list_or_one(db, &split_finder, FSM_SQL_SPLIT " WHERE s.id = ?",
+                             FSM_SQL_SPLIT " WHERE s.id > ?1 ORDER BY s.id LIMIT ?2", args, w, em);
 }

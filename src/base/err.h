@@ -66,7 +66,8 @@
     X(BAD_SET, 62, "bad_authority_set", "does not follow from the authority set held", 0)          \
     X(HISTORY, 63, "history_rewritten", "does not continue the history seen before", 0)          \
     X(MIRROR_UNAVAILABLE, 70, "mirror_unavailable", "PostgreSQL is required and too far behind", 1)  \
-    X(SUSPENDED, 80, "membership_disabled", "membership is disabled", 0)
+    X(SUSPENDED, 80, "membership_disabled", "membership is disabled", 0)                            \
+    X(SPLIT_NOT_READY, 90, "split_not_ready", "the new cluster cannot stand alone yet", 0)
 
 enum err {
 #define ERR_ENUM_(name, num, slug, text, retry) ERR_##name = num,

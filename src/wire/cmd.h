@@ -10,6 +10,7 @@
 
 #include "wire/cmd_mesh.h"
 #include "wire/cmd_model.h"
+#include "wire/cmd_split.h"
 #include "wire/cmd_trust.h"
 #include "wire/limits.h"
 #include "wire/msg.h"
@@ -37,6 +38,7 @@
 #define LEVEL_VOTES 11
 #define LEVEL_MESH_LOG 12
 #define LEVEL_HEAL 14
+#define LEVEL_SPLITS 15
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -102,7 +104,10 @@
     X(MESH_LOG, 79, mesh_log, 0, LEVEL_MESH_LOG, CMD_BY_SYSTEM)      \
     X(AUTHORITY_VOTE, 80, authority_vote, 1, LEVEL_VOTES, CMD_BY_PEOPLE) \
     X(AUTHORITY_EXPIRE, 81, authority_expire, 1, LEVEL_VOTES, CMD_BY_LEADER) \
-    X(AUTHORITY_DAMAGED, 85, authority_damaged, 1, LEVEL_HEAL, CMD_BY_SYSTEM)
+    X(AUTHORITY_DAMAGED, 85, authority_damaged, 1, LEVEL_HEAL, CMD_BY_SYSTEM) \
+    X(SPLIT_BEGIN, 95, split_begin, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)      \
+    X(SPLIT_FINISH, 96, split_finish, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)    \
+    X(SPLIT_CANCEL, 97, split_cancel, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,
@@ -295,7 +300,8 @@ MSG_DECLARE(node_rename, NODE_RENAME_FIELDS)
 /* The key is banned for ever; the node stays listed as revoked. */
 #define NODE_REVOKE_FIELDS(X, T)                                   \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
-    X(T, 2, STR, reason, REASON_MAX_BYTES, MSG_REQUIRED)
+    X(T, 2, STR, reason, REASON_MAX_BYTES, MSG_REQUIRED)             \
+    X(T, 3, FLAG, force, 0, 0) /* even the seed of an open split; from LEVEL_SPLITS on */
 MSG_DECLARE(node_revoke, NODE_REVOKE_FIELDS)
 
 /* Takes a revoked node out of every list; its key stays banned. */
@@ -328,7 +334,8 @@ MSG_DECLARE(authority_status, AUTHORITY_STATUS_FIELDS)
  * state lists for that node (see docs/SECURITY.md). */
 #define AUTHORITY_REMOVE_FIELDS(X, T)                              \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED)                          \
-    X(T, 2, STR, reason, REASON_MAX_BYTES, 0)
+    X(T, 2, STR, reason, REASON_MAX_BYTES, 0)                      \
+    X(T, 3, FLAG, force, 0, 0) /* even the seed of an open split; from LEVEL_SPLITS on */
 MSG_DECLARE(authority_remove, AUTHORITY_REMOVE_FIELDS)
 
 /* Whether an authority is meant to vote. One that is not follows, serves nodes, and can be promoted. */

@@ -10,7 +10,8 @@
 #define MEMBERSHIP_SET_FIELDS(X, T)       \
     X(T, 1, ID, node_id, 0, MSG_REQUIRED) \
     X(T, 2, FLAG, disabled, 0, 0)         \
-    X(T, 3, STR, reason, REASON_MAX_BYTES, 0)
+    X(T, 3, STR, reason, REASON_MAX_BYTES, 0) \
+    X(T, 4, FLAG, force, 0, 0) /* even the seed of an open split; from LEVEL_SPLITS on */
 MSG_DECLARE(membership_set, MEMBERSHIP_SET_FIELDS)
 
 /* A switch that may be left as it is. */

@@ -44,6 +44,9 @@
 #define LINKS_MAX 32              /* that one node reports */
 #define ROUTE_SAMPLES_MAX 32      /* that one node reports */
 #define SAMPLE_BYTES_MAX 128      /* a link or a route of a report, encoded */
+#define SPLIT_NODES_MAX 256       /* that leave for a new cluster at once */
+#define SPLIT_REPORT_LIFE_MS (3600LL * 1000) /* what the new cluster said of itself counts so long */
+#define SPLIT_REPORT_AHEAD_MS (300LL * 1000) /* by a clock that is ahead */
 #define RELAYS_MAX 64             /* that every node is told of */
 #define SIGNED_SET_MAX 4096      /* an authority set with its signatures */
 #define FORGERY_KIND_MAX_BYTES 32

@@ -4,6 +4,8 @@
 #include "lib/pki_fixture.h"
 
 #include "base/file.h"
+#include "pki/statement.h"
+#include "wire/node_msg.h"
 #include "wire/token.h"
 
 static const char *root_dir;
@@ -130,6 +132,80 @@ static void token_seeds(void)
     buf_fini(&out);
 }
 
+static void put_kind(const char *name, uint8_t kind, struct blob content)
+{
+    struct buf out;
+    buf_init(&out, SIGNED_SPLIT_REPORT_MAX * 2);
+    buf_add(&out, &kind, 1);
+    buf_add(&out, content.data, content.len);
+    put("fuzz_split", name, buf_blob(&out));
+    buf_fini(&out);
+}
+
+static void split_report_seeds(void)
+{
+    struct buf nodes, roles, out;
+    uint32_t count = 0;
+    const struct split_report_node node = {.name = blob_str("n1"),
+                                           .healthy = true,
+                                           .votes = true,
+                                           .current = true,
+                                           .held_version = 42};
+    const struct split_report_role role = {.role = blob_str("relay-node"), .holders = 2};
+    buf_init(&nodes, 4096);
+    buf_init(&roles, 4096);
+    buf_init(&out, SPLIT_REPORT_TEXT_MAX);
+    msg_list_add(&split_report_node_desc, &node, &nodes, &count);
+    struct split_report r = {.version = SPLIT_REPORT_VERSION,
+                             .cluster_id = {.b = {1}},
+                             .cluster_name = blob_str("site-b"),
+                             .time_ms = 1780000000000,
+                             .voters = 3,
+                             .voters_in_contact = 3,
+                             .admin_name = blob_str("n1"),
+                             .nodes = {.raw = buf_blob(&nodes), .count = count}};
+    count = 0;
+    msg_list_add(&split_report_role_desc, &role, &roles, &count);
+    r.roles = (struct mp_list){.raw = buf_blob(&roles), .count = count};
+    msg_encode(&split_report_desc, &r, &out);
+    put_kind("report_good", 2, buf_blob(&out));
+    struct pki_key *root = pki_key_generate();
+    buf_clear(&out);
+    (void)split_report_sign(root, &r, &out);
+    put_kind("signed_good", 5, buf_blob(&out));
+    buf_clear(&nodes);
+    split_report_format(buf_blob(&out), &nodes);
+    put_kind("text_good", 0, buf_blob(&nodes));
+    pki_key_free(root);
+    buf_fini(&nodes);
+    buf_fini(&roles);
+    buf_fini(&out);
+}
+
+static void split_terms_seeds(void)
+{
+    static const uint8_t pin[PKI_HASH_BYTES] = {7};
+    const struct uuid ids[] = {{.b = {4}}, {.b = {5}}};
+    struct buf nodes, out;
+    struct mp_writer w;
+    buf_init(&nodes, 256);
+    buf_init(&out, SPLIT_TERMS_MAX);
+    mp_writer_init(&w, &nodes);
+    mp_put_uuid(&w, &ids[0]);
+    mp_put_uuid(&w, &ids[1]);
+    const struct split_terms t = {.cluster_id = {.b = {1}},
+                                  .split_id = {.b = {2}},
+                                  .name = blob_str("site-b"),
+                                  .new_cluster_id = {.b = {3}},
+                                  .root_pin = blob_of(pin, sizeof pin),
+                                  .seed_id = ids[1],
+                                  .nodes = {.raw = buf_blob(&nodes), .count = 2}};
+    msg_encode(&split_terms_desc, &t, &out);
+    put_kind("terms_good", 0, buf_blob(&out));
+    buf_fini(&nodes);
+    buf_fini(&out);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -140,5 +216,7 @@ int main(int argc, char **argv)
     pki_seeds();
     message_seeds();
     token_seeds();
+    split_report_seeds();
+    split_terms_seeds();
     return 0;
 }

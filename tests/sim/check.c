@@ -153,6 +153,9 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_MESH_LOG:
         case CMD_CAPABILITY_VERIFY:
         case CMD_CAPABILITY_POLICY:
+        case CMD_SPLIT_BEGIN:
+        case CMD_SPLIT_FINISH:
+        case CMD_SPLIT_CANCEL:
         case CMD_HEARTBEAT_LOG:
             return 0;
     }
