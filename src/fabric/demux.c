@@ -1,6 +1,6 @@
-/* Whose packet is it? Known connection id: its session's. Unknown: an Initial is accepted, waits for the
- * next turn, is asked to prove its address (Retry) or dropped by a limit; another version is told ours; a short header is
- * either a reset of one of our sessions, or gets one. */
+/* Whose packet is it? Known connection id: its session's. Packets of handshakes wait until the turn has served
+ * everybody else. Then an unknown id's Initial is accepted, asked to prove its address (Retry) or dropped by a limit. Another
+ * version is told ours; a short header is either a reset of one of our sessions, or gets one. */
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
@@ -233,67 +233,90 @@ static void refuse_source(struct fabric *f, const struct addr *from, const struc
     }
 }
 
-/* --- more Initials than one turn accepts: as listen(2) has a backlog --- */
+/* --- handshakes wait, as in the backlog of listen(2): a step of one costs a signature or its verification, which
+ * is a hundred times what a packet of a live session does, so those are read, run and answered first --- */
 
-#define BACKLOG_MAX 512 /* packets of strangers; with their Ethernet sizes 3/4 MiB */
+#define WAITING_MAX 512 /* packets of each kind; with their Ethernet sizes 3/4 MiB */
+#define HANDSHAKES_NS (500 * 1000ULL) /* of a turn: when so much has passed, the next waits */
 
 struct waiting {
     struct link link;
     struct addr from;
     struct source src;
+    struct uuid bringing; /* relayed: the neighbour it came by */
     size_t len;
     uint8_t data[];
 };
 
-static void wait_turn(struct fabric *f, const struct addr *from, const struct source *src,
-                      struct blob packet)
+static void wait_turn(struct fabric *f, struct waiting_list *list, const struct addr *from,
+                      const struct source *src, struct blob packet)
 {
-    struct endpoint *ep = &f->ep;
-    if (ep->backlog_count >= BACKLOG_MAX || packet.len > NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE) {
+    if (list->count >= WAITING_MAX || packet.len > NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE) {
         f->counters.dropped_limit++;
         return;
     }
     struct waiting *w = xmalloc(sizeof *w + packet.len);
     w->from = *from;
     w->src = *src;
+    w->bringing = f->relay.bringing;
     w->len = packet.len;
     memcpy(w->data, packet.data, packet.len);
-    list_add(&ep->backlog, &w->link);
-    ep->backlog_count++;
+    list_add(&list->head, &w->link);
+    list->count++;
 }
 
 static void route(struct fabric *f, const struct addr *from, const struct source *src,
-                  struct blob packet);
+                  struct blob packet, bool waited);
 
-static struct waiting *next_waiting(struct endpoint *ep)
+static struct waiting *next_waiting(struct waiting_list *list)
 {
-    struct waiting *w = container_of(ep->backlog.next, struct waiting, link);
+    struct waiting *w = container_of(list->head.next, struct waiting, link);
     list_del(&w->link);
-    ep->backlog_count--;
+    list->count--;
     return w;
 }
 
-void endpoint_accept_waiting(struct fabric *f)
+bool endpoint_has_waiting(const struct endpoint *ep)
+{
+    return ep->begun.count > 0 || ep->backlog.count > 0;
+}
+
+void endpoint_serve_waiting(struct fabric *f)
 {
     struct endpoint *ep = &f->ep;
-    while (!list_empty(&ep->backlog) &&
-           ep->accepted_this_turn < f->cfg.limits.handshakes_per_turn) {
-        struct waiting *w = next_waiting(ep);
+    uint64_t end_ns = f->now_ns + HANDSHAKES_NS;
+    bool begun = true;
+    ep->accepted_this_turn = 0;
+    do {
+        /* In turn: neither new handshakes nor packets for those that have begun keep the others out. */
+        struct waiting_list *list = ep->backlog.count == 0 || (begun && ep->begun.count > 0)
+                                        ? &ep->begun
+                                        : &ep->backlog;
+        if (list->count == 0) {
+            break;
+        }
+        begun = !begun;
+        struct waiting *w = next_waiting(list);
+        f->relay.bringing = w->bringing;
         /* It may have a session by now: a client sends again what is not answered. */
-        route(f, &w->from, &w->src, blob_of(w->data, w->len));
+        route(f, &w->from, &w->src, blob_of(w->data, w->len), true);
         free(w);
-    }
+        fabric_tick(f);
+    } while (f->now_ns < end_ns && ep->accepted_this_turn < f->cfg.limits.handshakes_per_turn);
 }
 
 void endpoint_forget_waiting(struct fabric *f)
 {
-    while (!list_empty(&f->ep.backlog)) {
-        free(next_waiting(&f->ep));
+    struct waiting_list *lists[] = {&f->ep.begun, &f->ep.backlog};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        while (lists[i]->count > 0) {
+            free(next_waiting(lists[i]));
+        }
     }
 }
 
 static void accept_packet(struct fabric *f, const struct addr *from, const struct source *src,
-                          struct blob packet)
+                          struct blob packet, bool waited)
 {
     ngtcp2_pkt_hd hd;
     if (ngtcp2_accept(&hd, packet.data, packet.len) != 0 || hd.type != NGTCP2_PKT_INITIAL) {
@@ -307,8 +330,8 @@ static void accept_packet(struct fabric *f, const struct addr *from, const struc
         f->counters.dropped_limit++;
         return;
     }
-    if (f->ep.accepted_this_turn >= lim->handshakes_per_turn) {
-        wait_turn(f, from, src, packet);
+    if (!waited) {
+        wait_turn(f, &f->ep.backlog, from, src, packet);
         return;
     }
     struct uuid id;
@@ -364,11 +387,11 @@ void endpoint_receive(struct fabric *f, const struct addr *from, const struct so
 {
     f->counters.packets_in++;
     f->counters.bytes_in += packet.len;
-    route(f, from, src, packet);
+    route(f, from, src, packet, false);
 }
 
 static void route(struct fabric *f, const struct addr *from, const struct source *src,
-                  struct blob packet)
+                  struct blob packet, bool waited)
 {
     struct endpoint *ep = &f->ep;
     ngtcp2_version_cid vc;
@@ -381,13 +404,17 @@ static void route(struct fabric *f, const struct addr *from, const struct source
         return;
     }
     struct cid_entry *e = find_cid(ep, vc.dcid, vc.dcidlen);
+    if (e != NULL && !waited && e->ss->state == SESSION_HANDSHAKE && !e->ss->dialled) {
+        wait_turn(f, &ep->begun, from, src, packet);
+        return;
+    }
     if (e != NULL) {
         session_read(e->ss, from, src, packet);
         return;
     }
     bool long_header = (packet.data[0] & 0x80) != 0;
     if (long_header) {
-        accept_packet(f, from, src, packet);
+        accept_packet(f, from, src, packet, waited);
         return;
     }
     if (packet.len >= 21) {

@@ -201,7 +201,7 @@ static void on_poll(uv_poll_t *h, int status, int events);
 
 static void arm(struct fabric *f)
 {
-    bool work = !list_empty(&f->events) || !list_empty(&f->ep.backlog) ||
+    bool work = !list_empty(&f->events) || endpoint_has_waiting(&f->ep) ||
                 (!list_empty(&f->dirty) && !f->ep.blocked);
     if (work) {
         (void)uv_idle_start(&f->idle, nothing_idle);
@@ -239,8 +239,6 @@ static void arm(struct fabric *f)
 static void turn(struct fabric *f)
 {
     fabric_tick(f);
-    f->ep.accepted_this_turn = 0;
-    endpoint_accept_waiting(f);
     if (f->armed_ns != UINT64_MAX && f->now_ns > f->armed_ns + LATE_NS) {
         /* We did not run for a while; silence meanwhile is no sign of death. */
         f->woke_ns = f->now_ns;
@@ -253,6 +251,7 @@ static void turn(struct fabric *f)
     }
     fabric_tick(f);
     write_dirty(f);
+    endpoint_serve_waiting(f); /* what they have to say waits for the next turn, which is near */
     reap(f);
     arm(f);
 }
@@ -354,7 +353,7 @@ static void fill_defaults(struct fabric_config *c)
     l->half_open_max = or_default(l->half_open_max, 1024);
     l->retry_above = or_default(l->retry_above, 64);
     l->streams_per_session = or_default(l->streams_per_session, 256);
-    l->handshakes_per_turn = or_default(l->handshakes_per_turn, 2);
+    l->handshakes_per_turn = or_default(l->handshakes_per_turn, 1);
     l->enroll_sessions_max = or_default(l->enroll_sessions_max, 2048);
     l->enroll_per_second = or_default(l->enroll_per_second, 64);
     if (l->queue_bytes_max == 0) {
@@ -411,7 +410,8 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     list_init(&f->dead);
     list_init(&f->streams);
     list_init(&f->datagrams);
-    list_init(&f->ep.backlog);
+    list_init(&f->ep.begun.head);
+    list_init(&f->ep.backlog.head);
     event_init(&f->datagram_event, on_datagrams);
     event_init(&f->refusal_event, on_refusals);
     open_sources(f);

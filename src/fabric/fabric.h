@@ -50,7 +50,7 @@ struct fabric_limits {            /* 0 = default */
     uint32_t retry_above;         /* half-open handshakes above which Retry is sent; 64 */
     uint32_t streams_per_session; /* concurrent, opened by the peer; 256 */
     uint32_t handshakes_per_turn; /* new connections accepted in one loop turn, which takes 0.6 ms
-                                     for each, while everybody else waits; 2 */
+                                     for each, while everybody else waits; 1 */
     uint32_t enroll_sessions_max; /* 2048; from one source address at most half of them */
     uint32_t enroll_per_second;   /* attempts to enrol from one source address: this many, and 64
                                      times as many at once; a failed one counts as 64

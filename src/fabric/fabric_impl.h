@@ -466,6 +466,11 @@ struct tx_group { /* equal-sized packets to one place; the last may be shorter *
     bool full;
 };
 
+struct waiting_list {
+    struct link head;
+    size_t count;
+};
+
 struct endpoint {
     int fd;
     uv_poll_t poll;
@@ -484,8 +489,7 @@ struct endpoint {
     uint64_t resets_window_ns;
     uint32_t resets_in_window;
     uint32_t accepted_this_turn;
-    struct link backlog; /* Initials that wait for a turn */
-    size_t backlog_count;
+    struct waiting_list begun, backlog; /* packets of handshakes that we accepted; Initials of others */
     size_t stream_window;
 };
 
@@ -498,8 +502,9 @@ void endpoint_read(struct fabric *f);
 /* One UDP datagram, from anyone. */
 void endpoint_receive(struct fabric *f, const struct addr *from, const struct source *src,
                       struct blob packet);
-/* As many of the Initials that wait as this turn accepts. */
-void endpoint_accept_waiting(struct fabric *f);
+/* Handshakes: as many of the packets that wait as a turn has time for, one at least. */
+void endpoint_serve_waiting(struct fabric *f);
+bool endpoint_has_waiting(const struct endpoint *ep);
 void endpoint_forget_waiting(struct fabric *f);
 uint8_t *endpoint_reserve(struct fabric *f, size_t len);
 /* alone: a path probe, which must not share its system call. */

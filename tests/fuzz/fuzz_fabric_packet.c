@@ -82,8 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             memcpy(copy + 1, e->cid, e->len < 8 ? e->len : 8);
         }
         fabric_tick(f);
-        f->ep.accepted_this_turn = 0;
         endpoint_receive(f, &from, &src, blob_of(copy, len));
+        endpoint_serve_waiting(f);
         free(copy);
         data += len;
         size -= len;

@@ -188,6 +188,74 @@ static void test_more_handshakes_than_a_turn_accepts_wait_for_the_next(void **st
     assert_int_equal(counters(s).dropped_limit, 0);
 }
 
+struct served { /* a call over a live session, and how many handshakes went first */
+    struct fabric_node *s;
+    unsigned served, done;
+    size_t before;
+};
+
+static void count_before(void *data, struct fabric_request *rq, struct blob body)
+{
+    struct served *c = data;
+    (void)body;
+    c->served++;
+    c->before = c->s->f->half_open;
+    fabric_answer(rq, 0, blob_of(NULL, 0));
+}
+
+static void on_answer(struct fabric_call *call, int rc, struct blob body)
+{
+    struct served *c = call->data;
+    (void)body;
+    assert_int_equal(rc, 0);
+    c->done++;
+}
+
+static bool is_done(void *data)
+{
+    return ((struct served *)data)->done > 0;
+}
+
+/* Twenty handshakes arrive in front of it, and not one is begun before it is answered. */
+static void test_call_of_a_live_session_is_served_before_the_handshakes_that_came_first(
+    void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = echo_add(
+        w, (struct fabric_node_opts){.authority = true, .serve_enroll = true});
+    struct fabric_node *b = echo_add(w, (struct fabric_node_opts){.issuer = s});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    static struct attempt flood[20];
+    struct served c = {.s = s};
+    struct fabric_call call = {.data = &c};
+    fabric_serve(s->f,
+                 &(struct fabric_service){.name = "count", .data = &c, .request = count_before});
+    fabric_world_introduce(b, s);
+    assert_int_equal(echo_try(b, s), 0); /* they have a session */
+    for (size_t i = 0; i < ARRAY_SIZE(flood); i++) {
+        struct fabric_stream_to t = {.enroll_addr = s->addr, .service = "enroll"};
+        flood[i] = (struct attempt){.s = NULL};
+        assert_int_equal(fabric_stream_open(j->f, &t, &vtab, &flood[i], &flood[i].s), 0);
+        assert_int_equal(fabric_stream_send(flood[i].s, blob_str("x")), 0);
+    }
+    while (!list_empty(&j->f->dirty)) { /* on the wire before the call is made */
+        struct session *ss = container_of(j->f->dirty.next, struct session, dirty_link);
+        list_del(&ss->dirty_link);
+        assert_true(session_write(ss));
+    }
+    endpoint_flush(j->f);
+    assert_int_equal(
+        fabric_call_start(b->f, &call, &s->id, "count", blob_of(NULL, 0), 5000, on_answer), 0);
+    fabric_world_run(&w->w, is_done, &c);
+    assert_int_equal(c.served, 1);
+    assert_int_equal(c.before, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(flood); i++) { /* and all of them get their turn */
+        fabric_world_run(&w->w, ended, &flood[i]);
+        assert_true(flood[i].echoed);
+        fabric_stream_close(flood[i].s);
+    }
+}
+
 /* --- who is told --- */
 
 struct told {
@@ -284,6 +352,7 @@ int main(void)
         TEST(test_refused_certificates_count),
         TEST(test_one_source_has_half_of_the_enrolling_sessions),
         TEST(test_more_handshakes_than_a_turn_accepts_wait_for_the_next),
+        TEST(test_call_of_a_live_session_is_served_before_the_handshakes_that_came_first),
         TEST(test_a_revoked_peer_is_named_to_the_user),
         TEST(test_a_copied_certificate_without_its_key_accuses_nobody),
         TEST(test_an_ordinary_node_that_calls_an_authority_service_is_named),
