@@ -2,6 +2,8 @@
 
 #include "base/log.h"
 
+#include <malloc.h>
+
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -61,6 +63,12 @@ void *xrealloc(void *ptr, size_t size)
         fatal("out of memory allocating %zu bytes", size);
     }
     return p;
+}
+
+void heap_keep(void)
+{
+    (void)mallopt(M_TRIM_THRESHOLD, 4 << 20);
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20); /* glibc adjusts neither once one is set */
 }
 
 char *xstrdup(const char *s)

@@ -35,6 +35,11 @@ void *xrealloc(void *ptr, size_t size) __attribute__((returns_nonnull));
 char *xstrdup(const char *s) __attribute__((malloc, returns_nonnull));
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2) __attribute__((returns_nonnull));
 
+/* For processes that run for long and allocate in bursts, as packets come: what a burst has freed stays with
+ * the process, up to 4 MiB. glibc would give it back above 128 KiB, and the next burst fault each page in
+ * anew (mallopt(3), M_TRIM_THRESHOLD). */
+void heap_keep(void);
+
 /* A view of bytes that somebody else owns. */
 struct blob {
     const uint8_t *data;

@@ -602,6 +602,7 @@ int node_run(const struct cli_run *o, struct errmsg *em)
 {
     bool again;
     int rc;
+    heap_keep();
     do {
         rc = run_once(o, &again, em);
     } while (rc == 0 && again);

@@ -319,6 +319,7 @@ int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : "";
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    heap_keep(); /* as the daemon */
     tls_init_both();
     fabric_world_init(&bench_world);
     bench_server = fabric_world_node(&bench_world,

@@ -224,6 +224,7 @@ int main(void)
 {
     static const char *const names[MODES] = {"direct", "1 relay", "2 relays"};
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    heap_keep(); /* as the daemon */
     fabric_world_init(&bench_world);
     const struct fabric_limits limits = {.queue_bytes_max = QUEUE_BYTES,
                                          .udp_payload_max = PACKET_BYTES};
