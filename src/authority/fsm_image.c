@@ -141,76 +141,6 @@ int fsm_copy_open(uint8_t *bytes, size_t len, struct db **ret, struct errmsg *em
     return 0;
 }
 
-/* Every table, index and nothing else, word for word: no trigger, no view, no table of another
- * shape comes in with an image. */
-static int schema_text(struct db *db, struct buf *out, struct errmsg *em)
-{
-    sqlite3_stmt *raw = NULL;
-    int rv = sqlite3_prepare_v2(db_handle(db),
-                                "SELECT type, name, tbl_name, sql FROM sqlite_schema"
-                                " ORDER BY type, name",
-                                -1, &raw, NULL);
-    while (rv == SQLITE_OK || rv == SQLITE_ROW) {
-        rv = sqlite3_step(raw);
-        for (int i = 0; rv == SQLITE_ROW && i < 4; i++) {
-            const void *text = sqlite3_column_text(raw, i);
-            buf_add(out, text, (size_t)sqlite3_column_bytes(raw, i));
-            buf_add(out, "", 1);
-        }
-        if (rv != SQLITE_ROW) {
-            break;
-        }
-    }
-    (void)sqlite3_finalize(raw);
-    if (rv != SQLITE_DONE || out->err != 0) {
-        return errmsg_set(em, -ERR_CORRUPT, "image: schema unreadable: %s", db_errmsg(db));
-    }
-    return 0;
-}
-
-/* The image's own level decides what its schema must be: an older one stays as it is until the log
- * raises it. */
-static int check_schema(struct db *db, const struct db_migration *schema, unsigned *ret_level,
-                        struct errmsg *em)
-{
-    int64_t level = 0;
-    int64_t known = db_migrations_count(schema);
-    int rc = db_version(db, &level);
-    if (rc != 0 || level < FSM_LEVEL_FIRST) {
-        return errmsg_set(em, -ERR_CORRUPT, "image: it has no schema level");
-    }
-    if (level > known) {
-        return errmsg_set(
-            em, -ERR_SCHEMA,
-            "image: the state is of level %lld, this binary knows up to %lld: install "
-            "the version that wrote it",
-            (long long)level, (long long)known);
-    }
-    struct db *model = NULL;
-    struct buf a;
-    struct buf b;
-    buf_init(&a, 1u << 20);
-    buf_init(&b, 1u << 20);
-    rc = fsm_db_open(&model, em);
-    if (rc == 0) {
-        rc = db_migrate_to(model, schema, level, em);
-    }
-    if (rc == 0) {
-        rc = schema_text(db, &a, em);
-    }
-    if (rc == 0) {
-        rc = schema_text(model, &b, em);
-    }
-    if (rc == 0 && !blob_equal(buf_blob(&a), buf_blob(&b))) {
-        rc = errmsg_set(em, -ERR_CORRUPT, "image: its schema is not ours");
-    }
-    *ret_level = (unsigned)level;
-    buf_fini(&a);
-    buf_fini(&b);
-    db_close(model);
-    return rc;
-}
-
 static int hex32(const char *text, uint8_t ret[32])
 {
     return text[0] == '\0' ? -ERR_CORRUPT : hex_decode(text, ret, 32);
@@ -379,7 +309,7 @@ int fsm_prepare(const struct db_migration *schema, struct blob image, struct fsm
     }
     unsigned level = 0;
     if (rc == 0) {
-        rc = check_schema(db, schema, &level, em);
+        rc = fsm_schema_check(db, schema, &level, em);
     }
     if (rc == 0) {
         rc = fsm_state_load(db, &vars, digest, em);

@@ -3,7 +3,7 @@
  *   fsm.c         entry -> commands -> one transaction; results by request id
  *   fsm_track.c   row changes -> digest, mirror callback (preupdate hook)
  *   fsm_audit.c   the audit chain
- *   fsm_image.c   image and restore
+ *   fsm_image.c   image and restore; fsm_schema.c what its schema must be
  *   fsm_doc.c     rows -> documents; also what query.c answers with
  *   fsm_util.c    what handlers need: refusal, bans, nodes, lists, certificates
  *   fsm_level.c   schema levels
@@ -142,6 +142,12 @@ int fsm_db_open(struct db **ret, struct errmsg *em);
 extern const struct db_migration migrations_state[];
 /* fsm_new with levels of the caller's, static: for tests of two versions side by side. */
 int fsm_new_of(const struct db_migration *schema, struct fsm **ret, struct errmsg *em);
+
+/* --- fsm_schema.c --- any thread */
+/* Whether db has, word for word, the tables and indexes of the level it says it is of: -ERR_CORRUPT if
+ * not, -ERR_SCHEMA when this binary does not know the level. */
+int fsm_schema_check(struct db *db, const struct db_migration *schema, unsigned *ret_level,
+                     struct errmsg *em);
 
 /* --- fsm_audit.c --- */
 struct fsm_audit {
