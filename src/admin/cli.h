@@ -107,7 +107,8 @@ struct cli_doctor {
     size_t authorities;
     struct uuid node_id, connected_to; /* running: this node, and the authority it hears; nil */
     int64_t config_issued_ms, config_expires_ms; /* running: 0 none is held */
-    const struct join_token *token;              /* NULL: none */
+    struct blob trust_record;       /* running: the owner's signed_trust in force; empty: none */
+    const struct join_token *token; /* NULL: none */
     void *data;
     void (*found)(void *data, const struct cli_check *check); /* once for each check */
 };

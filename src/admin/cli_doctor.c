@@ -2,6 +2,8 @@
 #include "admin/cli_util.h"
 
 #include "base/clock.h"
+#include "base/text.h"
+#include "wire/trust_msg.h"
 
 #define ASK_MS 3000
 #define CHECKS_MAX_BYTES (256u << 10)
@@ -16,6 +18,7 @@ struct doctor_run {
     uint32_t count;
     enum cli_check_result worst;
     struct buf status; /* empty: no daemon answers */
+    struct buf trust;
 };
 
 static void take(void *data, const struct cli_check *check)
@@ -88,6 +91,19 @@ static void read_authorities(struct blob doc, struct cli_doctor *o)
     }
 }
 
+/* What is longer, or no hex, is as if there were none. */
+static void read_trust(struct blob doc, struct doctor_run *r, struct cli_doctor *o)
+{
+    char hex[2 * TRUST_SIGNED_MAX + 1];
+    uint8_t record[TRUST_SIGNED_MAX];
+    mp_find_str(doc, "trust_record", hex, sizeof hex);
+    size_t len = strlen(hex) / 2;
+    if (len > 0 && hex_decode(hex, record, len) == 0) {
+        buf_add(&r->trust, record, len);
+        o->trust_record = buf_blob(&r->trust);
+    }
+}
+
 static void ask_daemon(struct doctor_run *r, struct cli_doctor *o)
 {
     struct buf config;
@@ -104,6 +120,7 @@ static void ask_daemon(struct doctor_run *r, struct cli_doctor *o)
             o->config_issued_ms = time_of(buf_blob(&config), "issued_at");
             o->config_expires_ms = time_of(buf_blob(&config), "expires_at");
             read_authorities(buf_blob(&config), o);
+            read_trust(buf_blob(&config), r, o);
         }
     }
     buf_fini(&config);
@@ -269,6 +286,7 @@ int cli_run_doctor(struct cli *c)
         }
     }
     buf_init(&r.rows, CHECKS_MAX_BYTES);
+    buf_init(&r.trust, TRUST_SIGNED_MAX);
     mp_writer_init(&r.w, &r.rows);
     struct cli_doctor o = {
         .data_dir = c->data_dir, .token = has_token ? &token : NULL, .data = &r, .found = take};
@@ -278,6 +296,7 @@ int cli_run_doctor(struct cli *c)
     finish(&r);
     buf_fini(&r.rows);
     buf_fini(&r.status);
+    buf_fini(&r.trust);
     explicit_bzero(&token, sizeof token);
     return r.worst == CLI_CHECK_FAIL ? CLI_DEGRADED : CLI_OK;
 }

@@ -76,6 +76,8 @@ int agent_install_issuer(struct agent *a, struct blob issuer_der, struct errmsg 
 /* At start, before anything is verified: trust has the root of node.crt; adds what the owner's last
  * record of roots says. */
 void agent_restore_trust(struct member *m, struct pki_trust *trust);
+/* Appends that record, as it is in force; nothing when the root was never rotated. */
+void agent_put_roots(const struct agent *a, struct buf *out);
 /* The set that was believed when this node stopped: a majority of it is asked for, whatever an
  * authority says. *ret stays as it is when there was none. */
 int agent_load_set(struct member *m, struct witness_set *ret, struct errmsg *em);

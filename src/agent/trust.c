@@ -26,6 +26,11 @@ void agent_restore_trust(struct member *m, struct pki_trust *trust)
     buf_fini(&record);
 }
 
+void agent_put_roots(const struct agent *a, struct buf *out)
+{
+    (void)member_get(a->member, TRUST_KEY, out);
+}
+
 int trust_adopt(struct agent *a, struct blob signed_snapshot, struct errmsg *em)
 {
     return agent_adopt_roots(a, config_trust(signed_snapshot), em);

@@ -269,6 +269,18 @@ static void put_mesh(struct mp_writer *w, struct mp_doc *doc, const struct confi
     }
 }
 
+/* As the owner signed it: whoever knows an older root can tell the new one by it. */
+static void put_trust_record(struct node *n, struct mp_writer *w, struct mp_doc *doc)
+{
+    struct buf record;
+    buf_init(&record, TRUST_SIGNED_MAX);
+    agent_put_roots(n->agent, &record);
+    if (record.len > 0) {
+        mp_doc_hex(w, doc, "trust_record", buf_blob(&record));
+    }
+    buf_fini(&record);
+}
+
 static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
 {
     const struct config *cfg = agent_snapshot(n->agent);
@@ -293,6 +305,7 @@ static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
     put_mesh(w, &doc, cfg);
     put_intents(w, &doc, b);
     put_pools(w, &doc, b);
+    put_trust_record(n, w, &doc);
     mp_doc_end(w, &doc);
     return 0;
 }

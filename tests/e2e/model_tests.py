@@ -122,6 +122,12 @@ def test_root_rotation_under_load(env):
         expect(root_of(trust(c), "active")["root_id"] == new, "the new root is active")
         expect(root_of(trust(c), "retiring")["root_id"] == old, "the old one is going")
         wait_until(lambda: all_under(c, new), "every node under the new root")
+        # Authorities show the new root while a node's own certificate is of the old one: no attack.
+        now = certificates(c.n1)
+        write_certificates(c.n1, before)
+        codes = {k["code"] for k in c.n1.cli("doctor").json["items"]}
+        expect(not codes & {"wrong_pin", "other_root"}, "the old root is not the only one", codes)
+        write_certificates(c.n1, now)
         for n in c.nodes.values():
             expect(n.cli("status", "--check").rc == OK, f"{n.name} works")
         rotate(c, "retire")
