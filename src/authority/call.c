@@ -581,7 +581,9 @@ void call_cancel_all(struct authority *a)
 /* What a change of leader, or time, means for one call. It may be gone afterwards. */
 static void tick(struct pending_call *pc, const struct core_status *s, uint64_t now)
 {
-    if (now >= pc->deadline_ms || pc->a->fence.fenced) {
+    bool fenced = pc->a->fence.fenced &&
+                  !call_is_local(pc->method); /* which says what we decided apart */
+    if (now >= pc->deadline_ms || fenced) {
         pc->maybe_done = pc->maybe_done || pc->state == CALL_PROPOSED ||
                          pc->state == CALL_FORWARDED;
         answer_no_quorum(pc);

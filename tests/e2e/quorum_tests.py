@@ -2,6 +2,7 @@
 
 import random
 import threading
+import uuid
 
 from lib import (CONFLICT, FAILED, OK, UNAVAILABLE, Failure, expect, has_quorum, in_parallel, items,
                  says, wait_until)
@@ -83,7 +84,7 @@ def test_leader_killed_in_approval_storm_loses_nothing(env):
                    "the node that was acknowledged", row, answer)
 
 
-def gated(c, request, token):
+def gated(c, request, token, authority):
     """Each kind of request that needs a majority (AUTH-01..03)."""
     return [
         ("request", "approve", request["id"], "--fingerprint", request["node_fingerprint"]),
@@ -93,56 +94,73 @@ def gated(c, request, token):
         ("node", "rename", c.n2.name, "renamed"),
         ("token", "create", "--uses", "1"),
         ("token", "revoke", token["id"], "--yes"),
-        ("authority", "remove", c.a2.name, "--yes"),
+        ("authority", "remove", authority.name, "--yes"),
+        ("authority", "add", c.n1.name, "--owner-dir", c.owner_dir(), "--yes"),
+        ("trust", "policy", "--leaf-lifetime", "20d", "--yes"),
+        ("trust", "rotate", "prepare", "--owner-dir", c.owner_dir(), "--yes"),
     ]
 
 
-def minority_refuses(env, leader_is_left):
-    c = env.cluster(authorities=3, nodes=2)
+def minority_refuses(env, authorities, pick):
+    """pick(leader, the others): who is left, fewer than half."""
+    c = env.cluster(authorities=authorities, nodes=2)
     token, _ = c.token("--uses", "2")
     _, kept = c.token("--uses", "1")
     host = c.add("h1")
     host.ok(*host.join_args(token, "--no-wait"))
     request = c.pending("h1")
     leader = c.wait_leader()
-    left = leader if leader_is_left else c.others(leader)[0]
+    left = pick(leader, c.others(leader))
+    away = c.others(*left)
     c.settle()
-    before = decided_state(left)
-    for a in c.others(left):
+    before = decided_state(left[0])
+    for a in away:
         a.freeze()
-    wait_until(lambda: not has_quorum(left.status()), "the one left to see no majority")
-
-    def ask(args):
-        r = left.cli(*args)
-        expect(r.rc == UNAVAILABLE and says(r, "no_quorum"),
-               f"rap {' '.join(args[:2])} is refused with no_quorum", r)
-
-    in_parallel(4, gated(c, request, kept), ask)
-    status, problem, _ = left.api("POST", f"/v1/requests/{request['id']}/approve",
-                                  {"fingerprint": request["node_fingerprint"]},
-                                  {"Idempotency-Key": "0190b7a2-0000-7000-8000-000000000001"})
-    expect(status == 503 and problem["code"] == "no_quorum", "the API refuses too", status, problem)
-    expect(problem["seen"] == 1 and problem["needed"] == 2 and "epoch" in problem and
-           "term" in problem, "the refusal says what was seen", problem)
+    wait_until(lambda: not any(has_quorum(a.status()) for a in left), "them to see no majority")
     late = c.add("h2")
-    r = late.cli(*late.join_args(token, "--no-wait", "--timeout", "5s"))
-    expect(r.rc != OK, "nobody can even ask to join", r)
-    r = left.cli("status", "--check")
-    expect(r.rc != OK, "the check fails", r)
-    # The default read is linearizable: it cannot be answered; a stale one can, and says so.
-    r = left.cli("node", "list")
-    expect(r.rc == UNAVAILABLE, "a linearizable read is refused", r)
-    r = left.cli("node", "list", "--stale")
-    expect(r.rc == OK and len(items(r)) == 5, "a stale read is answered", r)
 
-    for a in c.others(left):
+    def ask(each):
+        via, args = each
+        r = via.cli(*args)
+        expect(r.rc == UNAVAILABLE and says(r, "no_quorum"),
+               f"{via.name}: rap {' '.join(args[:2])} is refused with no_quorum", r)
+
+    def ask_api(via):
+        status, problem, _ = via.api("POST", f"/v1/requests/{request['id']}/approve",
+                                     {"fingerprint": request["node_fingerprint"]},
+                                     {"Idempotency-Key": str(uuid.uuid4())})
+        expect(status == 503 and problem["code"] == "no_quorum", "the API refuses too", problem)
+        expect(problem["seen"] < problem["needed"] == authorities // 2 + 1 and "epoch" in problem and
+               "term" in problem, "the refusal says what was seen", problem)
+
+    def ask_to_join(_):
+        r = late.cli(*late.join_args(token, "--no-wait", "--timeout", "3s"))
+        expect(r.rc != OK, "nobody can even ask to join", r)
+
+    def read(via):
+        # The default read is linearizable: it cannot be answered; a stale one can, and says so.
+        r = via.cli("node", "list")
+        expect(r.rc == UNAVAILABLE, "a linearizable read is refused", r)
+        r = via.cli("node", "list", "--stale")
+        expect(r.rc == OK and len(items(r)) == authorities + 2, "a stale read is answered", r)
+        expect(via.cli("status", "--check").rc != OK, "the check fails")
+
+    # Each waits for a leader to appear before it is refused: all at once.
+    work = [(ask, (via, args)) for via in left for args in gated(c, request, kept, away[0])]
+    work += [(f, via) for via in left for f in (ask_api, read)] + [(ask_to_join, None)]
+    in_parallel(len(work), work, lambda w: w[0](w[1]))
+    # A call outlives its host by as long as it may wait for a leader (docs/decisions/0003): what began later has
+    # ended, and so has the last thing that the host asked.
+    in_parallel(len(left), left, lambda via: ask((via, ("token", "create"))))
+
+    for a in away:
         a.thaw()
     c.wait_leader()
     c.settle()
     for a in c.authorities():
         after = decided_state(a)
         expect(after == before, f"{a.name} shows nothing of what was refused", before, after)
-    c.approve(c.request("h1"), via=left)
+    c.approve(c.request("h1"), via=left[0])
 
 
 def decided_state(node):
@@ -157,11 +175,16 @@ def decided_state(node):
 
 
 def test_minority_refuses_every_gated_request_when_the_leader_is_left(env):
-    minority_refuses(env, True)
+    """AUTH-03, S18."""
+    minority_refuses(env, 3, lambda leader, _: [leader])
 
 
 def test_minority_refuses_every_gated_request_when_a_follower_is_left(env):
-    minority_refuses(env, False)
+    minority_refuses(env, 3, lambda _, others: others[:1])
+
+
+def test_minority_of_five_refuses_every_gated_request(env):
+    minority_refuses(env, 5, lambda leader, others: [leader, others[0]])
 
 
 def test_frozen_leader_that_wakes_decides_nothing_on_its_own(env):
