@@ -1,15 +1,26 @@
 /* A disk that fails on demand: preloaded into a `rap` process, it makes writes or syncs of chosen files
  * fail. $DISKFAULT names a file of lines "OP ERRNO PART" - OP write or sync, ERRNO ENOSPC or EIO, PART a
  * part of the path - looked at before each call, so that a test can let a disk fail and recover under a
- * running process. Without lines nothing happens. */
+ * running process. "OP KILL PART N" ends the process, as kill -9 does, before the Nth such call since the line
+ * is there. Without lines nothing happens. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+static void count_down(unsigned nth)
+{
+    static atomic_uint calls;
+    if (atomic_fetch_add(&calls, 1) + 1 >= nth) {
+        (void)raise(SIGKILL);
+    }
+}
 
 /* The error for this operation on this file, or 0. */
 static int fault(const char *op, int fd)
@@ -32,9 +43,14 @@ static int fault(const char *op, int fd)
             char what[16];
             char error[16];
             char part[400];
-            if (sscanf(line, "%15s %15s %399s", what, error, part) == 3 && strcmp(what, op) == 0 &&
-                strstr(path, part) != NULL) {
-                found = strcmp(error, "ENOSPC") == 0 ? ENOSPC : EIO;
+            unsigned nth = 1;
+            if (sscanf(line, "%15s %15s %399s %u", what, error, part, &nth) >= 3 &&
+                strcmp(what, op) == 0 && strstr(path, part) != NULL) {
+                if (strcmp(error, "KILL") == 0) {
+                    count_down(nth);
+                } else {
+                    found = strcmp(error, "ENOSPC") == 0 ? ENOSPC : EIO;
+                }
             }
         }
         (void)fclose(f);

@@ -10,13 +10,14 @@ from lib import LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_unt
 class FailingDisk:
     """The disk of one node; started again, its daemon has tests/e2e/diskfault.c in front of it."""
 
-    def __init__(self, env, node):
+    def __init__(self, env, node, restart=True):
         self.control = node.dir + ".diskfault"
         library = os.path.join(os.path.dirname(env.rap), "tests", "libdiskfault.so")
         expect(os.access(library, os.R_OK), f"no {library}: cmake --build makes it")
         node.environment = {"LD_PRELOAD": library, "DISKFAULT": self.control}
-        node.stop()
-        node.start()
+        if restart:
+            node.stop()
+            node.start()
 
     def fail(self, *lines):
         with open(self.control + ".new", "w", encoding="ascii") as f:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from attack_tests import Attack, Attacker, details, run_table
 from lib import (LIMIT, OK, UNAVAILABLE, Failure, expect, has_quorum, items, says, skip_sockets,
                  wait_until)
 from cluster_tests import all_items
@@ -310,6 +311,21 @@ def test_removed_authority_neither_votes_nor_reads(env):
     wait_until(lambda: not has_quorum(c.a1.status()), "a1 to see no majority")
     c.a1.refused(UNAVAILABLE, "no_quorum", "token", "create")
     c.a3.kill9()
+    # Nor does a thief of its keys, whatever he asks for.
+    c.a2.thaw()
+    c.wait_leader(left)
+    x = Attacker(env, c)
+    run_table(x, lambda a: x.call(c.a3, **a.args), [
+        Attack(service, {"service": service, **more}, "revoked", silent="counted with a3's own attempts")
+        for service, more in (
+            ("op", {"body": "op:token.create"}), ("op", {"body": "op:read.index"}),
+            ("raft", {"stream": 1}), ("config", {"stream": 1}), ("witness", {"body": "statement"}),
+            ("issuer", {}), ("recovery", {}), ("heartbeat", {"body": "heartbeat", "as": c.a3.id}))])
+    rows = [r for r in all_items(c.a1, "audit") if r["event_type"] == "handshake_refused"]
+    expect(any(r["subject_id"] == c.a3.id and details(r)["error"] == "revoked" for r in rows),
+           "a3 is refused by name", rows)
+    c.a2.freeze()
+    wait_until(lambda: not has_quorum(c.a1.status()), "a1 to see no majority again")
     c.a3.start(wait=False)
     for _ in range(20):
         expect(not has_quorum(c.a1.status()), "a3 does not vote after a restart either")
@@ -340,7 +356,8 @@ def test_nodes_of_a_removed_authority_renew_and_stay(env):
 
 
 def test_stolen_ordinary_node_directory_cannot_act_as_authority(env):
-    """DESIGN D7 and section 4: an ordinary certificate opens no gated request and no enrolment."""
+    """DESIGN D7 and section 4: an ordinary certificate opens no gated request and no enrolment. Nor does one who
+    stands between a host and the authority get the secret of its token."""
     c = env.cluster(authorities=3, nodes=1)
     for args in (("token", "create"), ("role", "assign", "n1", "relay-node"),
                  ("node", "revoke", "a2", "--reason", "x", "--yes"),
@@ -348,39 +365,46 @@ def test_stolen_ordinary_node_directory_cannot_act_as_authority(env):
         r = c.n1.cli(*args, "--timeout", "5s")
         expect(r.rc != OK, "an ordinary node's socket gives no gated request", r)
 
-    # A host is sent to the stolen node instead of an authority.
-    token, _ = c.token("--uses", "1")
+    token, answer = c.token("--uses", "1")
     head, secret, _ = token_parts(token)
     lured = c.add("h1")
-    bent = env.token_file(token_text(head, secret, c.n1.address.encode()))
-    r = lured.cli(*lured.join_args(bent, "--no-wait", "--timeout", "5s"))
-    expect(r.rc != OK, "the ordinary node enrols nobody", r)
 
-    # An authority of another cluster that shows the stolen certificate.
-    thief = env.new_cluster("thief")
-    seed = thief.add("x1")
-    seed.ok("init", "--cluster", "demo", "--listen", seed.address, "--name", "x1")
-    for name in ("node.key", "node.crt"):
-        shutil.copy(os.path.join(c.n1.dir, "member", name), os.path.join(seed.dir, "member", name))
-    bent = env.token_file(token_text(head, secret, seed.address.encode()))
-    seed.start(wait=False)
-    r = lured.cli(*lured.join_args(bent, "--no-wait", "--timeout", "5s"))
-    expect(r.rc != OK, "nor does a foreign authority with its certificate", r)
+    def lure(to, *slugs):
+        """A host is sent there with a token whose secret and pin are right."""
+        bent = env.token_file(token_text(head, secret, to.address.encode()))
+        r = lured.cli(*lured.join_args(bent, "--no-wait", "--timeout", "2s"))
+        expect(r.rc != OK and any(says(r, s) for s in slugs), f"{to.name} enrols nobody: {slugs}", r)
+        counters = to.api("GET", "/v1/fabric/sessions")[1]["counters"]
+        expect(counters["rpcs_served"] == 0 and counters["sessions"] == 0 or to is c.n1,
+               "the host broke off before it sent the secret", counters)
 
-    # The same without the stolen certificate: the pin decides.
-    thief2 = env.new_cluster("thief2")
-    seed2 = thief2.add("y1")
-    seed2.ok("init", "--cluster", "demo", "--listen", seed2.address, "--name", "y1")
-    seed2.start()
-    bent = env.token_file(token_text(head, secret, seed2.address.encode()))
-    r = lured.cli(*lured.join_args(bent, "--no-wait", "--timeout", "5s"))
-    expect(r.rc != OK, "nor one with a root of its own", r)
-    expect(not [e for e in all_items(seed2, "audit") if "denied" in e["event_type"]],
-           "the secret was not sent to it")
+    def foreign(name, *stolen):
+        """An authority of another cluster; with n1's identity, as far as its daemon takes it."""
+        seed = env.new_cluster(name).add(f"{name}-1")
+        seed.ok("init", "--cluster", "demo", "--listen", seed.address)
+        for file in stolen:
+            shutil.copy(os.path.join(c.n1.dir, "member", file), os.path.join(seed.dir, "member", file))
+        return seed
+    lure(c.n1, "timeout")
+    # A build that serves enrolment with n1's certificate is met by agent_join_test (stolen_node_is_no_authority);
+    # ours does not even start with it.
+    mixed = foreign("mixed", "node.key", "node.crt")
+    mixed.start(wait=False)
+    expect(mixed.process.wait(LIMIT) != 0, "a daemon with another cluster's identity")
+    mixed.process = None
+    # A root of its own: the pin decides.
+    lure(foreign("own").start(), "wrong_cluster")
+    # The right name of the cluster on the token, and the pin of another root, at the real authority.
+    wrong = env.token_file(token_text(head[:16] + os.urandom(32), secret, c.a1.address.encode()))
+    r = lured.cli(*lured.join_args(wrong, "--no-wait", "--timeout", "2s"))
+    expect(r.rc != OK and says(r, "bad_certificate") and "pinned" in r.err, "the root is another", r)
 
     expect(c.request("h1") is None, "no request was made")
-    row = next(t for t in all_items(c.a1, "token") if t["used_count"] == 0)
-    expect(row is not None, "the token was not used")
+    row = next(t for t in all_items(c.a1, "token") if t["id"] == answer["id"])
+    expect(row["used_count"] == 0, "the token was not used", row)
+    expect(not [e for e in all_items(c.a1, "audit") if e["event_type"] == "join_denied"],
+           "and not shown")
+    lured.ok(*lured.join_args(token, "--no-wait"))
 
 
 def test_a_copied_node_directory_does_not_make_a_second_node(env):

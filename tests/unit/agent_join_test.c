@@ -473,6 +473,23 @@ static void test_wrong_root_pin_refused_and_secret_not_sent(void **state)
     assert_true(is_pending(f));
 }
 
+/* D7: who stole an ordinary node's key and certificate, and serves enrolment with them. */
+static void test_stolen_node_is_no_authority_and_secret_not_sent(void **state)
+{
+    struct fixture *f = *state;
+    const struct fake_node *n = &f->authority.plain;
+    const struct blob chain[3] = {buf_blob(&n->leaf_der), buf_blob(&n->issuer_der),
+                                  buf_blob(&f->cluster.root_der)};
+    assert_int_equal(fabric_set_identity(f->authority.fabric, chain, 3, n->key, &f->em), 0);
+    play(f, (enum fake_enroll[]){FAKE_ENROLL_APPROVE}, 1);
+    start(f);
+    int rc = join(f);
+    stop(f);
+    assert_int_equal(f->authority.enrolled, 0);
+    assert_int_equal(rc, -ERR_NOT_AUTHORITY);
+    assert_true(is_pending(f));
+}
+
 static void test_dead_address_is_passed_over(void **state)
 {
     struct fixture *f = *state;
@@ -567,6 +584,7 @@ int main(void)
         T(test_certificate_for_another_key_refused),
         T(test_answer_that_does_not_decode_refused),
         T(test_wrong_root_pin_refused_and_secret_not_sent),
+        T(test_stolen_node_is_no_authority_and_secret_not_sent),
         T(test_dead_address_is_passed_over),
         T(test_silent_addresses_first_do_not_hold_the_join_up),
         T(test_secret_goes_to_one_of_two_authorities_that_answer_together),
