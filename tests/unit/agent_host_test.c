@@ -50,6 +50,38 @@ static void test_bare_host_reports_nothing_full_host_reports_all_known(void **st
     }
 }
 
+/* CAP-01, ROLE-02: the names are a promise to whoever writes policies. */
+static void test_names_are_those_that_were_promised(void **state)
+{
+    static const char *const capabilities[] = {
+        "can_accept_client_ingress", "can_accept_node_ingress",    "can_route_mesh",
+        "can_egress_internet",       "can_egress_private_network", "can_run_rdp_worker",
+        "can_run_vnc_worker",        "can_run_vpn_exit",           "can_run_vpn_connector",
+        "can_run_file_cache",        "can_run_update_cache",       "can_run_video_relay"};
+    static const char *const roles[] = {
+        "entry-node",    "relay-node",     "rdp-worker",         "vnc-worker",
+        "vpn-exit",      "vpn-connector",  "file-storage-cache", "update-cache",
+        "video-relay",   "authority",      "core-mesh",          "web-ingress",
+        "admin-runtime", "config-storage", "version-storage",    "audit-sink"};
+    size_t count = 0;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++) {
+        assert_true(capability_is_known(blob_str(capabilities[i])));
+    }
+    while (capability_names[count] != NULL) {
+        count++;
+    }
+    assert_int_equal(count, ARRAY_SIZE(capabilities));
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+        assert_true(role_is_known(blob_str(roles[i])));
+    }
+    count = 0;
+    while (role_names[count] != NULL) {
+        count++;
+    }
+    assert_int_equal(count, ARRAY_SIZE(roles));
+}
+
 static void test_each_capability_needs_just_its_own_evidence(void **state)
 {
     (void)state;
@@ -255,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bare_host_reports_nothing_full_host_reports_all_known),
+        cmocka_unit_test(test_names_are_those_that_were_promised),
         cmocka_unit_test(test_each_capability_needs_just_its_own_evidence),
         cmocka_unit_test(test_ipv4_routes_of_procfs),
         cmocka_unit_test(test_ipv6_routes_of_procfs),
