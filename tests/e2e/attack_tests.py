@@ -56,18 +56,6 @@ class Attacker:
                         server=self.target.id, **{"from": self.source(), **args})
 
 
-def cluster_with(env, *args, **size):
-    """A running cluster whose authorities were started with these arguments."""
-    c = env.cluster(**size)
-    for a in c.authorities():
-        a.stop()
-    for a in c.authorities():
-        a.start(wait=False, args=map(str, args))
-    for a in c.authorities():
-        a.wait_ready()
-    return c
-
-
 def audit(cluster):
     return all_items(cluster.a1, "audit")
 
@@ -475,8 +463,8 @@ def test_a_token_revoked_while_it_is_used_admits_nobody_afterwards(env):
 def test_one_use_token_used_by_1000_at_once_admits_one(env):
     """TOK-03, S6. Each with its own key, connected beforehand, asking in the same instant."""
     # All come from one address, and 999 fail: more than that address may. Nor is this about elections.
-    c = cluster_with(env, "--enroll-rate", 1000000, "--heartbeat", "300ms", "--election", "3s",
-                     authorities=3, nodes=0)
+    c = env.cluster(authorities=3, nodes=0, run_args=(
+        "--enroll-rate", 1000000, "--heartbeat", "300ms", "--election", "3s"))
     x = Attacker(env, c)
     token, answer = c.token("--uses", "1")
     tally = x.run("race", token=token, to=x.target.address, n=1000)
@@ -492,7 +480,7 @@ def test_one_use_token_used_by_1000_at_once_admits_one(env):
 
 def test_a_thousand_hosts_behind_one_address_may_ask(env):
     """What the limit for each address must not be in the way of, with its default."""
-    c = cluster_with(env, "--heartbeat", "300ms", "--election", "3s", authorities=3, nodes=0)
+    c = env.cluster(authorities=3, nodes=0, run_args=("--heartbeat", "300ms", "--election", "3s"))
     x = Attacker(env, c)
     token, answer = c.token("--uses", "1000")
     tally = x.run("race", token=token, to=x.target.address, n=1000, spread=1)

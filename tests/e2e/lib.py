@@ -472,9 +472,9 @@ class Env:
         self.clusters.append(c)
         return c
 
-    def cluster(self, authorities=3, nodes=2):
+    def cluster(self, authorities=3, nodes=2, run_args=()):
         """A running cluster of its own for this test: a copy of one that was bootstrapped once and
-        stopped cleanly."""
+        stopped cleanly. run_args: more for `rap agent run`, on each."""
         key = (authorities, nodes)
         if key not in Env.templates:
             made = Cluster(self, os.path.join(os.path.dirname(self.folder),
@@ -486,7 +486,7 @@ class Env:
         template, c = Env.templates[key], self.new_cluster()
         for n in template.nodes.values():
             copy = c.add(n.name, n.port)
-            copy.id = n.id
+            copy.id, copy.run_args = n.id, [str(a) for a in run_args]
             shutil.copytree(n.dir, copy.dir, symlinks=True, ignore=skip_sockets)
         c.start_all()
         return c

@@ -7,8 +7,13 @@ import threading
 
 from lib import (CONFLICT, DENIED, NOT_FOUND, OK, USAGE, expect,
                  items, says, wait_until)
+from clock_tests import SkewedClock
 from cluster_tests import all_items
 from join_tests import token_parts, token_text
+
+
+# Nodes renew within four heartbeats when their root is on the way out.
+QUICK = ("--agent-heartbeat", "700ms")
 
 
 def level_reached(c):
@@ -105,7 +110,7 @@ def log_has(node, text):
 def test_root_rotation_under_load(env):
     """S7, S9, IDN-05: prepare, activate, retire with commands and nodes working throughout; then
     nothing under the old root counts."""
-    c = env.cluster(authorities=3, nodes=2)
+    c = env.cluster(authorities=3, nodes=2, run_args=QUICK)
     level_reached(c)
     old = root_of(trust(c), "active")["root_id"]
     before = certificates(c.n1)
@@ -172,7 +177,7 @@ def test_root_rotation_under_load(env):
 
 def test_root_rotation_rolls_back(env):
     """Back from each phase before retire; the cluster works under the root it had."""
-    c = env.cluster(authorities=3, nodes=1)
+    c = env.cluster(authorities=3, nodes=1, run_args=QUICK)
     level_reached(c)
     old = root_of(trust(c), "active")["root_id"]
     rotate(c, "prepare")
@@ -193,7 +198,7 @@ def test_root_rotation_rolls_back(env):
 
 def test_retire_waits_for_every_node(env):
     """A node that is away keeps the old root; with --force it is left behind and must join again."""
-    c = env.cluster(authorities=1, nodes=2)
+    c = env.cluster(authorities=1, nodes=2, run_args=QUICK)
     level_reached(c)
     rotate(c, "prepare")
     c.n1.stop()
@@ -258,12 +263,15 @@ def test_authority_ca_is_renewed(env):
 
 def test_leaf_lifetime_is_policy(env):
     """Short-lived certificates renew themselves: the next one is of the new length."""
-    c = env.cluster(authorities=1, nodes=1)
+    c = env.cluster(authorities=1, nodes=1, run_args=QUICK)
     level_reached(c)
     c.a1.refused(USAGE, "invalid", "trust", "policy", "--leaf-lifetime", "10s")
     c.a1.ok("trust", "policy", "--leaf-lifetime", "1m")
-    c.enroll("n2")
+    clock = SkewedClock(env, c.enroll("n2"))
+    c.n2.stop()
+    c.n2.start()
     first = c.a1.ok("node", "show", "n2")["certificate_serial"]
+    clock.ahead(45)  # two thirds of its life are over for n2, who decides when
 
     def renewed():
         return c.a1.ok("node", "show", "n2")["certificate_serial"] != first

@@ -92,14 +92,8 @@ def test_a_revoked_relay_is_left_within_5s(env):
 def test_links_and_routes_are_shown_by_any_authority(env):
     """RTE-09, SYN-04: samples come with the heartbeat and are no decisions: the state stays as it is.
     Whoever is asked, the leader answers."""
-    c = env.cluster(authorities=3, nodes=3)
+    c = env.cluster(authorities=3, nodes=3, run_args=("--overlay", "--agent-heartbeat", "300ms"))
     c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
-    for n in c.nodes.values():
-        n.stop()
-    for n in c.nodes.values():
-        n.start(wait=False, args=("--overlay", "--agent-heartbeat", "300ms"))
-    for n in c.nodes.values():
-        n.wait_ready()
     leads(c.n1, c.n2, [c.n3])
     follower = c.others(c.wait_leader())[0]
 
@@ -158,14 +152,8 @@ def test_links_and_routes_are_shown_by_any_authority(env):
 def test_changes_of_links_and_of_decided_ways_are_kept(env):
     """RTE-09, SYN-04: what changed is in the log, coarsely, so every authority has it, also without a
     leader; a way is kept when an intent decided it."""
-    c = env.cluster(authorities=3, nodes=3)
+    c = env.cluster(authorities=3, nodes=3, run_args=("--agent-heartbeat", "300ms"))
     c.a1.ok("role", "assign", "n3", "relay-node", "--yes")
-    for n in c.nodes.values():
-        n.stop()
-    for n in c.nodes.values():
-        n.start(wait=False, args=("--agent-heartbeat", "300ms"))
-    for n in c.nodes.values():
-        n.wait_ready()
     c.a1.ok("mesh", "set", "--overlay", "on", "--yes")
     wanted = c.a1.ok("intent", "create", "over-n3", "--policy", "require", "--from", "node:n1", "--to",
                      "node:n2", "--via", "node:n3", "--yes")
