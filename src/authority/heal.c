@@ -52,7 +52,7 @@ bool heal_majority_left(unsigned voters, unsigned damaged)
 static bool majority_left(const struct heal *h)
 {
     unsigned voters = h->votes;
-    unsigned damaged = h->votes;
+    unsigned damaged = voters; /* our own log is */
     for (size_t i = 0; i < h->peers_count; i++) {
         voters += h->peers[i].voter;
         damaged += h->peers[i].voter && h->peers[i].damaged;

@@ -489,7 +489,8 @@ struct endpoint {
     uint64_t resets_window_ns;
     uint32_t resets_in_window;
     uint32_t accepted_this_turn;
-    struct waiting_list begun, backlog; /* packets of handshakes that we accepted; Initials of others */
+    struct waiting_list begun;   /* packets of handshakes that we accepted */
+    struct waiting_list backlog; /* Initials of others */
     size_t stream_window;
 };
 

@@ -43,11 +43,11 @@ static int fault(const char *op, int fd)
             char what[16];
             char error[16];
             char part[400];
-            unsigned nth = 1;
-            if (sscanf(line, "%15s %15s %399s %u", what, error, part, &nth) >= 3 &&
+            char nth[12] = "1";
+            if (sscanf(line, "%15s %15s %399s %11s", what, error, part, nth) >= 3 &&
                 strcmp(what, op) == 0 && strstr(path, part) != NULL) {
                 if (strcmp(error, "KILL") == 0) {
-                    count_down(nth);
+                    count_down((unsigned)strtoul(nth, NULL, 10));
                 } else {
                     found = strcmp(error, "ENOSPC") == 0 ? ENOSPC : EIO;
                 }
