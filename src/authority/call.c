@@ -377,7 +377,16 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
 static void propose_prepared(struct pending_call *pc, const char *method)
 {
     struct authority *a = pc->a;
-    int rc;
+    int rc = cmd_body_check(pc->prep.kind, buf_blob(&pc->prep.body));
+    if (rc != 0) {
+        struct errmsg em = ERRMSG_INIT;
+        rc = errmsg_set(&em, -ERR_INVALID, "a value that %s needs is missing, or one is malformed",
+                        method);
+        buf_fini(&pc->prep.body);
+        buf_wipe(&pc->prep.extra);
+        call_refuse(pc, rc, &em);
+        return;
+    }
     if (pc->dry_run) {
         answer_dry_run(pc, method);
         return;

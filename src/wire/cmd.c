@@ -94,6 +94,17 @@ const struct msg_desc *cmd_body_desc(uint64_t kind)
     return i < 0 ? NULL : kinds[i].desc;
 }
 
+int cmd_body_check(uint64_t kind, struct blob body)
+{
+    union {
+#define MEMBER_(NAME, num, name, ...) struct name name;
+        CMD_KINDS(MEMBER_)
+#undef MEMBER_
+    } any;
+    const struct msg_desc *desc = cmd_body_desc(kind);
+    return desc == NULL ? -ERR_UNSUPPORTED : msg_decode(desc, MSG_STRICT, body, &any);
+}
+
 void cmd_encode(struct cmd *c, const void *body, struct buf *out)
 {
     struct buf b;

@@ -124,6 +124,9 @@ unsigned cmd_kind_who(uint64_t kind);
 unsigned cmd_kind_level(uint64_t kind);
 /* The body's description; NULL for an unknown kind. */
 const struct msg_desc *cmd_body_desc(uint64_t kind);
+/* 0 when a replica can decode this body. What is proposed must: an entry that does not decode stops every
+ * authority. */
+int cmd_body_check(uint64_t kind, struct blob body);
 
 /* Who asked. */
 #define ACTOR_OWNER "owner"   /* the platform owner, shown by the root key */

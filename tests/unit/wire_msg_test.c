@@ -442,6 +442,27 @@ static void test_roles_and_capabilities(void **state)
     assert_string_equal(role_capability(blob_str("king")), "");
 }
 
+/* What stops a replica is not proposed. */
+static void test_body_that_no_replica_could_decode_is_told_apart(void **state)
+{
+    (void)state;
+    struct pool_create pool = {.pool_id = {{1}}, .name = blob_str("exits")};
+    static const struct {
+        const char *name;
+        int rc;
+    } rows[] = {{"exits", 0}, {"", -ERR_MALFORMED}, {"a\tb", -ERR_MALFORMED}};
+    struct buf body;
+    buf_init(&body, CMD_BODY_MAX);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        pool.name = blob_str(rows[i].name);
+        buf_clear(&body);
+        msg_encode(&pool_create_desc, &pool, &body);
+        assert_int_equal(cmd_body_check(CMD_POOL_CREATE, buf_blob(&body)), rows[i].rc);
+    }
+    assert_int_equal(cmd_body_check(CMD_KIND_MAX, buf_blob(&body)), -ERR_UNSUPPORTED);
+    buf_fini(&body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -459,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_command_carries_its_body),
         cmocka_unit_test(test_list_of_messages),
         cmocka_unit_test(test_roles_and_capabilities),
+        cmocka_unit_test(test_body_that_no_replica_could_decode_is_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
