@@ -265,6 +265,7 @@ struct op_prepared {
     uint64_t kind;
     struct buf body;  /* encoded command body */
     struct buf extra; /* document merged into the answer, or empty */
+    struct buf more;  /* document merged into a refusal by the preparation, or empty */
 };
 struct op_input {
     struct blob args;

@@ -11,14 +11,29 @@ static void begin(struct pending_call *pc);
 
 /* --- answering --- */
 
+/* What was prepared for one attempt says nothing about the next. */
+static void forget_prepared(struct op_prepared *p)
+{
+    buf_fini(&p->body);
+    buf_wipe(&p->extra); /* it may be a secret: a new token */
+    buf_fini(&p->more);
+}
+
+static void begin_prepared(struct op_prepared *p)
+{
+    forget_prepared(p);
+    buf_init(&p->body, CMD_BODY_MAX);
+    buf_init(&p->extra, CALL_DOC_MAX);
+    buf_init(&p->more, CALL_DOC_MAX);
+}
+
 static void release(struct pending_call *pc)
 {
     if (!pc->answered || pc->outstanding) {
         return;
     }
     buf_wipe(&pc->args);
-    buf_fini(&pc->prep.body);
-    buf_wipe(&pc->prep.extra);
+    forget_prepared(&pc->prep);
     free(pc);
 }
 
@@ -53,8 +68,8 @@ void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em)
     mp_writer_init(&w, &doc);
     mp_doc_begin(&w, &d);
     mp_doc_str(&w, &d, "detail", em->text[0] != '\0' ? em->text : err_text(rc));
-    if (pc->prep.extra.len > 0) { /* what a preparation says of its refusal besides */
-        mp_doc_copy(&w, &d, buf_blob(&pc->prep.extra));
+    if (pc->prep.more.len > 0) {
+        mp_doc_copy(&w, &d, buf_blob(&pc->prep.more));
     }
     mp_doc_end(&w, &d);
     call_answer(pc, rc, buf_blob(&doc));
@@ -245,8 +260,7 @@ static void proposed(struct core_proposal *p, int rc, const struct fsm_result *r
     }
     if (rc == -ERR_OUTCOME_UNKNOWN || rc == -ERR_NOT_LEADER) {
         pc->maybe_done = pc->maybe_done || rc == -ERR_OUTCOME_UNKNOWN;
-        buf_fini(&pc->prep.body);
-        buf_wipe(&pc->prep.extra);
+        forget_prepared(&pc->prep);
         wait_leader(pc);
         return;
     }
@@ -338,8 +352,7 @@ static void propose_prepared(struct pending_call *pc, const char *method);
 
 void call_propose(struct pending_call *pc, uint64_t kind, const void *body)
 {
-    buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_init(&pc->prep.extra, CALL_DOC_MAX);
+    begin_prepared(&pc->prep);
     pc->prep.kind = kind;
     msg_encode(cmd_body_desc(kind), body, &pc->prep.body);
     if (pc->prep.body.err != 0) {
@@ -362,12 +375,9 @@ void call_execute(struct pending_call *pc, const char *method, const struct blob
         .actor_kind = pc->actor_kind,
         .actor_id = pc->actor_id,
     };
-    buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_wipe(&pc->prep.extra); /* of an attempt before, whose refusal had to be confirmed */
-    buf_init(&pc->prep.extra, CALL_DOC_MAX);
+    begin_prepared(&pc->prep);
     int rc = op_prepare(a, &in, &pc->prep, &em);
     if (rc != 0) {
-        buf_fini(&pc->prep.body);
         call_refuse(pc, rc, &em);
         return;
     }
@@ -382,8 +392,6 @@ static void propose_prepared(struct pending_call *pc, const char *method)
         struct errmsg em = ERRMSG_INIT;
         rc = errmsg_set(&em, -ERR_INVALID, "a value that %s needs is missing, or one is malformed",
                         method);
-        buf_fini(&pc->prep.body);
-        buf_wipe(&pc->prep.extra);
         call_refuse(pc, rc, &em);
         return;
     }
@@ -541,8 +549,7 @@ void authority_call(struct authority *a, const struct authority_call *call)
     (void)snprintf(pc->actor_id, sizeof pc->actor_id, "%s", call->actor_id);
     buf_init(&pc->args, RPC_FRAME_MAX);
     buf_add(&pc->args, call->args.data, call->args.len);
-    buf_init(&pc->prep.body, CMD_BODY_MAX);
-    buf_init(&pc->prep.extra, CALL_DOC_MAX);
+    begin_prepared(&pc->prep);
     pc->request_id = uuid_is_nil(&call->request_id) ? uuid_new() : call->request_id;
     struct blob parts[] = {blob_str(pc->method), buf_blob(&pc->args)};
     pki_sha256_parts(parts, ARRAY_SIZE(parts), pc->request_hash);

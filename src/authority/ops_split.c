@@ -129,7 +129,7 @@ static int refuse_gaps(struct prepare *p, const struct split *s, const struct sp
 {
     struct mp_writer w;
     struct mp_doc d;
-    mp_writer_init(&w, &p->out->extra);
+    mp_writer_init(&w, &p->out->more);
     mp_doc_begin(&w, &d);
     mp_doc_key(&w, &d, "gaps");
     mp_put_array(&w, g->count);
