@@ -21,20 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     struct blob in = blob_of(data + 1, size - 1);
-    const struct msg_desc *d = descs[data[0] % ARRAY_SIZE(descs)];
-    void *msg = xcalloc(1, d->size);
-    void *again = xcalloc(1, d->size);
-    if (msg_decode(d, MSG_LENIENT, in, msg) == 0) {
-        struct buf out;
-        buf_init(&out, 1u << 20);
-        msg_encode(d, msg, &out);
-        CHECK(out.err == 0);
-        CHECK(msg_decode(d, MSG_STRICT, buf_blob(&out), again) == 0);
-        CHECK(msg_equal(d, msg, again));
-        buf_fini(&out);
-    }
-    free(msg);
-    free(again);
+    fuzz_round_trip(descs[data[0] % ARRAY_SIZE(descs)], MSG_LENIENT, in);
     if (recovery_statement_decode(in, &s) == 0) {
         struct uuid voter;
         CHECK(recovery_voter(&s, 0, &voter));

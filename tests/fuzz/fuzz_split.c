@@ -9,23 +9,6 @@ static const struct msg_desc *const descs[] = {
     &split_report_node_desc, &split_report_role_desc, &signed_split_report_desc,
 };
 
-static void round_trip(const struct msg_desc *d, struct blob in)
-{
-    void *msg = xcalloc(1, d->size);
-    void *again = xcalloc(1, d->size);
-    if (msg_decode(d, MSG_STRICT, in, msg) == 0) {
-        struct buf out;
-        buf_init(&out, 1u << 20);
-        msg_encode(d, msg, &out);
-        CHECK(out.err == 0);
-        CHECK(msg_decode(d, MSG_STRICT, buf_blob(&out), again) == 0);
-        CHECK(msg_equal(d, msg, again));
-        buf_fini(&out);
-    }
-    free(msg);
-    free(again);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t key[PKI_KEY_BYTES] = {1};
@@ -38,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     struct blob in = blob_of(data + 1, size - 1);
-    round_trip(descs[data[0] % ARRAY_SIZE(descs)], in);
+    fuzz_round_trip(descs[data[0] % ARRAY_SIZE(descs)], MSG_STRICT, in);
     if (split_report_decode(in, &report) == 0) {
         uint32_t n = split_report_nodes(&report, nodes);
         CHECK(n <= SPLIT_NODES_MAX);

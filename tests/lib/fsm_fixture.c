@@ -159,18 +159,17 @@ void fsm_world_init_empty(struct fsm_world *w)
     }
 }
 
-int fsm_world_init_cluster(struct fsm_world *w)
+static int init_cluster(struct fsm_world *w, const struct uuid *cluster_id, struct blob root_der,
+                        const uint8_t root[32])
 {
     struct fsm_fake seed;
-    uint8_t root[32];
     uint8_t issuer[32];
     fsm_fake(1, &seed);
-    pki_sha256(blob_str("root"), root);
     fsm_fake_issuer_fingerprint(1, issuer);
     const struct cluster_init body = {
-        .cluster_id = fsm_fake_id(2, 1),
+        .cluster_id = *cluster_id,
         .name = blob_str("lab"),
-        .root_der = blob_str("make-believe root"),
+        .root_der = root_der,
         .root_fingerprint = blob_of(root, 32),
         .node_id = seed.id,
         .node_name = blob_str("seed"),
@@ -182,6 +181,24 @@ int fsm_world_init_cluster(struct fsm_world *w)
     struct cmd c = fsm_envelope(w, CMD_CLUSTER_INIT);
     c.actor_kind = blob_str(ACTOR_OWNER);
     return fsm_do_cmd(w, c, &body);
+}
+
+int fsm_world_init_cluster(struct fsm_world *w)
+{
+    uint8_t root[32];
+    const struct uuid id = fsm_fake_id(2, 1);
+    pki_sha256(blob_str("root"), root);
+    return init_cluster(w, &id, blob_str("make-believe root"), root);
+}
+
+void fsm_world_init_owned(struct fsm_world *w, const struct test_ca *ca)
+{
+    uint8_t root[32];
+    uint8_t key[PKI_KEY_BYTES];
+    pki_key_public(ca->root_key, key);
+    pki_fingerprint(key, root);
+    fsm_world_init_empty(w);
+    assert_int_equal(init_cluster(w, &ca->cluster_id, buf_blob(&ca->root_der), root), 0);
 }
 
 void fsm_world_init(struct fsm_world *w)

@@ -14,6 +14,7 @@
 
 #include "authority/fsm.h"
 #include "base/rng.h"
+#include "lib/pki_fixture.h"
 
 #define FSM_T0 1780000000000LL /* 2026-05-28 */
 #define FSM_HOUR (3600LL * 1000)
@@ -82,6 +83,8 @@ void fsm_world_raise_to(struct fsm_world *w, unsigned level);
 void fsm_world_init_empty(struct fsm_world *w);
 void fsm_world_fini(struct fsm_world *w);
 int fsm_world_init_cluster(struct fsm_world *w);
+/* The same under a root that can sign. */
+void fsm_world_init_owned(struct fsm_world *w, const struct test_ca *ca);
 
 /* One command in an entry of its own; returns its result. */
 int fsm_do(struct fsm_world *w, uint64_t kind, const void *body);

@@ -17,30 +17,8 @@ struct owned {
 
 static void owned_init(struct owned *o)
 {
-    struct fsm_fake seed;
-    uint8_t issuer[32];
-    uint8_t root[32];
-    uint8_t key[PKI_KEY_BYTES];
     test_ca_init(&o->ca, 1, 2);
-    fsm_world_init_empty(&o->w);
-    fsm_fake(1, &seed);
-    fsm_fake_issuer_fingerprint(1, issuer);
-    pki_key_public(o->ca.root_key, key);
-    pki_fingerprint(key, root);
-    const struct cluster_init body = {
-        .cluster_id = o->ca.cluster_id,
-        .name = blob_str("lab"),
-        .root_der = buf_blob(&o->ca.root_der),
-        .root_fingerprint = blob_of(root, 32),
-        .node_id = seed.id,
-        .node_name = blob_str("seed"),
-        .address = blob_str("127.0.0.1:7401"),
-        .cert = fsm_fake_cert(&(struct fsm_fake_cert){.key = 1, .issuer = 1, .serial = 1}),
-        .issuer_fingerprint = blob_of(issuer, 32),
-    };
-    struct cmd c = fsm_envelope(&o->w, CMD_CLUSTER_INIT);
-    c.actor_kind = blob_str(ACTOR_OWNER);
-    assert_int_equal(fsm_do_cmd(&o->w, c, &body), 0);
+    fsm_world_init_owned(&o->w, &o->ca);
     fsm_world_raise_to(&o->w, LEVEL_MEMBERS); /* make-believe authorities */
     (void)fsm_make_authority(&o->w, 2, "second");
     (void)fsm_make_authority(&o->w, 3, "third");

@@ -20,32 +20,10 @@ struct lab {
 
 static void lab_init(struct lab *l)
 {
-    struct fsm_fake seed;
-    uint8_t issuer[32];
-    uint8_t root[32];
-    uint8_t key[PKI_KEY_BYTES];
     test_ca_init(&l->old, 1, 2);
     test_ca_init(&l->new, 3, 4);
     test_ca_init(&l->other, 5, 6);
-    fsm_world_init_empty(&l->w);
-    fsm_fake(1, &seed);
-    fsm_fake_issuer_fingerprint(1, issuer);
-    pki_key_public(l->old.root_key, key);
-    pki_fingerprint(key, root);
-    const struct cluster_init body = {
-        .cluster_id = l->old.cluster_id,
-        .name = blob_str("lab"),
-        .root_der = buf_blob(&l->old.root_der),
-        .root_fingerprint = blob_of(root, 32),
-        .node_id = seed.id,
-        .node_name = blob_str("seed"),
-        .address = blob_str("127.0.0.1:7401"),
-        .cert = fsm_fake_cert(&(struct fsm_fake_cert){.key = 1, .issuer = 1, .serial = 1}),
-        .issuer_fingerprint = blob_of(issuer, 32),
-    };
-    struct cmd c = fsm_envelope(&l->w, CMD_CLUSTER_INIT);
-    c.actor_kind = blob_str(ACTOR_OWNER);
-    assert_int_equal(fsm_do_cmd(&l->w, c, &body), 0);
+    fsm_world_init_owned(&l->w, &l->old);
     fsm_world_raise(&l->w);
     (void)fsm_make_node(&l->w, 2, "n1");
     (void)fsm_make_node(&l->w, 3, "n2");
