@@ -173,12 +173,12 @@ static struct blob find_node(struct blob list, const char *node_id)
 
 static int wait_voter(struct cli *c, const char *node_id, struct buf *ret_doc)
 {
-    int64_t end = (int64_t)(clock_mono_ns() / 1000000) + c->timeout_ms;
+    int64_t end = (int64_t)clock_mono_ms() + c->timeout_ms;
     char last[32] = "";
     struct buf list;
     buf_init(&list, CLIENT_DOC_MAX);
     for (;;) {
-        int64_t left = end - (int64_t)(clock_mono_ns() / 1000000);
+        int64_t left = end - (int64_t)clock_mono_ms();
         char status[32] = "";
         if (left <= 0) {
             buf_fini(&list);

@@ -70,7 +70,7 @@ int cli_run_mirror_status(struct cli *c)
 /* Until it follows, fails for good, or the time is over. doc: the last status. */
 static int wait_following(struct cli *c, int64_t rebuilds, struct buf *doc)
 {
-    int64_t end = (int64_t)(clock_mono_ns() / 1000000) + c->timeout_ms;
+    int64_t end = (int64_t)clock_mono_ms() + c->timeout_ms;
     char last[16] = "";
     for (;;) {
         char state[16];
@@ -98,7 +98,7 @@ static int wait_following(struct cli *c, int64_t rebuilds, struct buf *doc)
                 "anew",
                 "the mirror is not to be believed: %s", error);
         }
-        if ((int64_t)(clock_mono_ns() / 1000000) >= end) {
+        if ((int64_t)clock_mono_ms() >= end) {
             return cli_fail(c, -ERR_TIMEOUT,
                             "it goes on by itself: watch `rap mirror status`; `rap mirror disable` "
                             "takes it back",

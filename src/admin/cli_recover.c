@@ -184,9 +184,9 @@ static int post_statement(struct cli *c, struct blob statement)
 /* The daemon starts anew in between, so an attempt that finds nobody says nothing. */
 static int wait_epoch(struct cli *c, int64_t epoch, struct buf *doc)
 {
-    int64_t end = (int64_t)(clock_mono_ns() / 1000000) + c->timeout_ms;
+    int64_t end = (int64_t)clock_mono_ms() + c->timeout_ms;
     for (;;) {
-        int64_t left = end - (int64_t)(clock_mono_ns() / 1000000);
+        int64_t left = end - (int64_t)clock_mono_ms();
         if (left <= 0) {
             return cli_fail(c, -ERR_TIMEOUT, "look at the daemon's log and at `rap status`",
                             "the authority is not in epoch %lld after %us", (long long)epoch,
@@ -332,24 +332,15 @@ static struct blob find_report(struct blob list, const char *wanted)
 static int sign_consent(struct cli *c, struct blob report, uint8_t sig[PKI_SIG_BYTES])
 {
     struct owner_root owner;
-    struct buf status;
     char text[64];
     struct merge_consent consent = {.epoch = (uint64_t)mp_find_int(report, "epoch"),
                                     .rows = (uint64_t)mp_find_int(report, "rows_total")};
-    int rc = util_fetch(c, "/v1/status", NULL, &status);
-    mp_find_str(buf_blob(&status), "cluster_id", text, sizeof text);
-    bool cluster = uuid_parse(text, &consent.cluster_id) == 0;
     mp_find_str(report, "node_id", text, sizeof text);
-    bool node = uuid_parse(text, &consent.node_id) == 0;
-    buf_fini(&status);
-    if (rc != CLI_OK) {
-        return rc;
+    if (uuid_parse(text, &consent.node_id) != 0) {
+        return cli_fail(c, -ERR_MALFORMED, NULL, "the report has no node");
     }
-    if (!cluster || !node) {
-        return cli_fail(c, -ERR_MALFORMED, NULL, "%s",
-                        cluster ? "the report has no node" : "the status has no cluster");
-    }
-    rc = owner_open(c, &consent.cluster_id, NULL, &owner);
+    int rc = util_own_cluster(c, &consent.cluster_id);
+    rc = rc != CLI_OK ? rc : owner_open(c, &consent.cluster_id, NULL, &owner);
     if (rc == CLI_OK) {
         consent_sign(owner.key, &consent, sig);
         owner_close(&owner);

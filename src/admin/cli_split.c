@@ -39,19 +39,6 @@ struct terms {
     struct buf bytes; /* what is signed */
 };
 
-static int own_cluster(struct cli *c, struct uuid *ret)
-{
-    struct buf status;
-    char text[64];
-    int rc = util_fetch(c, "/v1/status", NULL, &status);
-    mp_find_str(buf_blob(&status), "cluster_id", text, sizeof text);
-    if (rc == CLI_OK && uuid_parse(text, ret) != 0) {
-        rc = cli_fail(c, -ERR_MALFORMED, NULL, "the status names no cluster");
-    }
-    buf_fini(&status);
-    return rc;
-}
-
 /* The new cluster, by its root certificate or by what is read to the owner. */
 static int new_cluster(struct cli *c, struct terms *x)
 {
@@ -199,7 +186,7 @@ int cli_run_split_begin(struct cli *c)
     buf_init(&x->nodes, SPLIT_TERMS_MAX);
     buf_init(&x->bytes, SPLIT_TERMS_MAX);
     int rc = new_cluster(c, x);
-    rc = rc != CLI_OK ? rc : own_cluster(c, &x->t.cluster_id);
+    rc = rc != CLI_OK ? rc : util_own_cluster(c, &x->t.cluster_id);
     rc = rc != CLI_OK ? rc : add_nodes(c, x);
     rc = rc != CLI_OK ? rc : encode_terms(c, x);
     if (rc == CLI_OK) {
@@ -375,7 +362,7 @@ static int sign_end(struct cli *c, struct blob split, struct split_end *e,
     char id[64];
     mp_find_str(split, "id", id, sizeof id);
     int rc = uuid_parse(id, &e->split_id) == 0
-                 ? own_cluster(c, &e->cluster_id)
+                 ? util_own_cluster(c, &e->cluster_id)
                  : cli_fail(c, -ERR_MALFORMED, NULL, "the answer names no split");
     rc = rc != CLI_OK ? rc : owner_open(c, &e->cluster_id, NULL, &owner);
     if (rc == CLI_OK) {

@@ -83,3 +83,16 @@ int util_get_number(struct cli *c, const char *name, int64_t *ret)
     }
     return cli_get_count(c, name, ret);
 }
+
+int util_own_cluster(struct cli *c, struct uuid *ret)
+{
+    struct buf status;
+    char text[64];
+    int rc = util_fetch(c, "/v1/status", NULL, &status);
+    mp_find_str(buf_blob(&status), "cluster_id", text, sizeof text);
+    if (rc == CLI_OK && uuid_parse(text, ret) != 0) {
+        rc = cli_fail(c, -ERR_MALFORMED, NULL, "the status has no cluster");
+    }
+    buf_fini(&status);
+    return rc;
+}

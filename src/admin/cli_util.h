@@ -29,6 +29,8 @@ int util_mutate(struct cli *c, const char *method, struct buf *path, struct blob
                 const char *done);
 /* GET into doc (initialised here, ended by the caller, on errors too). */
 int util_fetch(struct cli *c, const char *prefix, const char *value, struct buf *doc);
+/* The cluster of the daemon that answers. */
+int util_own_cluster(struct cli *c, struct uuid *ret);
 
 /* As cli_get_count, but 0 is a number too. */
 int util_get_number(struct cli *c, const char *name, int64_t *ret);

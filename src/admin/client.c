@@ -182,7 +182,7 @@ static bool nothing_begun(int rc, struct blob problem)
 
 static int64_t now_ms(void)
 {
-    return (int64_t)(clock_mono_ns() / 1000000);
+    return (int64_t)clock_mono_ms();
 }
 
 static void pause_ms(unsigned ms)

@@ -19,7 +19,7 @@
 
 uint64_t agent_mono_ms(void)
 {
-    return clock_mono_ns() / 1000000;
+    return clock_mono_ms();
 }
 
 /* --- rpc --- */

@@ -65,7 +65,7 @@ struct join {
 
 static uint64_t now_ms(void)
 {
-    return clock_mono_ns() / 1000000;
+    return clock_mono_ms();
 }
 
 static void tell(struct join *j, enum join_event ev, const char *detail)

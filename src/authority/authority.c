@@ -6,8 +6,8 @@
  * waiting hosts, the directory) -> the fabric writes what all this queued -> poll. */
 #include "authority/authority_impl.h"
 
-#include "authority/mirror.h"
 #include "authority/heal.h"
+#include "authority/mirror.h"
 #include "authority/raft_log.h"
 #include "authority/recover.h"
 #include "base/clock.h"
@@ -28,7 +28,7 @@ int64_t authority_now_ms(const struct authority *a)
 
 uint64_t authority_mono_ms(void)
 {
-    return clock_mono_ns() / 1000000;
+    return clock_mono_ms();
 }
 
 /* --- what raft_io and core ask of the outside --- */
@@ -454,7 +454,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
     if (rc != 0) {
         authority_free(a);
         (void)errmsg_wrap(em, rc, "authority");
-        return errmsg_runbook(em, rc, AUTHORITY_RUNBOOK);
+        return *config->log_damaged ? rc : errmsg_runbook(em, rc, AUTHORITY_RUNBOOK);
     }
     /* From here on only authority_close ends it: handles and the writer thread are live. */
     CHECK(uv_timer_init(config->loop, &a->tick) == 0);

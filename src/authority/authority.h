@@ -34,7 +34,8 @@ struct authority_config {
     /* How this node's own signed configuration proves its epoch; empty: it does not. Valid during
      * authority_open. */
     struct blob statement;
-    /* Set when authority_open fails because raft.db does not verify, and for nothing else: heal.h. */
+    /* Set when authority_open fails because raft.db does not verify, and for nothing else: heal.h. Then it
+     * names no runbook: the others may help. */
     bool *log_damaged;
     /* The owner's record of roots, when there is one: its own signatures say whether to believe it, so
      * it need not wait for a snapshot. May be NULL. */

@@ -35,19 +35,12 @@ static void pack(uv_work_t *req)
     }
 }
 
-static void put_name(struct authority *a, char out[NAME_MAX_BYTES + 1])
-{
-    struct db_stmt *st = db_prepare(state_db(a), "SELECT name FROM clusters LIMIT 1");
-    (void)snprintf(out, NAME_MAX_BYTES + 1, "%s", db_step(st) == 1 ? db_col_text(st, "name") : "");
-    db_done(st);
-}
-
 static int make_file(struct authority *a, const struct backup_work *w, struct backup_header *ret)
 {
     static char name[NAME_MAX_BYTES + 1];
     const struct blob chain[3] = {buf_blob(&a->leaf_der), buf_blob(&a->leaf_issuer_der),
                                   buf_blob(&a->root_der)};
-    put_name(a, name);
+    (void)fsm_cluster_name(state_db(a), name);
     *ret = (struct backup_header){
         .version = BACKUP_VERSION,
         .cluster_id = a->cfg.cluster_id,

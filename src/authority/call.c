@@ -76,6 +76,21 @@ void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em)
     buf_fini(&doc);
 }
 
+void call_answer_made(struct pending_call *pc,
+                      int (*make)(struct pending_call *pc, struct buf *out, struct errmsg *em))
+{
+    struct buf doc;
+    struct errmsg em = ERRMSG_INIT;
+    buf_init(&doc, CALL_DOC_MAX);
+    int rc = make(pc, &doc, &em);
+    if (rc == 0) {
+        call_answer(pc, 0, buf_blob(&doc));
+    } else {
+        call_answer_text(pc, rc, &em);
+    }
+    buf_fini(&doc);
+}
+
 bool call_returned(struct pending_call *pc)
 {
     pc->outstanding = false;

@@ -81,6 +81,9 @@ void backup_read(struct pending_call *pc);
 void call_answer(struct pending_call *pc, int rc, struct blob doc);
 /* An error with a text for people. */
 void call_answer_text(struct pending_call *pc, int rc, const struct errmsg *em);
+/* What make writes, or its refusal. */
+void call_answer_made(struct pending_call *pc,
+                      int (*make)(struct pending_call *pc, struct buf *out, struct errmsg *em));
 /* Prepares the method with these arguments (NULL: the call's own) and proposes. */
 void call_execute(struct pending_call *pc, const char *method, const struct blob *args);
 /* Proposes a command that was prepared and checked elsewhere. */

@@ -114,3 +114,16 @@ uint32_t divergence_part(const struct divergence *d, uint64_t first, uint32_t mo
     }
     return count;
 }
+
+void divergence_put(const struct divergence *d, struct divergence_report *r, struct buf *rows,
+                    struct buf *out)
+{
+    r->common_index = d->common_index;
+    r->last_index = d->last_index;
+    r->last_term = d->last_term;
+    r->commit_index = d->commit_index;
+    r->rows_total = d->rows_total;
+    r->rows.count = divergence_part(d, r->first_row, DIVERGENCE_PART_ROWS, rows);
+    r->rows.raw = buf_blob(rows);
+    msg_encode(&divergence_report_desc, r, out);
+}

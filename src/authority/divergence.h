@@ -21,5 +21,9 @@ void divergence_fini(struct divergence *d);
 /* Appends at most `most` encoded rows from the `first`th on; returns how many. */
 uint32_t divergence_part(const struct divergence *d, uint64_t first, uint32_t most,
                          struct buf *raw);
+/* Appends the part of the report that begins with r->first_row, encoded. r: whose it is, the epochs and
+ * first_row are the caller's, the rest is filled in; rows is its, and holds what r points into. */
+void divergence_put(const struct divergence *d, struct divergence_report *r, struct buf *rows,
+                    struct buf *out);
 
 #endif

@@ -369,25 +369,6 @@ void fence_serve(struct authority *a)
 
 /* --- what we ask --- */
 
-static void put_part(struct authority *a, uint64_t first, struct buf *rows, struct buf *out)
-{
-    const struct divergence *d = &a->fence.divergence;
-    struct divergence_report r = {
-        .node_id = a->cfg.node_id,
-        .epoch = a->fence.epoch,
-        .from_epoch = authority_epoch(a),
-        .common_index = d->common_index,
-        .last_index = d->last_index,
-        .last_term = d->last_term,
-        .commit_index = d->commit_index,
-        .rows_total = d->rows_total,
-        .first_row = first,
-    };
-    r.rows.count = divergence_part(d, first, DIVERGENCE_PART_ROWS, rows);
-    r.rows.raw = buf_blob(rows);
-    msg_encode(&divergence_report_desc, &r, out);
-}
-
 static void answered(struct fabric_call *call, int rc, struct blob body);
 
 static void ask(struct authority *a, const struct raft_peer *to, enum recovery_step step,
@@ -405,7 +386,11 @@ static void ask(struct authority *a, const struct raft_peer *to, enum recovery_s
         .statement = raft_io_statement(&a->io),
     };
     if (step == RECOVERY_REPORT) {
-        put_part(a, first_row, &rows, &report);
+        struct divergence_report r = {.node_id = a->cfg.node_id,
+                                      .epoch = a->fence.epoch,
+                                      .from_epoch = authority_epoch(a),
+                                      .first_row = first_row};
+        divergence_put(&a->fence.divergence, &r, &rows, &report);
         m.report = buf_blob(&report);
     }
     msg_encode(&recovery_ask_desc, &m, &bytes);

@@ -59,6 +59,10 @@ void fsm_position(const struct fsm *f, struct fsm_position *ret);
 /* The digest at an earlier index, if it is among the last 4096 applied since start or restore. */
 bool fsm_digest_at(const struct fsm *f, uint64_t index, uint8_t ret[32]);
 
+/* The name of a node, of the cluster; "" when there is none, and with an error: <0 of the database. */
+int fsm_node_name(struct db *db, const char *node_id, char out[NAME_MAX_BYTES + 1]);
+int fsm_cluster_name(struct db *db, char out[NAME_MAX_BYTES + 1]);
+
 /* The whole state as bytes (a serialized database), and back. Restore replaces everything, fsm_db
  * included; on error the old state stays: -ERR_CORRUPT, -ERR_SCHEMA (of a newer version),
  * -ERR_TOO_LARGE. The image is untrusted: structure, schema and position are checked. */

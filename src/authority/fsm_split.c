@@ -143,24 +143,6 @@ static int check_ready(struct fsm_ctx *x, const struct split *s, struct blob rep
     return rc;
 }
 
-/* The next of the nodes that are still active here, the seed after all others: 1, 0, <0. */
-static int next_to_leave(struct fsm_ctx *x, const struct split *s, struct uuid *ret)
-{
-    struct db_stmt *st = db_prepare(
-        x->db, "SELECT p.node_id FROM cluster_split_nodes p JOIN nodes n ON n.id = p.node_id"
-               " JOIN cluster_memberships m ON m.node_id = p.node_id WHERE p.split_id = ?1"
-               " AND n.enrollment_status = 'enrolled' AND m.membership_status = 'active'"
-               " ORDER BY p.node_id = ?2, p.node_id LIMIT 1");
-    db_bind_text(st, s->id);
-    db_bind_text(st, s->seed_id);
-    int rc = db_step(st);
-    if (rc == 1) {
-        CHECK(uuid_parse(db_col_text(st, "node_id"), ret) == 0);
-    }
-    db_done(st);
-    return rc;
-}
-
 static int nodes_leave(struct fsm_ctx *x, const struct split *s, uint32_t *ret_count)
 {
     char reason[REASON_MAX_BYTES];
@@ -169,7 +151,7 @@ static int nodes_leave(struct fsm_ctx *x, const struct split *s, uint32_t *ret_c
     int rc;
     (void)snprintf(reason, sizeof reason, "moved to cluster %s (%s)", s->name, s->new_cluster_id);
     *ret_count = 0;
-    while ((rc = next_to_leave(x, s, &id)) == 1) {
+    while ((rc = split_next_to_leave(x->db, s, &id)) == 1) {
         rc = fsm_node_get(x, &id, &n);
         rc = rc != 0 ? rc : fsm_membership_write(x, &n, true, blob_str(reason));
         if (rc != 0) {

@@ -31,6 +31,26 @@ int fsm_one_int(struct db_stmt *st, int64_t *ret)
     return rc;
 }
 
+static int one_name(struct db_stmt *st, char out[NAME_MAX_BYTES + 1])
+{
+    int rc = db_step(st);
+    (void)snprintf(out, NAME_MAX_BYTES + 1, "%s", rc == 1 ? db_col_text(st, "name") : "");
+    db_done(st);
+    return rc < 0 ? rc : 0;
+}
+
+int fsm_node_name(struct db *db, const char *node_id, char out[NAME_MAX_BYTES + 1])
+{
+    struct db_stmt *st = db_prepare(db, "SELECT name FROM nodes WHERE id = ?");
+    db_bind_text(st, node_id);
+    return one_name(st, out);
+}
+
+int fsm_cluster_name(struct db *db, char out[NAME_MAX_BYTES + 1])
+{
+    return one_name(db_prepare(db, "SELECT name FROM clusters LIMIT 1"), out);
+}
+
 int fsm_exists(struct db_stmt *st)
 {
     int rc = db_step(st);

@@ -250,11 +250,6 @@ static void on_ask(void *data, struct fabric_request *rq, struct blob body)
 
 /* --- the course of things --- */
 
-static uint64_t mono_ms(void)
-{
-    return clock_mono_ns() / 1000000;
-}
-
 static void look_around(struct heal *h)
 {
     if (majority_left(h)) {
@@ -262,8 +257,8 @@ static void look_around(struct heal *h)
         return;
     }
     if (h->lost_ms == 0) {
-        h->lost_ms = mono_ms();
-    } else if (mono_ms() - h->lost_ms >= LOST_AFTER_MS) {
+        h->lost_ms = clock_mono_ms();
+    } else if (clock_mono_ms() - h->lost_ms >= LOST_AFTER_MS) {
         char text[sizeof h->why.text + 128];
         (void)snprintf(
             text, sizeof text,
@@ -291,10 +286,6 @@ int heal_open(const struct heal_config *config, struct heal **ret, struct errmsg
     h->cfg = *config;
     h->dir = xstrdup(config->dir);
     h->why = *em;
-    char *runbook = strstr(h->why.text, ERRMSG_RUNBOOK);
-    if (runbook != NULL) {
-        *runbook = '\0'; /* not yet */
-    }
     buf_init(&h->statement, SIGNED_RECOVERY_MAX);
     buf_add(&h->statement, config->statement.data, config->statement.len);
     for (size_t i = 0; i < config->members_count; i++) {

@@ -136,11 +136,10 @@ static void put_name(struct authority *a, struct mp_writer *w, struct mp_doc *d,
                      const struct uuid *id)
 {
     char text[UUID_TEXT_MAX];
+    char name[NAME_MAX_BYTES + 1];
     uuid_format(id, text);
-    struct db_stmt *st = db_prepare(state_db(a), "SELECT name FROM nodes WHERE id = ?");
-    db_bind_text(st, text);
-    mp_doc_str(w, d, key, db_step(st) == 1 ? db_col_text(st, "name") : NULL);
-    db_done(st);
+    (void)fsm_node_name(state_db(a), text, name);
+    mp_doc_str(w, d, key, name[0] == '\0' ? NULL : name);
 }
 
 /* One row of a list. */
@@ -361,14 +360,5 @@ static int answer(struct pending_call *pc, struct buf *out, struct errmsg *em)
 
 void call_answer_mesh(struct pending_call *pc)
 {
-    struct buf doc;
-    struct errmsg em = ERRMSG_INIT;
-    buf_init(&doc, CALL_DOC_MAX);
-    int rc = answer(pc, &doc, &em);
-    if (rc == 0) {
-        call_answer(pc, 0, buf_blob(&doc));
-    } else {
-        call_answer_text(pc, rc, &em);
-    }
-    buf_fini(&doc);
+    call_answer_made(pc, answer);
 }

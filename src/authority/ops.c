@@ -35,6 +35,23 @@ int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret)
     return op_resolve(p->a, kind, text, ret, p->em);
 }
 
+int op_arg_hex(struct prepare *p, const char *key, uint8_t *out, size_t len)
+{
+    char text[2 * PKI_SIG_BYTES + 1];
+    mp_find_str(p->in->args, key, text, sizeof text);
+    return hex_decode(text, out, len) == 0
+               ? 0
+               : errmsg_set(p->em, -ERR_INVALID, "%s is not %zu bytes in hex", key, len);
+}
+
+bool op_arg_force(const struct prepare *p)
+{
+    char text[8];
+    mp_find_str(p->in->args, "force", text, sizeof text); /* in a query it is text */
+    return fsm_level(p->a->fsm) >= LEVEL_SPLITS &&
+           (mp_find_int(p->in->args, "force") != 0 || strcmp(text, "true") == 0);
+}
+
 int op_arg_reason(struct prepare *p, struct blob *ret)
 {
     *ret = op_arg_text(p, "reason");
@@ -206,18 +223,14 @@ static int prepare_authority_vote(struct prepare *p)
 
 static int prepare_partition_merge(struct prepare *p)
 {
-    char hex[2 * PKI_SIG_BYTES + 1];
     uint8_t signature[PKI_SIG_BYTES];
     struct partition_merge body = {
         .epoch = (uint64_t)mp_find_int(p->in->args, "epoch"),
         .rows = (uint64_t)mp_find_int(p->in->args, "rows"),
         .signature = blob_of(signature, sizeof signature),
     };
-    mp_find_str(p->in->args, "signature", hex, sizeof hex);
-    if (hex_decode(hex, signature, sizeof signature) != 0) {
-        return errmsg_set(p->em, -ERR_INVALID, "signature is not an Ed25519 signature in hex");
-    }
-    int rc = op_arg_id(p, "authorities", &body.node_id);
+    int rc = op_arg_hex(p, "signature", signature, sizeof signature);
+    rc = rc != 0 ? rc : op_arg_id(p, "authorities", &body.node_id);
     if (rc == 0) {
         op_put_body(p, CMD_PARTITION_MERGE, &body);
     }

@@ -28,6 +28,10 @@ struct blob op_arg_text(const struct prepare *p, const char *key);
 /* The thing that the argument "id" names. */
 int op_arg_id(struct prepare *p, const char *kind, struct uuid *ret);
 int op_arg_reason(struct prepare *p, struct blob *ret);
+/* Exactly len bytes, at most a signature's, in hex. */
+int op_arg_hex(struct prepare *p, const char *key, uint8_t *out, size_t len);
+/* The argument "force"; false as long as no command has a place for it. */
+bool op_arg_force(const struct prepare *p);
 
 /* --- ops_enroll.c --- */
 int op_token_create(struct prepare *p);
@@ -38,8 +42,6 @@ int op_join_reject(struct prepare *p);
 int op_join_expire(struct prepare *p);
 
 /* --- ops_split.c --- */
-/* The argument "force"; false as long as no command has a place for it. */
-bool op_arg_force(const struct prepare *p);
 int op_split_begin(struct prepare *p);
 int op_split_finish(struct prepare *p);
 int op_split_cancel(struct prepare *p);

@@ -6,15 +6,6 @@
 #include "base/text.h"
 #include "pki/statement.h"
 
-static int arg_hex(struct prepare *p, const char *key, uint8_t *out, size_t len)
-{
-    char text[2 * PKI_SIG_BYTES + 1];
-    mp_find_str(p->in->args, key, text, sizeof text);
-    return hex_decode(text, out, len) == 0
-               ? 0
-               : errmsg_set(p->em, -ERR_INVALID, "%s is not %zu bytes in hex", key, len);
-}
-
 static int arg_uuid(struct prepare *p, const char *key, struct uuid *ret)
 {
     char text[UUID_TEXT_MAX];
@@ -77,7 +68,7 @@ static int read_terms(struct prepare *p, struct split_terms *t, struct buf *node
     int rc = arg_uuid(p, "id", &t->split_id);
     rc = rc != 0 ? rc : arg_uuid(p, "new_cluster_id", &t->new_cluster_id);
     rc = rc != 0 ? rc : arg_uuid(p, "seed", &t->seed_id);
-    rc = rc != 0 ? rc : arg_hex(p, "root_pin", pin, PKI_HASH_BYTES);
+    rc = rc != 0 ? rc : op_arg_hex(p, "root_pin", pin, PKI_HASH_BYTES);
     rc = rc != 0 ? rc : arg_ids(p, "nodes", nodes, &count);
     t->nodes = (struct mp_list){.raw = buf_blob(nodes), .count = count};
     if (rc == 0 && count > SPLIT_NODES_MAX) {
@@ -98,7 +89,7 @@ int op_split_begin(struct prepare *p)
     buf_init(&nodes, CMD_BODY_MAX);
     buf_init(&bytes, SPLIT_TERMS_MAX);
     int rc = read_terms(p, &t, &nodes, pin);
-    rc = rc != 0 ? rc : arg_hex(p, "signature", signature, sizeof signature);
+    rc = rc != 0 ? rc : op_arg_hex(p, "signature", signature, sizeof signature);
     if (rc == 0) {
         msg_encode(&split_terms_desc, &t, &bytes);
         rc = bytes.err != 0 ? bytes.err : split_terms_decode(buf_blob(&bytes), &t);
@@ -166,7 +157,7 @@ int op_split_finish(struct prepare *p)
     buf_init(&text, SPLIT_REPORT_TEXT_MAX);
     buf_init(&report, SIGNED_SPLIT_REPORT_MAX);
     int rc = op_arg_id(p, "splits", &body.split_id);
-    rc = rc != 0 ? rc : arg_hex(p, "signature", signature, sizeof signature);
+    rc = rc != 0 ? rc : op_arg_hex(p, "signature", signature, sizeof signature);
     rc = rc != 0 ? rc : join_texts(p, "report", &text);
     if (rc == 0) {
         rc = split_report_parse(buf_blob(&text), &report);
@@ -192,17 +183,9 @@ int op_split_cancel(struct prepare *p)
     struct split_cancel body = {.reason = op_arg_text(p, "reason"),
                                 .signature = blob_of(signature, sizeof signature)};
     int rc = op_arg_id(p, "splits", &body.split_id);
-    rc = rc != 0 ? rc : arg_hex(p, "signature", signature, sizeof signature);
+    rc = rc != 0 ? rc : op_arg_hex(p, "signature", signature, sizeof signature);
     if (rc == 0) {
         op_put_body(p, CMD_SPLIT_CANCEL, &body);
     }
     return rc;
-}
-
-bool op_arg_force(const struct prepare *p)
-{
-    char text[8];
-    mp_find_str(p->in->args, "force", text, sizeof text); /* in a query it is text */
-    return fsm_level(p->a->fsm) >= LEVEL_SPLITS &&
-           (mp_find_int(p->in->args, "force") != 0 || strcmp(text, "true") == 0);
 }

@@ -19,7 +19,7 @@ static int fail(struct pg_ask *a, int rc, const char *what, const char *text)
 /* Until the socket is ready. */
 static int wait_for(struct pg_ask *a, short events, uint64_t limit_ms)
 {
-    uint64_t end = clock_mono_ns() / 1000000 + limit_ms;
+    uint64_t end = clock_mono_ms() + limit_ms;
     for (;;) {
         struct pollfd fd = {.fd = PQsocket(a->conn), .events = events};
         if (poll(&fd, 1, SLICE_MS) > 0) {
@@ -28,7 +28,7 @@ static int wait_for(struct pg_ask *a, short events, uint64_t limit_ms)
         if (a->go_on != NULL && !a->go_on(a->data)) {
             return fail(a, -ERR_CANCELED, "ended", "");
         }
-        if (clock_mono_ns() / 1000000 >= end) {
+        if (clock_mono_ms() >= end) {
             return fail(a, -ERR_UNREACHABLE, "PostgreSQL does not answer", "");
         }
     }

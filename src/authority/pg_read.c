@@ -500,10 +500,7 @@ static int check_state(struct reading *r, struct mirror_copy *c)
     }
     rc = rc != 0 ? rc : fsm_audit_verify(f, NULL, r->em);
     if (rc == 0) {
-        struct db_stmt *st = db_prepare(fsm_db(f), "SELECT name FROM clusters LIMIT 1");
-        (void)snprintf(c->cluster_name, sizeof c->cluster_name, "%s",
-                       db_step(st) == 1 ? db_col_text(st, "name") : "");
-        db_done(st);
+        rc = fsm_cluster_name(fsm_db(f), c->cluster_name);
     }
     fsm_free(f);
     buf_fini(&image);

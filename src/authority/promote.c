@@ -32,11 +32,10 @@ static void name_of(struct authority *a, const struct uuid *id, char out[NAME_MA
 {
     char text[UUID_TEXT_MAX];
     uuid_format(id, text);
-    struct db_stmt *st = db_prepare(state_db(a), "SELECT name FROM nodes WHERE id = ?");
-    db_bind_text(st, text);
-    (void)snprintf(out, NAME_MAX_BYTES + 1, "%s",
-                   db_step(st) == 1 ? db_col_text(st, "name") : text);
-    db_done(st);
+    (void)fsm_node_name(state_db(a), text, out);
+    if (out[0] == '\0') {
+        (void)snprintf(out, NAME_MAX_BYTES + 1, "%s", text);
+    }
 }
 
 /* Why there is nothing to promote, or 0. */

@@ -6,7 +6,6 @@
 
 #include "authority/raft_image.h"
 #include "base/log.h"
-
 #include "pki/statement.h"
 
 /* Of entries that are sent to a silent member again. */

@@ -1,5 +1,6 @@
 #include "authority/split.h"
 
+#include "authority/fsm.h"
 #include "base/text.h"
 #include "pki/statement.h"
 
@@ -163,8 +164,22 @@ static void check_node(const struct split *s, const char *name, const char *auth
     " FROM cluster_split_nodes p JOIN nodes n ON n.id = p.node_id"                         \
     " JOIN cluster_memberships m ON m.node_id = n.id"
 #define GOING_WHERE                                                                        \
-    " WHERE p.split_id = ? AND n.enrollment_status = 'enrolled'"                           \
+    " WHERE p.split_id = ?1 AND n.enrollment_status = 'enrolled'"                           \
     " AND m.membership_status = 'active'"
+
+int split_next_to_leave(struct db *db, const struct split *s, struct uuid *ret)
+{
+    struct db_stmt *st = db_prepare(db, "SELECT n.id" GOING GOING_WHERE
+                                        " ORDER BY n.id = ?2, n.id LIMIT 1");
+    db_bind_text(st, s->id);
+    db_bind_text(st, s->seed_id);
+    int rc = db_step(st);
+    if (rc == 1) {
+        CHECK(uuid_parse(db_col_text(st, "id"), ret) == 0);
+    }
+    db_done(st);
+    return rc;
+}
 
 static int check_nodes(struct db *db, const struct split *s, const struct nodes *nodes,
                        struct split_gaps *g)
@@ -229,16 +244,6 @@ static void check_authority(const struct split *s, const struct split_report *r,
     }
 }
 
-static int seed_name(struct db *db, const struct split *s, char ret[NAME_MAX_BYTES + 1])
-{
-    struct db_stmt *st = db_prepare(db, "SELECT name FROM nodes WHERE id = ?");
-    db_bind_text(st, s->seed_id);
-    int rc = db_step(st);
-    (void)snprintf(ret, NAME_MAX_BYTES + 1, "%s", rc == 1 ? db_col_text(st, "name") : "");
-    db_done(st);
-    return rc < 0 ? rc : 0;
-}
-
 int split_gaps_find(struct db *db, const struct split *s, struct blob signed_report, int64_t now_ms,
                     struct split_gaps *g, struct errmsg *em)
 {
@@ -257,7 +262,7 @@ int split_gaps_find(struct db *db, const struct split *s, struct blob signed_rep
     }
     nodes.count = split_report_nodes(&r, nodes.item);
     check_age(&r, now_ms, g);
-    rc = seed_name(db, s, seed);
+    rc = fsm_node_name(db, s->seed_id, seed);
     if (rc == 0) {
         check_authority(s, &r, seed, &nodes, g);
         rc = check_nodes(db, s, &nodes, g);

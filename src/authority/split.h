@@ -23,6 +23,9 @@ int split_get(struct db *db, const struct uuid *id, struct split *ret);
 /* The open one whose seed this node is: 1, 0, <0. */
 int split_of_seed(struct db *db, const char *node_id, struct split *ret);
 
+/* The next of its nodes that has not left, the seed after all others: 1, 0 none, <0. */
+int split_next_to_leave(struct db *db, const struct split *s, struct uuid *ret);
+
 /* What keeps the nodes from leaving. */
 struct split_gaps {
     struct buf items; /* documents {gap, subject, detail}, count of them */

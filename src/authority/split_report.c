@@ -119,30 +119,25 @@ static void put_roles(struct report *r)
 static void put_admin(struct report *r, const struct pending_call *pc, struct mp_doc *d)
 {
     char id[UUID_TEXT_MAX];
+    char name[NAME_MAX_BYTES + 1];
     const struct uuid *asked = pc->via.authenticated ? &pc->via.identity.node_id
                                                      : &r->a->cfg.node_id;
     uuid_format(asked, id);
-    struct db_stmt *st = db_prepare(state_db(r->a), "SELECT name FROM nodes WHERE id = ?");
-    db_bind_text(st, id);
-    mp_doc_str(r->w, d, "admin_name", db_step(st) == 1 ? db_col_text(st, "name") : NULL);
-    db_done(st);
+    (void)fsm_node_name(state_db(r->a), id, name);
+    mp_doc_str(r->w, d, "admin_name", name[0] == '\0' ? NULL : name);
 }
 
 static int answer(struct pending_call *pc, struct buf *out, struct errmsg *em)
 {
     char wanted[4096];
-    char name[NAME_MAX_BYTES + 1] = "";
+    char name[NAME_MAX_BYTES + 1];
     struct mp_writer w;
     struct mp_doc d;
     struct report r = {.a = pc->a, .w = &w};
     core_status(pc->a->core, &r.status);
     fsm_position(pc->a->fsm, &r.position);
     mp_find_str(buf_blob(&pc->args), "nodes", wanted, sizeof wanted);
-    struct db_stmt *st = db_prepare(state_db(pc->a), "SELECT name FROM clusters LIMIT 1");
-    if (db_step(st) == 1) {
-        (void)snprintf(name, sizeof name, "%s", db_col_text(st, "name"));
-    }
-    db_done(st);
+    (void)fsm_cluster_name(state_db(pc->a), name);
     mp_writer_init(&w, out);
     mp_doc_begin(&w, &d);
     mp_doc_uuid(&w, &d, "cluster_id", &pc->a->cfg.cluster_id);
@@ -163,14 +158,5 @@ static int answer(struct pending_call *pc, struct buf *out, struct errmsg *em)
 
 void call_answer_split_report(struct pending_call *pc)
 {
-    struct buf doc;
-    struct errmsg em = ERRMSG_INIT;
-    buf_init(&doc, CALL_DOC_MAX);
-    int rc = answer(pc, &doc, &em);
-    if (rc == 0) {
-        call_answer(pc, 0, buf_blob(&doc));
-    } else {
-        call_answer_text(pc, rc, &em);
-    }
-    buf_fini(&doc);
+    call_answer_made(pc, answer);
 }

@@ -6,6 +6,7 @@
 
 /* CLOCK_MONOTONIC. For deadlines and intervals. */
 uint64_t clock_mono_ns(void);
+uint64_t clock_mono_ms(void);
 /* Milliseconds since 1970, UTC. May jump; for stamps people read and certificates. */
 int64_t clock_wall_ms(void);
 

@@ -191,7 +191,7 @@ void log_write(enum log_level level, enum log_module module, const char *phrase,
 
 bool log_allow(struct log_limit *limit, uint32_t burst)
 {
-    int64_t now = (int64_t)(clock_mono_ns() / 1000000);
+    int64_t now = (int64_t)clock_mono_ms();
     if (limit->window_start_ms == 0 || now - limit->window_start_ms >= 60000) {
         limit->window_start_ms = now;
         limit->count = 0;

@@ -248,8 +248,9 @@ static int start_authority(struct node *n, struct errmsg *em)
     int rc = authority_open(&config, &n->authority, em);
     if (rc == 0) {
         authority_set_leaf(n->authority, buf_blob(&n->chain[0]), buf_blob(&n->chain[1]));
-    } else if (damaged && held != NULL) {
-        rc = start_healing(n, held, em);
+    } else if (damaged) {
+        rc = held == NULL ? rc : start_healing(n, held, em);
+        rc = rc == 0 ? 0 : errmsg_runbook(em, rc, AUTHORITY_RUNBOOK);
     }
     return rc;
 }

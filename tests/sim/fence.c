@@ -119,7 +119,6 @@ void world_propose(struct node *leader, const struct cmd *cmd, const void *body)
 
 static void report(struct node *n, struct node *leader, uint64_t first)
 {
-    const struct divergence *d = &n->fence.divergence;
     struct buf rows;
     struct buf bytes;
     uint8_t hash[PKI_HASH_BYTES];
@@ -130,16 +129,9 @@ static void report(struct node *n, struct node *leader, uint64_t first)
         .node_id = n->id,
         .epoch = n->fence.by->epoch,
         .from_epoch = raft_io_epoch(&n->io),
-        .common_index = d->common_index,
-        .last_index = d->last_index,
-        .last_term = d->last_term,
-        .commit_index = d->commit_index,
-        .rows_total = d->rows_total,
         .first_row = first,
     };
-    r.rows.count = divergence_part(d, first, DIVERGENCE_PART_ROWS, &rows);
-    r.rows.raw = buf_blob(&rows);
-    msg_encode(&divergence_report_desc, &r, &bytes);
+    divergence_put(&n->fence.divergence, &r, &rows, &bytes);
     CHECK(bytes.err == 0);
     pki_sha256(buf_blob(&bytes), hash);
     uuid_format(&n->id, actor);
