@@ -420,7 +420,7 @@ static int receive(struct raft_io_impl *im, struct raft_message *m)
             }
             /* G22: it forgot whom it gave its vote, and what it stored: a candidate that has not heard of
              * its leaving the vote would count it. */
-            if (raft_io_is_silent(im) && !PLANTED("healed_votes_at_once")) {
+            if (raft_io_is_silent(im)) {
                 raft_msg_release(m);
                 return 0;
             }

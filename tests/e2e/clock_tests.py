@@ -4,8 +4,7 @@ the monotonic clock; what the wall clock decides is decided by the leader's, onc
 import os
 
 from lib import OK, expect, wait_until
-from cluster_tests import all_items
-from recovery_tests import events
+from cluster_tests import all_items, events
 
 HOUR = 3600
 

@@ -52,6 +52,11 @@ def test_leader_that_is_stopped_hands_over_first(env):
     expect(rest[0].ok("token", "create")["id"], "a token under the next leader")
 
 
+def events(node, kind):
+    """Of the audit, every one of this type."""
+    return all_items(node, "audit", "--event-type", kind)
+
+
 def all_items(node, noun, *args):
     """Every page of a list."""
     out, cursor = [], None

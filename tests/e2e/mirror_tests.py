@@ -9,6 +9,7 @@ import threading
 
 from lib import (DEGRADED, DENIED, FAILED, LIMIT, OK, TIMED_OUT, UNAVAILABLE, USAGE, Failure, expect,
                  in_parallel, items, says, wait_until)
+from cluster_tests import events
 from join_tests import token_parts
 from pg import ADMIN, ROLE, Postgres, binary, postgres
 from trust_tests import holders, key_files
@@ -417,10 +418,6 @@ def status_of(node):
 
 
 # --- PostgreSQL goes back, is edited, runs ahead ---
-
-def events(node, kind):
-    return items(node.cli("audit", "list", "--event-type", kind))
-
 
 def test_mirror_restored_from_an_old_backup_is_caught_up(env):
     """S14: a restored position is noticed, audited and caught up; an empty database too."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 from lib import (CONFLICT, OK, Failure, expect, has_quorum, items, says, wait_until)
-from cluster_tests import all_items
+from cluster_tests import all_items, events
 
 
 def owner_copy(c):
@@ -29,10 +29,6 @@ def lists(node, *args):
         if not r.json.get("next_cursor"):
             return found
         cursor = ["--cursor", r.json["next_cursor"]]
-
-
-def events(node, kind):
-    return [e for e in all_items(node, "audit") if e["event_type"] == kind]
 
 
 def wait_state(node, state):

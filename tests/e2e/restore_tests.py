@@ -7,7 +7,8 @@ import time
 from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, open_files, wait_until)
 from pg import postgres
 from cluster_tests import all_items
-from mirror_tests import EDIT, caught_up, enable, events, mirrored, status
+from cluster_tests import events
+from mirror_tests import EDIT, caught_up, enable, mirrored, status
 from recovery_tests import other_owner, owner_copy, wait_state, wait_voters
 
 

@@ -5,6 +5,7 @@ import os
 import sqlite3
 
 from lib import LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
+from cluster_tests import events
 
 
 class FailingDisk:
@@ -141,10 +142,6 @@ def garble_log(node):
 
 
 DAMAGES = {"flipped": flip_entry, "truncated": truncate_log, "garbled": garble_log}
-
-
-def events(node, kind):
-    return items(node.cli("audit", "list", "--event-type", kind))
 
 
 def voters(node):
