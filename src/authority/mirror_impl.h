@@ -62,7 +62,7 @@ struct mirror {
     struct buf verified; /* the last comparison's document */
     int64_t verified_at_ms;
 
-    char last_error[256];
+    char last_error[512];
     int64_t last_error_at_ms;
     int server_version;
     uint64_t rows, groups, resyncs;

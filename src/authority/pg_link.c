@@ -7,8 +7,8 @@
 #include <sys/queue.h>
 
 #define PARAMS_MAX 64
-#define HOSTS_MAX 8
-#define LOOKUPS_TEXT_MAX 1024
+#define LOOKUPS_TEXT_MAX 2048
+#define ADDRESSES_MAX 8 /* of one name; libpq tries one after the other */
 
 struct sent {
     unsigned tag;
@@ -27,13 +27,19 @@ struct pg_link {
     bool poll_closing;
     bool connecting, up, down, closing;
     int want; /* uv events while connecting */
-    char why[256];
+    char why[512];
 
     uv_getaddrinfo_t lookup;
     bool looking;
-    struct buf addresses; /* one for each host, comma-separated */
-    char *hosts;          /* what is still to be looked up; into hosts_text */
+    /* What libpq gets for the hosts of the string: lists of one length, comma-separated, in which a host
+     * stands once for each of its addresses. */
+    struct buf names, addresses, ports;
+    size_t places;
+    char *hosts; /* what is still to be looked up; into hosts_text */
     char *hosts_text;
+    char *given_ports;     /* as the string has them; NULL: none, or one for all */
+    size_t given;          /* hosts seen so far, and of them */
+    const char *looked_up; /* the one that is being looked up */
 
     STAILQ_HEAD(, sent) sent;
     size_t sent_count;
@@ -97,8 +103,11 @@ static void finish_close(struct pg_link *l)
         STAILQ_REMOVE_HEAD(&l->sent, link);
         free(s);
     }
+    buf_fini(&l->names);
     buf_fini(&l->addresses);
+    buf_fini(&l->ports);
     free(l->hosts_text);
+    free(l->given_ports);
     free(l->dsn);
     free(l->name);
     if (l->close_cb != NULL) {
@@ -217,29 +226,31 @@ static void start_connect(struct pg_link *l)
 {
     /* Sockets need no address: a list of nothing but commas is none. */
     bool resolved = strspn(buf_cstr(&l->addresses), ",") < l->addresses.len;
-    const char *keys[] = {"dbname",           "hostaddr",        "application_name",
-                          "client_encoding",  "gssencmode",      "connect_timeout",
-                          "tcp_user_timeout", "keepalives_idle", NULL};
-    const char *values[] = {l->dsn,    resolved ? buf_cstr(&l->addresses) : NULL,
-                            l->name,   "UTF8",
-                            "disable", "5",
-                            "10000",   "5",
+    const char *ports = resolved && l->given_ports != NULL ? buf_cstr(&l->ports) : NULL;
+    /* What stands later wins: our defaults, the string with all it says, and what is not its to say. */
+    const char *keys[] = {"connect_timeout",
+                          "tcp_user_timeout",
+                          "keepalives_idle",
+                          "dbname",
+                          "host",
+                          "hostaddr",
+                          "port",
+                          "application_name",
+                          "client_encoding",
+                          "gssencmode",
+                          NULL};
+    const char *values[] = {"5",
+                            "10000",
+                            "5",
+                            l->dsn,
+                            resolved ? buf_cstr(&l->names) : NULL,
+                            resolved ? buf_cstr(&l->addresses) : NULL,
+                            ports,
+                            l->name,
+                            "UTF8",
+                            "disable",
                             NULL};
-    /* What stands later wins: our defaults first, the string with all it says after them. */
-    const char *k[ARRAY_SIZE(keys)];
-    const char *v[ARRAY_SIZE(values)];
-    size_t n = 0;
-    for (size_t i = 5; keys[i] != NULL; i++) {
-        k[n] = keys[i];
-        v[n++] = values[i];
-    }
-    for (size_t i = 0; i < 5; i++) {
-        k[n] = keys[i];
-        v[n++] = values[i];
-    }
-    k[n] = NULL;
-    v[n] = NULL;
-    l->conn = PQconnectStartParams(k, v, 1);
+    l->conn = PQconnectStartParams(keys, values, 1);
     if (l->conn == NULL || PQstatus(l->conn) == CONNECTION_BAD) {
         lose(l, l->conn == NULL ? "out of memory" : PQerrorMessage(l->conn));
         return;
@@ -259,6 +270,35 @@ static bool needs_no_lookup(const char *host)
            uv_inet_pton(AF_INET, host, &a) == 0 || uv_inet_pton(AF_INET6, host, &a) == 0;
 }
 
+/* The nth element of a list of ports, the last one for those behind it. */
+static void add_port(struct pg_link *l, size_t nth)
+{
+    const char *at = l->given_ports == NULL ? "" : l->given_ports;
+    for (const char *comma; nth > 0 && (comma = strchr(at, ',')) != NULL; nth--) {
+        at = comma + 1;
+    }
+    buf_add(&l->ports, at, strcspn(at, ","));
+}
+
+/* host: the one that was looked up last. */
+static void add_place(struct pg_link *l, const char *host, const char *address)
+{
+    const char *comma = l->places++ == 0 ? "" : ",";
+    buf_addf(&l->names, "%s%s", comma, host);
+    buf_addf(&l->addresses, "%s%s", comma, address);
+    buf_add_str(&l->ports, comma);
+    add_port(l, l->given - 1);
+}
+
+static bool address_text(const struct addrinfo *ai, char *out, size_t size)
+{
+    if (ai->ai_family == AF_INET) {
+        return uv_ip4_name((struct sockaddr_in *)(void *)ai->ai_addr, out, size) == 0;
+    }
+    return ai->ai_family == AF_INET6 &&
+           uv_ip6_name((struct sockaddr_in6 *)(void *)ai->ai_addr, out, size) == 0;
+}
+
 static void look_up_next(struct pg_link *l);
 
 static void found(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
@@ -270,49 +310,50 @@ static void found(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
         finish_close(l);
         return;
     }
-    char text[64] = "";
-    if (status == 0 && res != NULL) {
-        if (res->ai_family == AF_INET) {
-            (void)uv_ip4_name((struct sockaddr_in *)(void *)res->ai_addr, text, sizeof text);
-        } else {
-            (void)uv_ip6_name((struct sockaddr_in6 *)(void *)res->ai_addr, text, sizeof text);
+    size_t count = 0;
+    for (const struct addrinfo *ai = status == 0 ? res : NULL; ai != NULL && count < ADDRESSES_MAX;
+         ai = ai->ai_next) {
+        char text[64];
+        if (address_text(ai, text, sizeof text)) {
+            add_place(l, l->looked_up, text);
+            count++;
         }
     }
     uv_freeaddrinfo(res);
-    if (text[0] == '\0') {
+    if (count == 0) {
         lose(l, "the host name of PostgreSQL does not resolve");
         return;
     }
-    buf_addf(&l->addresses, "%s", text);
     look_up_next(l);
 }
 
-/* hosts is a comma-separated list; addresses gets one entry for each, empty for sockets. */
+/* hosts is a comma-separated list; of sockets and addresses nothing is looked up. */
 static void look_up_next(struct pg_link *l)
 {
     while (l->hosts != NULL) {
         char *host = l->hosts;
         char *comma = strchr(host, ',');
         l->hosts = comma == NULL ? NULL : comma + 1;
+        l->given++;
         if (comma != NULL) {
             *comma = '\0';
         }
-        if (host != l->hosts_text) {
-            buf_add(&l->addresses, ",", 1);
-        }
         if (needs_no_lookup(host)) {
-            if (host[0] != '/' && host[0] != '@') {
-                buf_add_str(&l->addresses, host);
-            }
+            add_place(l, host, host[0] != '/' && host[0] != '@' ? host : "");
             continue;
         }
         struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
         l->lookup.data = l;
+        l->looked_up = host;
         if (uv_getaddrinfo(l->config.loop, &l->lookup, found, host, NULL, &hints) != 0) {
             lose(l, "the host name of PostgreSQL cannot be looked up");
             return;
         }
         l->looking = true;
+        return;
+    }
+    if (l->names.err != 0 || l->addresses.err != 0 || l->ports.err != 0) {
+        lose(l, "the hosts of PostgreSQL have too many addresses");
         return;
     }
     start_connect(l);
@@ -323,15 +364,18 @@ static void look_up_hosts(struct pg_link *l)
     PQconninfoOption *list = PQconninfoParse(l->dsn, NULL);
     const char *host = NULL;
     const char *hostaddr = NULL;
+    const char *port = NULL;
     for (PQconninfoOption *o = list; o != NULL && o->keyword != NULL; o++) {
         host = strcmp(o->keyword, "host") == 0 ? o->val : host;
         hostaddr = strcmp(o->keyword, "hostaddr") == 0 ? o->val : hostaddr;
+        port = strcmp(o->keyword, "port") == 0 ? o->val : port;
     }
     /* With hostaddr there is nothing to look up, and with sockets alone hostaddr must stay unset. */
     bool names = host != NULL && hostaddr == NULL && strspn(host, ",") != strlen(host);
     if (names) {
         l->hosts_text = xstrdup(host);
         l->hosts = l->hosts_text;
+        l->given_ports = port != NULL && strchr(port, ',') != NULL ? xstrdup(port) : NULL;
     }
     PQconninfoFree(list);
     look_up_next(l);
@@ -352,7 +396,9 @@ struct pg_link *pg_link_open(const struct pg_link_config *config)
     l->dsn = xstrdup(config->dsn);
     l->name = xstrdup(config->application_name);
     STAILQ_INIT(&l->sent);
+    buf_init(&l->names, LOOKUPS_TEXT_MAX);
     buf_init(&l->addresses, LOOKUPS_TEXT_MAX);
+    buf_init(&l->ports, LOOKUPS_TEXT_MAX);
     CHECK(uv_timer_init(config->loop, &l->later) == 0);
     l->later.data = l;
     l->open_handles = 1;

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from lib import CONFLICT, LIMIT, OK, clean_env, expect, in_parallel, items, says, wait_until
+from lib import CONFLICT, LIMIT, OK, clean_env, expect, in_parallel, says, wait_until
 from cluster_tests import all_items
 from join_tests import token_parts, token_text
 

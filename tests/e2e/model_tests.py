@@ -425,8 +425,8 @@ def test_two_clusters_on_one_host(env):
     a.enroll("n1")
     b.enroll("n1")
     expect(a.n1.id != b.n1.id and a.n1.dir != b.n1.dir, "two identities, two directories")
-    a.a1.ok("role", "assign", "n1", "entry-node")
-    wait_until(lambda: "entry-node" in a.n1.roles(), "n1 to be an entry of alpha")
+    a.a1.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: "relay-node" in a.n1.roles(), "n1 to be a relay of alpha")
     expect(b.n1.roles() == [], "and nothing of beta")
     b.a1.refused(NOT_FOUND, "not_found", "node", "show", a.n1.id)
     # The overview of this host.

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 
-from lib import (CONFLICT, OK, Failure, expect, has_quorum, items, says, wait_until)
+from lib import CONFLICT, OK, expect, has_quorum, items, wait_until
 from cluster_tests import all_items, events
 
 

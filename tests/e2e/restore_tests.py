@@ -1,13 +1,13 @@
 """A cluster out of PostgreSQL alone (SPEC PG-01, AUTH-07, AUD-01; DESIGN D2 and section 7, decision 0013): what the
 mirror holds is signed, so it can be believed, or named as edited, when no authority is left."""
 
+import os
 import signal
 import time
 
 from lib import (CONFLICT, DENIED, FAILED, NOT_FOUND, OK, USAGE, expect, open_files, wait_until)
 from pg import postgres
-from cluster_tests import all_items
-from cluster_tests import events
+from cluster_tests import all_items, events
 from mirror_tests import EDIT, caught_up, enable, mirrored, status
 from recovery_tests import other_owner, owner_copy, wait_state, wait_voters
 
