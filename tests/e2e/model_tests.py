@@ -65,13 +65,13 @@ def rotate(c, phase, *more):
     return c.a1.ok("trust", "rotate", phase, "--owner-dir", c.owner_dir(), "--yes", *more)
 
 
-def activate(c):
-    """Waits until every node has confirmed that it trusts the new root."""
+def rotate_confirmed(c, phase):
+    """Waits until every node has confirmed that it trusts the root that becomes active."""
     def done():
-        r = c.a1.cli("trust", "rotate", "activate", "--owner-dir", c.owner_dir(), "--yes")
-        expect(r.rc == OK or (r.rc == CONFLICT and "confirmed" in r.err), "activate", r)
+        r = c.a1.cli("trust", "rotate", phase, "--owner-dir", c.owner_dir(), "--yes")
+        expect(r.rc == OK or (r.rc == CONFLICT and "confirmed" in r.err), phase, r)
         return r.rc == OK
-    wait_until(done, "every node to trust the new root")
+    wait_until(done, f"every node to have confirmed what {phase} needs")
 
 
 def all_under(c, root_id):
@@ -123,7 +123,7 @@ def test_root_rotation_under_load(env):
         new = root_of(trust(c), "prepared")["root_id"]
         c.a1.refused(CONFLICT, "conflict", "trust", "rotate", "prepare", "--owner-dir",
                      c.owner_dir(), "--yes")
-        activate(c)
+        rotate_confirmed(c, "activate")
         expect(root_of(trust(c), "active")["root_id"] == new, "the new root is active")
         expect(root_of(trust(c), "retiring")["root_id"] == old, "the old one is going")
         wait_until(lambda: all_under(c, new), "every node under the new root")
@@ -184,9 +184,9 @@ def test_root_rotation_rolls_back(env):
     rotate(c, "rollback")
     expect([r["status"] for r in trust(c)["roots"]].count("withdrawn") == 1, "withdrawn")
     rotate(c, "prepare")
-    activate(c)
+    rotate_confirmed(c, "activate")
     wait_until(lambda: all_under(c, root_of(trust(c), "active")["root_id"]), "all under the new")
-    rotate(c, "rollback")
+    rotate_confirmed(c, "rollback")
     expect(root_of(trust(c), "active")["root_id"] == old, "the old root is active again")
     wait_until(lambda: all_under(c, old), "all under the old root again")
     rotate(c, "rollback")
@@ -207,7 +207,7 @@ def test_retire_waits_for_every_node(env):
     if r.rc == CONFLICT:
         expect("n1" in r.err, "it says who", r)
         c.n1.start()
-        activate(c)
+        rotate_confirmed(c, "activate")
         c.n1.stop()
     wait_until(lambda: trust(c)["nodes_not_under_active_root"] == ["n1"], "only n1 to be missing")
     c.a1.refused(CONFLICT, "conflict", "trust", "rotate", "retire", "--owner-dir", c.owner_dir(),
