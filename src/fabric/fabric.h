@@ -41,6 +41,7 @@ enum fabric_close_code {
     FABRIC_CLOSE_IDLE = 6,
     FABRIC_CLOSE_EXPIRED = 7,  /* certificate expired */
     FABRIC_CLOSE_UNPROVEN = 8, /* no proof that the key is that of the node it names */
+    FABRIC_CLOSE_POLICY = 9,   /* the owner wants no session between these two */
 };
 
 struct fabric_limits {            /* 0 = default */
@@ -178,7 +179,7 @@ struct fabric_call {
     void *impl;        /* the fabric's */
 };
 /* 0: cb runs exactly once, on a later turn; call belongs to the fabric until then. Otherwise cb
- * never runs (-ERR_UNREACHABLE: no address known; -ERR_TOO_LARGE). The body is copied. Dials when
+ * never runs (-ERR_UNREACHABLE: no address known; -ERR_TOO_LARGE; -ERR_DENIED: policy). The body is copied. Dials when
  * there is no session. */
 int fabric_call_start(struct fabric *f, struct fabric_call *call, const struct uuid *to,
                       const char *service, struct blob body, uint32_t deadline_ms,
@@ -260,6 +261,10 @@ struct fabric_overlay {
      * streams' packets are on a relayed one (not control). Either may be NULL: yes, and bulk. */
     bool (*may_direct)(void *data, const struct uuid *to);
     enum overlay_class (*data_class)(void *data, const struct uuid *to);
+    /* Whether there may be a session with it at all, whoever dials; and streams of this service, whoever
+     * opens them. Either may be NULL: yes. */
+    bool (*may_talk)(void *data, const struct uuid *peer);
+    bool (*may_use)(void *data, const struct uuid *peer, struct blob service);
 };
 /* NULL, the default: nothing is relayed, neither for us nor by us (SPEC RTE-04). Copied. */
 void fabric_set_overlay(struct fabric *f, const struct fabric_overlay *o);
@@ -315,6 +320,7 @@ struct fabric_counters {
     uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent, half_open,
         dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out, packets_in, packets_out,
         rpcs_served, rpcs_made, auth_refused, rate_limited,
+        sessions_denied, streams_denied, /* that the other end opened, by policy */
         packets_lost; /* of sessions that have ended; live ones: fabric_sessions */
 };
 void fabric_counters(const struct fabric *f, struct fabric_counters *ret);

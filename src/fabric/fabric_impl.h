@@ -312,7 +312,7 @@ struct path_state {
     uint8_t generation;   /* dialled: of our virtual address */
     struct uuid remote;   /* relayed: the other end's id */
     struct uuid via;      /* relayed: where our packets went last; nil: nowhere yet */
-    struct uuid came_by;  /* relayed: who brought the last packet that proved to be genuine */
+    struct uuid came_by;  /* relayed: who brought the first packet, then the last genuine one */
     bool genuine;         /* the packet being read had something in it */
     struct link parked;   /* in relay->parked: its queue is full */
     uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
@@ -443,6 +443,9 @@ struct peer *peer_get(struct fabric *f, const struct uuid *id);
 struct session *peer_session(struct peer *p, bool bulk);
 /* Whether the owner lets the direct way to it be taken. */
 bool peer_may_direct(const struct peer *p);
+/* What the owner allows at all: sessions with it, and streams of a service. */
+bool peer_may_talk(const struct peer *p);
+bool peer_may_use(struct fabric *f, const struct uuid *id, struct blob service);
 /* Neither directly nor over a relay: it is not a matter of waiting. */
 bool peer_is_forbidden(struct peer *p);
 /* Sees to it that there is, or will be, a session. */

@@ -311,7 +311,10 @@ void path_sweep(struct session *ss)
     if (!p->relayed && f->now_ns - p->since_ns > STABLE_NS) {
         p->shortcut_failures = 0;
     }
-    if (may_move(ss) && peer_is_forbidden(ss->peer)) {
+    if (ss->peer != NULL && !peer_may_talk(ss->peer)) {
+        f->counters.sessions_denied += !ss->dialled;
+        session_close(ss, FABRIC_CLOSE_POLICY, -ERR_DENIED);
+    } else if (may_move(ss) && peer_is_forbidden(ss->peer)) {
         session_close(ss, FABRIC_CLOSE_SHUTDOWN, -ERR_DENIED);
     } else if (may_move(ss) && (!uuid_is_nil(&ss->peer->pin) || !peer_may_direct(ss->peer))) {
         (void)path_leave_direct(ss);

@@ -123,6 +123,18 @@ bool peer_may_direct(const struct peer *p)
     return !r->on || r->vtab.may_direct == NULL || r->vtab.may_direct(r->vtab.data, &p->id);
 }
 
+bool peer_may_talk(const struct peer *p)
+{
+    const struct relay *r = &p->f->relay;
+    return !r->on || r->vtab.may_talk == NULL || r->vtab.may_talk(r->vtab.data, &p->id);
+}
+
+bool peer_may_use(struct fabric *f, const struct uuid *id, struct blob service)
+{
+    const struct relay *r = &f->relay;
+    return !r->on || r->vtab.may_use == NULL || r->vtab.may_use(r->vtab.data, id, service);
+}
+
 struct session *peer_session(struct peer *p, bool bulk)
 {
     struct session *a = p->up[bulk][0];
@@ -388,6 +400,11 @@ void peer_session_up(struct session *ss)
     ss->suspended = pki_trust_is_suspended(f->cfg.trust, ss->who.identity.fingerprint);
     struct peer *p = ss->peer != NULL ? ss->peer : peer_get(f, &ss->who.identity.node_id);
     ss->peer = p;
+    if (!peer_may_talk(p)) {
+        f->counters.sessions_denied += !ss->dialled;
+        session_close(ss, FABRIC_CLOSE_POLICY, -ERR_DENIED);
+        return;
+    }
     struct session *old = p->up[bulk][ss->dialled];
     if (lost_the_race(p, ss, old)) {
         session_close(ss, FABRIC_CLOSE_REPLACED, -ERR_CLOSED);

@@ -124,6 +124,9 @@ int fabric_call_start(struct fabric *f, struct fabric_call *call, const struct u
     if (body.len > max) {
         return -ERR_TOO_LARGE;
     }
+    if (!peer_may_use(f, to, blob_str(service))) {
+        return -ERR_DENIED;
+    }
     struct rpc_call *c = call_new(f, call, service, body, max, deadline_ms, cb);
     int rc = stream_start(c->s, to);
     if (rc != 0) {

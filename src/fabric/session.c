@@ -146,6 +146,10 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
     ss->src = *src;
     ss->proven = odcid != NULL;
     ss->half_open = true;
+    if (ss->path.relayed) {
+        /* Where we have no way of our own, or are allowed none, it hears of it the way it came. */
+        ss->path.came_by = f->relay.bringing;
+    }
     f->half_open++;
     ss->path.half_open = ss->path.relayed;
     f->relay.half_open += ss->path.half_open;
@@ -241,6 +245,8 @@ static int rc_for_close(const ngtcp2_ccerr *e)
                 return -ERR_CERT_EXPIRED;
             case FABRIC_CLOSE_UNPROVEN:
                 return -ERR_NOT_WITNESSED;
+            case FABRIC_CLOSE_POLICY:
+                return -ERR_DENIED;
             default:
                 return -ERR_CLOSED;
         }

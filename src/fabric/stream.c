@@ -255,6 +255,10 @@ static int service_for(struct fabric_stream *s, const struct stream_header *h,
     if (s->ss->suspended && (svc->flags & FABRIC_SVC_SUSPENDED) == 0) {
         return -ERR_SUSPENDED;
     }
+    if (!enrolling && !peer_may_use(s->f, &s->ss->who.identity.node_id, h->service)) {
+        s->f->counters.streams_denied++;
+        return -ERR_DENIED;
+    }
     *ret = svc;
     return 0;
 }
@@ -467,6 +471,9 @@ int fabric_stream_open(struct fabric *f, const struct fabric_stream_to *to,
     }
     if (!enroll && !f->has_identity) {
         return -ERR_UNREACHABLE;
+    }
+    if (!enroll && !peer_may_use(f, &to->node_id, blob_str(to->service))) {
+        return -ERR_DENIED;
     }
     struct fabric_stream *s = stream_new(f, true, to->bulk);
     s->vtab = *vtab;

@@ -211,6 +211,11 @@ static void put_fabric(struct node *n, struct prom *p)
             c.auth_refused);
     counter(p, "rap_fabric_rate_limited_total", "Attempts to enrol refused by the source's limit.",
             c.rate_limited);
+    counter(p, "rap_fabric_sessions_denied_total",
+            "Sessions that others opened and the owner's intents do not allow.", c.sessions_denied);
+    counter(p, "rap_fabric_streams_denied_total",
+            "Streams that others opened, of services that the owner's intents deny.",
+            c.streams_denied);
     counter(p, "rap_fabric_limited_total", "What was dropped because another bound was reached.",
             c.dropped_limit);
     prom_family(p, PROM_COUNTER, "rap_fabric_packets_total", "UDP datagrams.");

@@ -18,6 +18,9 @@ static int next_hop(void *data, const struct uuid *to, enum overlay_class class,
 {
     struct relay_node *n = data;
     (void)class;
+    if (n->denied != NULL && uuid_equal(&n->denied->n->id, to)) {
+        return -ERR_DENIED;
+    }
     if ((avoid == NULL || !uuid_equal(to, avoid)) && fabric_is_neighbour(n->n->f, to)) {
         *ret = *to;
         return 0;
@@ -57,6 +60,19 @@ struct relay_world *relay_world_new(void)
     return w;
 }
 
+static bool may_talk(void *data, const struct uuid *peer)
+{
+    const struct relay_node *n = data;
+    return n->denied == NULL || !uuid_equal(&n->denied->n->id, peer);
+}
+
+static bool may_use(void *data, const struct uuid *peer, struct blob service)
+{
+    const struct relay_node *n = data;
+    (void)peer;
+    return n->denied_service == NULL || !blob_equal(service, blob_str(n->denied_service));
+}
+
 void relay_world_free(struct relay_world *w)
 {
     fabric_world_fini(&w->e.w);
@@ -74,8 +90,11 @@ struct relay_node *relay_world_add(struct relay_world *w, bool relays)
                                                      .issuer = first ? NULL : w->node[0].n,
                                                      .keepalive_ms = 50,
                                                      .dead_ms = 10000});
-    fabric_set_overlay(
-        n->n->f, &(struct fabric_overlay){.data = n, .next_hop = next_hop, .may_relay = may_relay});
+    fabric_set_overlay(n->n->f, &(struct fabric_overlay){.data = n,
+                                                         .next_hop = next_hop,
+                                                         .may_relay = may_relay,
+                                                         .may_talk = may_talk,
+                                                         .may_use = may_use});
     n->n->f->cut = is_cut;
     n->n->f->cut_data = n;
     return n;

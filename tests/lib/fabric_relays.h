@@ -12,9 +12,11 @@
 struct relay_node {
     struct relay_world *rw;
     struct fabric_node *n;
-    bool relays;    /* has the role, says everybody's configuration */
-    bool lost_role; /* its own says otherwise */
-    struct {        /* in order of preference; a neighbour that is down is skipped */
+    bool relays;                     /* has the role, says everybody's configuration */
+    bool lost_role;                  /* its own says otherwise */
+    const struct relay_node *denied; /* it wants no session with this one */
+    const char *denied_service;      /* nor this with anybody; NULL: all may be */
+    struct { /* in order of preference; a neighbour that is down is skipped */
         struct relay_node *to, *via;
     } route[RELAY_ROUTES];
     size_t routes;
