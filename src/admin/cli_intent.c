@@ -16,10 +16,16 @@ static int verb(struct cli *c, const char *method, const char *prefix, const cha
 int cli_run_intent_list(struct cli *c)
 {
     static const struct out_col cols[] = {
-        {"NAME", "name", OUT_TEXT},      {"POLICY", "policy", OUT_TEXT},
-        {"FROM", "from", OUT_TEXT},      {"TO", "to", OUT_TEXT},
-        {"VIA", "via", OUT_TEXT},        {"CLASS", "qos_class", OUT_TEXT},
-        {"STATUS", "status", OUT_STATE}, {"CREATED", "created_at", OUT_AGE},
+        {"NAME", "name", OUT_TEXT},
+        {"POLICY", "policy", OUT_TEXT},
+        {"FROM", "from", OUT_TEXT},
+        {"TO", "to", OUT_TEXT},
+        {"VIA", "via", OUT_TEXT},
+        {"CLASS", "qos_class", OUT_TEXT},
+        {"ORGANIZATION", "organization_id", OUT_TEXT},
+        {"SERVICE", "service_class", OUT_TEXT},
+        {"STATUS", "status", OUT_STATE},
+        {"CREATED", "created_at", OUT_AGE},
     };
     struct out_list list = {"/v1/route-intents", cols, ARRAY_SIZE(cols), false,
                             "no intents: routes follow cost alone (`rap intent create`)"};
@@ -33,8 +39,13 @@ int cli_run_intent_show(struct cli *c)
 
 int cli_run_intent_create(struct cli *c)
 {
-    static const char *const options[][2] = {
-        {"policy", "policy"}, {"from", "from"}, {"to", "to"}, {"via", "via"}, {"qos", "qos_class"}};
+    static const char *const options[][2] = {{"policy", "policy"},
+                                             {"from", "from"},
+                                             {"to", "to"},
+                                             {"via", "via"},
+                                             {"qos", "qos_class"},
+                                             {"org", "organization_id"},
+                                             {"service", "service_class"}};
     struct buf path;
     struct util_body body;
     util_path(&path, "/v1/route-intents", NULL, "");

@@ -132,7 +132,7 @@ const struct cli_cmd cli_commands[] = {
      cli_run_node_remove, {{0}}},
     {"node", "ping", "N", "test the way from this node to another, and how long it takes",
      "N answers when test traffic is on (`rap mesh set --synthetic on`). Names are known to authorities; "
-     "elsewhere give the id, or route:ID of `rap route open`. --bytes sends that much after the pings and tells the rate and the longest gap.",
+     "elsewhere give the id, pool:NAME, resource:NAME, or route:ID of `rap route open`. --bytes sends that much after the pings and tells the rate and the longest gap.",
      0, cli_run_node_ping,
      {{"via", "RELAY", "go through this relay, whatever other way there is", false, false},
       {"count", "N", "pings (default 1, at most 1000)", false, false},
@@ -385,11 +385,13 @@ const struct cli_cmd cli_commands[] = {
     {"route", "list", "", "where this node's overlay leads, and over whom", NULL, 0,
      cli_run_route_list, {{0}}},
     {"route", "explain", "DST", "the paths to a node: their costs, the one chosen, or why none",
-     "DST is a node id, or the beginning of one that this node has heard of. A refusal is one of "
-     "no_role, no_route, policy, hop_limit, revoked, udp_blocked.",
+     "DST is a node id, or the beginning of one that this node has heard of; pool:NAME or resource:NAME is "
+     "the node that a route there would lead to now. A refusal is one of no_role, no_route, policy, "
+     "hop_limit, revoked, udp_blocked.",
      0, cli_run_route_explain, {{0}}},
-    {"route", "open", "SELECTOR", "a route to a node, or to whichever of an egress pool is best",
-     "SELECTOR is node:ID or pool:NAME. The answer is an opaque id: which node it leads to, and over which "
+    {"route", "open", "SELECTOR", "a route to a node, a resource, or whichever of an egress pool is best",
+     "SELECTOR is node:ID, pool:NAME, or resource:NAME (resource:ORG/NAME where two organizations of this "
+     "node have one of that name). The answer is an opaque id: which node it leads to, and over which "
      "relays, is chosen at each use (`rap node ping route:ID`) and may change. It expires when it was not used "
      "for 10 minutes.",
      0, cli_run_route_open, {{0}}},
@@ -409,14 +411,17 @@ const struct cli_cmd cli_commands[] = {
     {"intent", "create", "NAME", "say which ways certain nodes take to certain others",
      "Policies: prefer, avoid and require are about the ways that --via names; deny forbids them, or the "
      "destination without --via; direct tells the nodes of --from the addresses of those of --to. A way is "
-     "known by its first relay. Authorities and relays are reached whatever intents say. `rap route explain` "
-     "names the intent that decided.",
+     "known by its first relay. Authorities and relays are reached whatever intents say. With --org only "
+     "nodes that serve the organization obey; with --service a deny is about that service alone. `rap route "
+     "explain` names the intent that decided.",
      CLI_MUTATES, cli_run_intent_create,
      {{"policy", "P", "prefer, avoid, require, deny or direct", true, false},
       {"from", "S", "any (default), node:N, role:R, region:R or org:O", false, false},
-      {"to", "S", "any (default), node:N or pool:P", false, false},
+      {"to", "S", "any (default), node:N, pool:P or resource:R", false, false},
       {"via", "S", "any (default), direct, node:N or region:R", false, false},
-      {"qos", "C", "class of the traffic: interactive, reliable, bulk, droppable", false, false}}},
+      {"qos", "C", "class of the traffic: interactive, reliable, bulk, droppable", false, false},
+      {"org", "O", "of this organization; that of a resource in --to by itself", false, false},
+      {"service", "S", "synthetic, remote_workspace or vpn_packet", false, false}}},
     {"intent", "enable", "I", "have an intent obeyed again", NULL, CLI_MUTATES,
      cli_run_intent_enable, {{0}}},
     {"intent", "disable", "I", "keep an intent, but have nobody obey it", NULL, CLI_MUTATES,
@@ -446,6 +451,30 @@ const struct cli_cmd cli_commands[] = {
     {"pool", "delete", "P", "delete a pool", NULL, CLI_MUTATES, cli_run_pool_delete, {{0}}},
     {"pool", "add", "P N", "put a node into a pool", NULL, CLI_MUTATES, cli_run_pool_add, {{0}}},
     {"pool", "remove", "P N", "take a node out of a pool", NULL, CLI_MUTATES, cli_run_pool_remove,
+     {{0}}},
+
+    {"resource", "list", "", "what organizations have behind nodes and pools", NULL,
+     CLI_READS | CLI_LISTS, cli_run_resource_list, {{0}}},
+    {"resource", "show", "R", "one resource", NULL, CLI_READS, cli_run_resource_show, {{0}}},
+    {"resource", "create", "NAME", "say which node, or pool of nodes, serves something",
+     "Only nodes that serve the organization are told of it: there `rap route open resource:NAME` leads to "
+     "whoever serves it. What it is behind that node (--target, --credential) is told to nobody.",
+     CLI_MUTATES, cli_run_resource_create,
+     {{"org", "O", "whose it is", true, false},
+      {"protocol", "P", "such as rdp, vnc, ssh", true, false},
+      {"node", "N", "who serves it: this node, or", false, false},
+      {"pool", "P", "any node of this egress pool", false, false},
+      {"target", "T", "what it is there, such as HOST:PORT", false, false},
+      {"credential", "REF", "where its secret is kept; never the secret", false, false}}},
+    {"resource", "set", "R", "change who serves it, or what it is there",
+     "What is not given stays. --node ends --pool, and the other way round.", CLI_MUTATES,
+     cli_run_resource_set,
+     {{"protocol", "P", "such as rdp, vnc, ssh", false, false},
+      {"node", "N", "who serves it: this node, or", false, false},
+      {"pool", "P", "any node of this egress pool", false, false},
+      {"target", "T", "what it is there, such as HOST:PORT", false, false},
+      {"credential", "REF", "where its secret is kept; never the secret", false, false}}},
+    {"resource", "delete", "R", "delete a resource", NULL, CLI_MUTATES, cli_run_resource_delete,
      {{0}}},
 
     {"mesh", "map", "", "a picture of the mesh: nodes by kind and region, their links and routes",

@@ -71,6 +71,11 @@ int config_next_pool(struct config_iter *it, struct snapshot_pool *ret)
     return next_msg(it, &snapshot_pool_desc, ret);
 }
 
+int config_next_resource(struct config_iter *it, struct snapshot_resource *ret)
+{
+    return next_msg(it, &snapshot_resource_desc, ret);
+}
+
 int config_next_fingerprint(struct config_iter *it, const uint8_t **ret)
 {
     struct blob item;
@@ -136,6 +141,7 @@ static int check_mesh(const struct snapshot_body *b)
     struct config_iter it;
     struct snapshot_mesh mesh;
     struct snapshot_qos qos;
+    struct snapshot_resource resource;
     int rc = own_mesh(b, &mesh);
     rc = rc != 0 ? rc : check_intents(b->intents);
     rc = rc != 0 ? rc : check_intents(b->all_intents);
@@ -143,6 +149,10 @@ static int check_mesh(const struct snapshot_body *b)
     rc = rc != 0 ? rc : check_pools(b->all_pools);
     config_iter_init(&it, b->qos);
     while (rc == 0 && (rc = config_next_qos(&it, &qos)) == 1) {
+        rc = 0;
+    }
+    config_iter_init(&it, b->resources);
+    while (rc == 0 && (rc = config_next_resource(&it, &resource)) == 1) {
         rc = 0;
     }
     return rc;

@@ -101,6 +101,7 @@ int config_next_peer(struct config_iter *it, struct snapshot_peer *ret);
 int config_next_intent(struct config_iter *it, struct snapshot_intent *ret);
 int config_next_qos(struct config_iter *it, struct snapshot_qos *ret);
 int config_next_pool(struct config_iter *it, struct snapshot_pool *ret);
+int config_next_resource(struct config_iter *it, struct snapshot_resource *ret);
 int config_next_relay(struct config_iter *it, struct snapshot_relay *ret);
 /* Of revocations or retired_issuers. */
 int config_next_fingerprint(struct config_iter *it, const uint8_t **ret);

@@ -31,6 +31,8 @@ static const struct {
     {"intent.show", "intents"},
     {"pool.list", "pools"},
     {"pool.show", "pools"},
+    {"resource.list", "resources"},
+    {"resource.show", "resources"},
     {"qos.list", "qos"},
     {"split.list", "splits"},
     {"split.show", "splits"},

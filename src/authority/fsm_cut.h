@@ -25,6 +25,7 @@ enum cut_buf {
     CUT_QOS,
     CUT_POOLS,
     CUT_ALL_POOLS,
+    CUT_RESOURCES,
     CUT_BUF_COUNT
 };
 

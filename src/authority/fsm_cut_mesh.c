@@ -1,6 +1,6 @@
 /* The parts of a snapshot about the overlay: one node's peers, settings, intents and pools, and what every
  * node is told of them. What is read here moves config_index where it is written (fsm_mesh.c,
- * fsm_intent.c, fsm_pool.c, fsm_peers.c). */
+ * fsm_intent.c, fsm_pool.c, fsm_resource.c, fsm_peers.c). */
 #include "authority/fsm_cut.h"
 
 #include "authority/fsm_intent.h"
@@ -70,7 +70,7 @@ static int cut_mesh(struct db *state, struct cut *c)
 
 /* --- intents --- */
 
-/* The nodes of a pool, or the one that is named. */
+/* The nodes that are named: those of a pool, who serves a resource, or one. */
 static int cut_destinations(struct db *state, const char *kind, const char *ref, struct buf *raw,
                             struct mp_list *ret)
 {
@@ -78,6 +78,11 @@ static int cut_destinations(struct db *state, const char *kind, const char *ref,
     struct db_stmt *st = db_prepare(
         state, strcmp(kind, "pool") == 0
                    ? "SELECT node_id FROM egress_pool_members WHERE pool_id = ? ORDER BY node_id"
+               : strcmp(kind, "resource") == 0
+                   ? "SELECT node_id FROM organization_resources WHERE id = ?1 AND node_id IS NOT"
+                     " NULL UNION SELECT m.node_id FROM egress_pool_members m"
+                     " JOIN organization_resources r ON r.egress_pool_id = m.pool_id"
+                     " WHERE r.id = ?1 ORDER BY node_id"
                    : "SELECT id AS node_id FROM nodes WHERE id = ?");
     int rc;
     mp_writer_init(&w, raw);
@@ -105,8 +110,10 @@ static int cut_intent(struct db *state, struct db_stmt *row, struct buf *out, ui
         .policy = word_number(intent_policy_names, blob_str(db_col_text(row, "policy"))),
         .via = word_number(intent_via_names, blob_str(db_col_text(row, "via_kind"))),
         .qos_class = word_number(qos_class_names, blob_str(db_col_text(row, "qos_class"))),
+        .service_class = blob_str(db_col_text(row, "service_class")),
     };
     int rc = uuid_parse(db_col_text(row, "id"), &m.intent_id);
+    m.policy = m.service_class.len > 0 ? SNAPSHOT_INTENT_DENY_SERVICE : m.policy;
     if (strcmp(db_col_text(row, "via_kind"), "node") == 0 && rc == 0) {
         rc = uuid_parse(db_col_text(row, "via_ref"), &m.via_node_id);
     } else {
@@ -195,6 +202,37 @@ static int cut_pools(struct db *state, struct db_stmt *st, struct buf *out, stru
     return rc < 0 ? rc : 0;
 }
 
+/* Of the organizations that the node serves: nobody else hears of them. */
+static int cut_resources(struct db *state, const char *id, struct cut *c)
+{
+    uint32_t count = 0;
+    int rc;
+    struct db_stmt *st = db_prepare(
+        state, "SELECT r.id, r.organization_id, r.name, r.protocol,"
+               " coalesce(r.node_id, '') AS node_id, coalesce(r.egress_pool_id, '') AS pool_id"
+               " FROM organization_resources r WHERE r.organization_id IN"
+               " (SELECT organization_id FROM node_role_assignments WHERE node_id = ?"
+               "  AND status = 'active') ORDER BY r.id");
+    db_bind_text(st, id);
+    while ((rc = db_step(st)) == 1) {
+        struct snapshot_resource m = {
+            .organization_id = blob_str(db_col_text(st, "organization_id")),
+            .name = blob_str(db_col_text(st, "name")),
+            .protocol = blob_str(db_col_text(st, "protocol")),
+        };
+        if (uuid_parse(db_col_text(st, "id"), &m.resource_id) != 0) {
+            rc = -ERR_CORRUPT;
+            break;
+        }
+        (void)uuid_parse(db_col_text(st, "node_id"), &m.node_id);
+        (void)uuid_parse(db_col_text(st, "pool_id"), &m.pool_id);
+        msg_list_add(&snapshot_resource_desc, &m, &c->buf[CUT_RESOURCES], &count);
+    }
+    db_done(st);
+    c->body.resources = (struct mp_list){.raw = buf_blob(&c->buf[CUT_RESOURCES]), .count = count};
+    return rc;
+}
+
 int cut_node_mesh(struct db *state, unsigned level, const char *id, struct cut *c)
 {
     if (level < LEVEL_MESH) {
@@ -218,7 +256,7 @@ int cut_node_mesh(struct db *state, unsigned level, const char *id, struct cut *
         db_bind_text(st, id);
         rc = cut_pools(state, st, &c->buf[CUT_POOLS], &c->body.pools);
     }
-    return rc;
+    return rc != 0 || level < LEVEL_RESOURCES ? rc : cut_resources(state, id, c);
 }
 
 int cut_cluster_mesh(struct db *state, unsigned level, struct cut *c)

@@ -250,17 +250,31 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
     "SELECT m.node_id, n.name AS node_name, m.overlay, m.synthetic, m.kind, m.region,"         \
     " m.bandwidth_mbps, m.trust, m.updated_at FROM node_mesh_settings m"                       \
     " LEFT JOIN nodes n ON n.id = m.node_id"
-#define FSM_SQL_INTENT                                                                        \
+/* more: names of destinations that the state has tables of only from some level on. */
+#define FSM_SQL_INTENT_OF_(more_names, more_tables)                                           \
     "SELECT i.id, i.cluster_id, i.name, i.organization_id, i.service_class, i.policy,"         \
     " i.source_kind || coalesce(':' || coalesce(s.name, i.source_ref), '') AS \"from\","     \
-    " i.destination_kind || coalesce(':' || coalesce(d.name, p.name, i.destination_ref), '')"  \
+    " i.destination_kind || coalesce(':' || coalesce(d.name, p.name, " more_names              \
+    "i.destination_ref), '')"                                                                  \
     " AS \"to\", i.via_kind || coalesce(':' || coalesce(v.name, i.via_ref), '') AS via,"     \
     " i.source_kind, i.source_ref, i.destination_kind, i.destination_ref, i.via_kind,"         \
     " i.via_ref, i.qos_class, i.status, i.created_at, i.updated_at"                            \
     " FROM cluster_route_intents i LEFT JOIN nodes s ON i.source_kind = 'node' AND"            \
     " s.id = i.source_ref LEFT JOIN nodes d ON i.destination_kind = 'node' AND"                \
     " d.id = i.destination_ref LEFT JOIN egress_pools p ON i.destination_kind = 'pool' AND"    \
-    " p.id = i.destination_ref LEFT JOIN nodes v ON i.via_kind = 'node' AND v.id = i.via_ref"
+    " p.id = i.destination_ref LEFT JOIN nodes v ON i.via_kind = 'node' AND v.id = i.via_ref" \
+    more_tables
+#define FSM_SQL_INTENT_BARE FSM_SQL_INTENT_OF_("", "")
+#define FSM_SQL_INTENT                                                                        \
+    FSM_SQL_INTENT_OF_("r.organization_id || '/' || r.name, ",                                 \
+                       " LEFT JOIN organization_resources r ON i.destination_kind = 'resource'" \
+                       " AND r.id = i.destination_ref")
+#define FSM_SQL_RESOURCE                                                                      \
+    "SELECT r.id, r.cluster_id, r.organization_id, r.name, r.protocol, r.target_ref,"          \
+    " r.node_id, n.name AS node_name, r.egress_pool_id, p.name AS egress_pool_name,"           \
+    " r.credential_ref, r.created_at, r.updated_at FROM organization_resources r"              \
+    " LEFT JOIN nodes n ON n.id = r.node_id LEFT JOIN egress_pools p"                          \
+    " ON p.id = r.egress_pool_id"
 #define FSM_SQL_POOL                                                                          \
     "SELECT p.id, p.cluster_id, p.name, p.organization_id,"                                    \
     " (SELECT json_group_array(node_id) FROM (SELECT node_id FROM egress_pool_members"         \
@@ -394,6 +408,8 @@ int fsm_node_last_expiry(struct fsm_ctx *x, const char *node_id, int64_t *ret);
 int fsm_mesh_forget_node(struct fsm_ctx *x, const char *node_id);
 /* It leaves every egress pool. */
 int fsm_pool_forget_node(struct fsm_ctx *x, const char *node_id);
+/* It serves no resource any more. */
+int fsm_resource_forget_node(struct fsm_ctx *x, const char *node_id);
 /* Membership, identities and roles of a node end; its key is banned for ever. */
 int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob reason);
 

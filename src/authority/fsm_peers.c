@@ -104,17 +104,29 @@ static int ring(struct db *state, const char *node_id, bool forward, struct node
 }
 
 /* Whom an intent lets it reach directly. */
-static int granted(struct db *state, const char *node_id, struct node_ids *ret)
+static int granted(struct db *state, unsigned level, const char *node_id, struct node_ids *ret)
 {
-    struct db_stmt *st = db_prepare(
-        state, "SELECT i.destination_ref AS node_id FROM cluster_route_intents i"
-               " WHERE i.policy = 'direct' AND i.status = 'active'"
-               " AND i.destination_kind = 'node' AND " INTENT_CONCERNS
-               " UNION SELECT m.node_id FROM cluster_route_intents i JOIN egress_pool_members m"
-               " ON m.pool_id = i.destination_ref WHERE i.policy = 'direct'"
-               " AND i.status = 'active' AND i.destination_kind = 'pool' AND " INTENT_CONCERNS);
-    db_bind_text(st, node_id);
-    return collect(st, ret);
+    static const char *const sql[] = {
+        "SELECT i.destination_ref AS node_id FROM cluster_route_intents i"
+        " WHERE i.policy = 'direct' AND i.status = 'active'"
+        " AND i.destination_kind = 'node' AND " INTENT_CONCERNS
+        " UNION SELECT m.node_id FROM cluster_route_intents i JOIN egress_pool_members m"
+        " ON m.pool_id = i.destination_ref WHERE i.policy = 'direct'"
+        " AND i.status = 'active' AND i.destination_kind = 'pool' AND " INTENT_CONCERNS,
+        "SELECT r.node_id FROM cluster_route_intents i JOIN organization_resources r"
+        " ON r.id = i.destination_ref WHERE i.policy = 'direct' AND i.status = 'active'"
+        " AND i.destination_kind = 'resource' AND r.node_id IS NOT NULL AND " INTENT_CONCERNS
+        " UNION SELECT m.node_id FROM cluster_route_intents i JOIN organization_resources r"
+        " ON r.id = i.destination_ref JOIN egress_pool_members m ON m.pool_id = r.egress_pool_id"
+        " WHERE i.policy = 'direct' AND i.status = 'active'"
+        " AND i.destination_kind = 'resource' AND " INTENT_CONCERNS};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < (level >= LEVEL_RESOURCES ? 2u : 1u); i++) {
+        struct db_stmt *st = db_prepare(state, sql[i]);
+        db_bind_text(st, node_id);
+        rc = collect(st, ret);
+    }
+    return rc;
 }
 
 /* Those of an intent come first: the owner named them. */
@@ -122,7 +134,7 @@ int peers_of(struct db *state, unsigned level, const char *node_id, struct node_
 {
     struct node_ids more = {0};
     *ret = (struct node_ids){0};
-    int rc = level >= LEVEL_INTENTS ? granted(state, node_id, ret) : 0;
+    int rc = level >= LEVEL_INTENTS ? granted(state, level, node_id, ret) : 0;
     sort_unique(ret);
     ret->count = ret->count > PEERS_MAX ? PEERS_MAX : ret->count;
     size_t room = PEERS_MAX - ret->count;

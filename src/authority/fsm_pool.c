@@ -55,6 +55,22 @@ int fsm_pool_create(struct fsm_ctx *x, const struct pool_create *b)
     return rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_POOL " WHERE p.id = ?", id);
 }
 
+static int not_needed(struct fsm_ctx *x, const struct pool_row *pool)
+{
+    if (x->v->level < LEVEL_RESOURCES) {
+        return 0;
+    }
+    struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM organization_resources"
+                                           " WHERE egress_pool_id = ?");
+    db_bind_text(st, pool->id);
+    int rc = fsm_exists(st);
+    return rc == 1 ? fsm_refuse(x, -ERR_CONFLICT,
+                                "a resource is served by pool %s: `rap resource set` or `rap "
+                                "resource delete` it first",
+                                pool->name)
+                   : rc;
+}
+
 int fsm_pool_delete(struct fsm_ctx *x, const struct pool_delete *b)
 {
     struct pool_row pool;
@@ -71,7 +87,8 @@ int fsm_pool_delete(struct fsm_ctx *x, const struct pool_delete *b)
         return fsm_refuse(x, -ERR_CONFLICT,
                           "an intent is about pool %s: `rap intent delete` it first", pool.name);
     }
-    rc = rc < 0 ? rc : fsm_doc_put(x, FSM_SQL_POOL " WHERE p.id = ?", pool.id);
+    rc = rc < 0 ? rc : not_needed(x, &pool);
+    rc = rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_POOL " WHERE p.id = ?", pool.id);
     rc = rc != 0 ? rc : fsm_intents_pool(x, pool.id);
     static const char *const sql[] = {"DELETE FROM egress_pool_members WHERE pool_id = ?",
                                       "DELETE FROM egress_pools WHERE id = ?"};

@@ -408,6 +408,9 @@ int fsm_node_shut_out(struct fsm_ctx *x, const struct fsm_node *n, struct blob r
     if (rc == 0 && x->v->level >= LEVEL_INTENTS) {
         rc = fsm_pool_forget_node(x, n->id);
     }
+    if (rc == 0 && x->v->level >= LEVEL_RESOURCES) {
+        rc = fsm_resource_forget_node(x, n->id);
+    }
     if (rc == 0 && x->v->level >= LEVEL_MESH_LOG) {
         rc = fsm_mesh_forget_node(x, n->id);
     }

@@ -328,6 +328,9 @@ static const struct {
     {"split.begin", OP_BY_PERSON, op_split_begin, CMD_SPLIT_BEGIN, LEVEL_SPLITS},
     {"split.finish", OP_BY_PERSON, op_split_finish, CMD_SPLIT_FINISH, LEVEL_SPLITS},
     {"split.cancel", OP_BY_PERSON, op_split_cancel, CMD_SPLIT_CANCEL, LEVEL_SPLITS},
+    {"resource.create", OP_BY_PERSON, op_resource_create, CMD_RESOURCE_CREATE, LEVEL_RESOURCES},
+    {"resource.set", OP_BY_PERSON, op_resource_set, CMD_RESOURCE_SET, LEVEL_RESOURCES},
+    {"resource.delete", OP_BY_PERSON, op_resource_delete, CMD_RESOURCE_DELETE, LEVEL_RESOURCES},
     {"mesh.log", OP_BY_LEADER, NULL, CMD_MESH_LOG, LEVEL_MESH_LOG},
     {"heartbeat.log", OP_BY_LEADER, NULL, CMD_HEARTBEAT_LOG, LEVEL_MEMBERS},
 };

@@ -59,6 +59,9 @@ int op_pool_create(struct prepare *p);
 int op_pool_delete(struct prepare *p);
 int op_pool_add(struct prepare *p);
 int op_pool_remove(struct prepare *p);
+int op_resource_create(struct prepare *p);
+int op_resource_set(struct prepare *p);
+int op_resource_delete(struct prepare *p);
 
 /* --- ops_model.c --- */
 /* enum cmd_switch of a flag: absent is SWITCH_KEEP. */

@@ -76,6 +76,7 @@ int op_node_mesh(struct prepare *p)
 /* --- route intents --- */
 
 /* A selector as people write it, "kind" or "kind:what", with names made ids. */
+#define SELECTOR_TEXT_MAX (ORGANIZATION_MAX_BYTES + 1 + NAME_MAX_BYTES) /* ORG/NAME */
 struct selector {
     struct blob kind, ref;
     char id[UUID_TEXT_MAX]; /* what ref points to, when it was a name */
@@ -93,17 +94,23 @@ static int arg_selector(struct prepare *p, const char *key, struct selector *ret
     if (blob_equal(ret->kind, blob_str("org"))) {
         ret->kind = blob_str("organization");
     }
-    if (ret->kind.len > 16 || ret->ref.len > SELECTOR_REF_MAX) {
+    bool resource = blob_equal(ret->kind, blob_str("resource"));
+    if (ret->kind.len > 16 || ret->ref.len > (resource ? SELECTOR_TEXT_MAX : SELECTOR_REF_MAX)) {
         return errmsg_set(p->em, -ERR_TOO_LARGE, "%s: what is named is too long", key);
     }
-    bool node = blob_equal(ret->kind, blob_str("node"));
-    if (!(node || blob_equal(ret->kind, blob_str("pool"))) || ret->ref.len == 0) {
+    static const char *const named[][2] = {
+        {"node", "nodes"}, {"pool", "pools"}, {"resource", "resources"}};
+    const char *table = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(named); i++) {
+        table = blob_equal(ret->kind, blob_str(named[i][0])) ? named[i][1] : table;
+    }
+    if (table == NULL || ret->ref.len == 0) {
         return 0;
     }
-    char name[SELECTOR_REF_MAX + 1];
+    char name[SELECTOR_TEXT_MAX + 1];
     struct uuid id;
     (void)snprintf(name, sizeof name, "%.*s", (int)ret->ref.len, (const char *)ret->ref.data);
-    int rc = op_resolve(p->a, node ? "nodes" : "pools", name, &id, p->em);
+    int rc = op_resolve(p->a, table, name, &id, p->em);
     if (rc == 0) {
         uuid_format(&id, ret->id);
         ret->ref = blob_str(ret->id);
@@ -133,8 +140,17 @@ int op_intent_create(struct prepare *p)
         .via_kind = via.kind,
         .via_ref = via.ref,
         .qos_class = op_arg_text(p, "qos_class"),
+        .organization_id = op_arg_text(p, "organization_id"),
+        .service_class = op_arg_text(p, "service_class"),
     };
-    if (body.name.len > NAME_MAX_BYTES || body.policy.len > 16 || body.qos_class.len > 16) {
+    bool newer = body.organization_id.len > 0 || body.service_class.len > 0;
+    if (newer && fsm_level(p->a->fsm) < LEVEL_RESOURCES) {
+        return errmsg_set(p->em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(p->a->fsm),
+                          "an intent of an organization or about a service", LEVEL_RESOURCES);
+    }
+    if (body.name.len > NAME_MAX_BYTES || body.policy.len > 16 || body.qos_class.len > 16 ||
+        body.organization_id.len > ORGANIZATION_MAX_BYTES ||
+        body.service_class.len > SERVICE_CLASS_MAX_BYTES) {
         return errmsg_set(p->em, -ERR_TOO_LARGE, "a value is longer than it may be");
     }
     op_put_body(p, CMD_INTENT_CREATE, &body);
@@ -271,4 +287,103 @@ int op_pool_add(struct prepare *p)
 int op_pool_remove(struct prepare *p)
 {
     return pool_member(p, true);
+}
+
+/* --- resources --- */
+
+static int too_long(struct prepare *p)
+{
+    return errmsg_set(p->em, -ERR_TOO_LARGE, "a value is longer than it may be");
+}
+
+/* Who serves it: the node or the pool that the arguments name; one of them ends the other. */
+static int arg_server(struct prepare *p, struct uuid *node_id, struct uuid *pool_id)
+{
+    char node[128];
+    char pool[128];
+    mp_find_str(p->in->args, "node", node, sizeof node);
+    mp_find_str(p->in->args, "pool", pool, sizeof pool);
+    if (node[0] != '\0' && pool[0] != '\0') {
+        return errmsg_set(p->em, -ERR_INVALID,
+                          "a resource is served by a node or by a pool, not by both");
+    }
+    if (node[0] != '\0') {
+        *pool_id = UUID_NIL;
+        return op_resolve(p->a, "nodes", node, node_id, p->em);
+    }
+    if (pool[0] != '\0') {
+        *node_id = UUID_NIL;
+        return op_resolve(p->a, "pools", pool, pool_id, p->em);
+    }
+    return 0;
+}
+
+int op_resource_create(struct prepare *p)
+{
+    struct resource_create body = {.resource_id = op_fresh_id(p),
+                                   .organization_id = op_arg_text(p, "organization_id"),
+                                   .name = op_arg_text(p, "name"),
+                                   .protocol = op_arg_text(p, "protocol"),
+                                   .target_ref = op_arg_text(p, "target_ref"),
+                                   .credential_ref = op_arg_text(p, "credential_ref")};
+    if (body.organization_id.len > ORGANIZATION_MAX_BYTES || body.name.len > NAME_MAX_BYTES ||
+        body.protocol.len > PROTOCOL_MAX_BYTES || body.target_ref.len > RESOURCE_REF_MAX_BYTES ||
+        body.credential_ref.len > RESOURCE_REF_MAX_BYTES) {
+        return too_long(p);
+    }
+    int rc = arg_server(p, &body.node_id, &body.egress_pool_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_RESOURCE_CREATE, &body);
+    }
+    return rc;
+}
+
+int op_resource_set(struct prepare *p)
+{
+    struct resource_set body = {.protocol = {0}};
+    char id[UUID_TEXT_MAX];
+    char protocol[PROTOCOL_MAX_BYTES + 1];
+    char target[RESOURCE_REF_MAX_BYTES + 1];
+    char credential[RESOURCE_REF_MAX_BYTES + 1];
+    int rc = op_arg_id(p, "resources", &body.resource_id);
+    if (rc != 0) {
+        return rc;
+    }
+    struct db_stmt *st = db_prepare(state_db(p->a),
+                                    "SELECT protocol, coalesce(target_ref, '') AS target_ref,"
+                                    " coalesce(node_id, '') AS node_id,"
+                                    " coalesce(egress_pool_id, '') AS egress_pool_id,"
+                                    " coalesce(credential_ref, '') AS credential_ref"
+                                    " FROM organization_resources WHERE id = ?");
+    uuid_format(&body.resource_id, id);
+    db_bind_text(st, id);
+    CHECK(db_step(st) == 1); /* it was found a moment ago */
+    (void)snprintf(protocol, sizeof protocol, "%s", db_col_text(st, "protocol"));
+    (void)snprintf(target, sizeof target, "%s", db_col_text(st, "target_ref"));
+    (void)snprintf(credential, sizeof credential, "%s", db_col_text(st, "credential_ref"));
+    (void)uuid_parse(db_col_text(st, "node_id"), &body.node_id);
+    (void)uuid_parse(db_col_text(st, "egress_pool_id"), &body.egress_pool_id);
+    db_done(st);
+    body.protocol = text_or(p, "protocol", protocol);
+    body.target_ref = text_or(p, "target_ref", target);
+    body.credential_ref = text_or(p, "credential_ref", credential);
+    if (body.protocol.len > PROTOCOL_MAX_BYTES || body.target_ref.len > RESOURCE_REF_MAX_BYTES ||
+        body.credential_ref.len > RESOURCE_REF_MAX_BYTES) {
+        return too_long(p);
+    }
+    rc = arg_server(p, &body.node_id, &body.egress_pool_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_RESOURCE_SET, &body);
+    }
+    return rc;
+}
+
+int op_resource_delete(struct prepare *p)
+{
+    struct resource_delete body;
+    int rc = op_arg_id(p, "resources", &body.resource_id);
+    if (rc == 0) {
+        op_put_body(p, CMD_RESOURCE_DELETE, &body);
+    }
+    return rc;
 }

@@ -571,7 +571,8 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
     static const struct {
         const char *kind;
         int (*run)(struct db *, const struct query_args *, struct mp_writer *, struct errmsg *);
-        unsigned level; /* of the tables it reads; 0: there from the first */
+        unsigned
+            level; /* of the tables it reads; 0: there from the first. The highest comes first. */
     } kinds[] = {
         {"cluster", q_cluster, 0},
         {"tokens", q_tokens, 0},
@@ -589,20 +590,24 @@ int query_run(struct fsm *f, const char *kind, const struct query_args *args, st
         {"groups", q_groups, LEVEL_MEMBERS},
         {"heartbeats", q_heartbeats, LEVEL_MEMBERS},
         {"mesh", query_mesh, LEVEL_MESH},
-        {"intents", query_intents, LEVEL_INTENTS},
+        {"intents", query_intents, LEVEL_RESOURCES},
+        {"intents", query_intents_bare, LEVEL_INTENTS},
         {"pools", query_pools, LEVEL_INTENTS},
         {"qos", query_qos, LEVEL_INTENTS},
         {"splits", query_splits, LEVEL_SPLITS},
+        {"resources", query_resources, LEVEL_RESOURCES},
     };
+    unsigned needed = 0;
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kinds[i].kind, kind) == 0 && kinds[i].level > fsm_level(f)) {
-            return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(f), kind,
-                              kinds[i].level);
-        }
-        if (strcmp(kinds[i].kind, kind) == 0) {
+            needed = kinds[i].level;
+        } else if (strcmp(kinds[i].kind, kind) == 0) {
             int rc = kinds[i].run(fsm_db(f), args, out, em);
             return rc != 0 ? rc : out->out->err;
         }
+    }
+    if (needed > 0) {
+        return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(f), kind, needed);
     }
     return errmsg_set(em, -ERR_NOT_FOUND, "there is nothing called %.32s to list", kind);
 }

@@ -19,6 +19,7 @@
  *   mesh            -                         one document: whether the overlay is on
  *   intents         limit, cursor, id
  *   pools           limit, cursor, id
+ *   resources       limit, cursor, id
  *   qos             -                         {"items": a row for each class}
  *   splits          limit, cursor, id
  * With id (tokens, requests, nodes, authorities): a full id, a unique id prefix of at least 4

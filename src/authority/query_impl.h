@@ -47,8 +47,13 @@ int query_splits(struct db *db, const struct query_args *args, struct mp_writer 
 /* query_mesh.c */
 int query_intents(struct db *db, const struct query_args *args, struct mp_writer *w,
                   struct errmsg *em);
+/* As long as there are no resources. */
+int query_intents_bare(struct db *db, const struct query_args *args, struct mp_writer *w,
+                       struct errmsg *em);
 int query_pools(struct db *db, const struct query_args *args, struct mp_writer *w,
                 struct errmsg *em);
+int query_resources(struct db *db, const struct query_args *args, struct mp_writer *w,
+                    struct errmsg *em);
 int query_qos(struct db *db, const struct query_args *args, struct mp_writer *w, struct errmsg *em);
 int query_mesh(struct db *db, const struct query_args *args, struct mp_writer *w,
                struct errmsg *em);

@@ -45,11 +45,37 @@ static const struct query_finder pool_finder = {
     .by_range = "SELECT id FROM egress_pools WHERE id >= ? AND id < ? LIMIT 2",
 };
 
+/* Names are an organization's: ORG/NAME tells two of them apart. */
+static const struct query_finder resource_finder = {
+    .noun = "resource",
+    .list = "rap resource list",
+    .by_id = "SELECT id FROM organization_resources WHERE id = ?",
+    .by_name = "SELECT id FROM organization_resources WHERE organization_id || '/' || name = ?",
+    .by_name2 = "SELECT id FROM organization_resources WHERE name = ? LIMIT 2",
+    .by_range = "SELECT id FROM organization_resources WHERE id >= ? AND id < ? LIMIT 2",
+};
+
 int query_intents(struct db *db, const struct query_args *args, struct mp_writer *w,
                   struct errmsg *em)
 {
     return query_list_or_one(db, &intent_finder, FSM_SQL_INTENT " WHERE i.id = ?",
                              FSM_SQL_INTENT " WHERE i.id > ?1 ORDER BY i.id LIMIT ?2", args, w, em);
+}
+
+int query_intents_bare(struct db *db, const struct query_args *args, struct mp_writer *w,
+                       struct errmsg *em)
+{
+    return query_list_or_one(db, &intent_finder, FSM_SQL_INTENT_BARE " WHERE i.id = ?",
+                             FSM_SQL_INTENT_BARE " WHERE i.id > ?1 ORDER BY i.id LIMIT ?2", args, w,
+                             em);
+}
+
+int query_resources(struct db *db, const struct query_args *args, struct mp_writer *w,
+                    struct errmsg *em)
+{
+    return query_list_or_one(db, &resource_finder, FSM_SQL_RESOURCE " WHERE r.id = ?",
+                             FSM_SQL_RESOURCE " WHERE r.id > ?1 ORDER BY r.id LIMIT ?2", args, w,
+                             em);
 }
 
 int query_pools(struct db *db, const struct query_args *args, struct mp_writer *w,

@@ -69,6 +69,14 @@ struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
     return mesh_intents_judge(m->policy, &way);
 }
 
+const struct mesh_intent *mesh_denies_service(const struct mesh *m, const struct uuid *peer,
+                                              struct blob service)
+{
+    return !has_intents(m) ? NULL
+                           : mesh_intents_deny_service(
+                                 m->policy, peer, mesh_peers_is_relay(&m->peers, peer), service);
+}
+
 enum overlay_class mesh_class_to(const struct mesh *m, const struct uuid *dst)
 {
     return !has_intents(m)

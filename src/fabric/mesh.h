@@ -73,6 +73,9 @@ bool mesh_is_neighbour(const struct mesh *m, const struct uuid *id, uint64_t now
 /* What the owner's intents say of the way to dst over this neighbour, which is dst for the direct one. */
 struct mesh_verdict mesh_judge_way(const struct mesh *m, const struct uuid *dst,
                                    const struct uuid *next);
+/* The intent that keeps a service from passing between this node and another; NULL: none. */
+const struct mesh_intent *mesh_denies_service(const struct mesh *m, const struct uuid *peer,
+                                              struct blob service);
 enum overlay_class mesh_class_to(const struct mesh *m, const struct uuid *dst);
 
 const struct route_table *mesh_routes(const struct mesh *m);

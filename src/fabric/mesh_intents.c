@@ -73,7 +73,7 @@ struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struc
     }
     for (size_t k = 0; k < p->count; k++) {
         const struct mesh_intent *i = &p->intent[k];
-        if (!is_about(i, &way->dst)) {
+        if (i->service[0] != '\0' || !is_about(i, &way->dst)) {
             continue;
         }
         bool match = matches(i, way);
@@ -93,6 +93,29 @@ struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struc
         }
     }
     return v;
+}
+
+static bool is_of_class(struct blob service, const char *class)
+{
+    size_t len = strlen(class);
+    return service.len >= len && memcmp(service.data, class, len) == 0 &&
+           (service.len == len || service.data[len] == '.');
+}
+
+const struct mesh_intent *mesh_intents_deny_service(const struct mesh_intents *p,
+                                                    const struct uuid *dst, bool dst_relays,
+                                                    struct blob service)
+{
+    if (p == NULL || p->count == 0 || service.len == 0 || exempt(p, dst, dst_relays)) {
+        return NULL;
+    }
+    for (size_t k = 0; k < p->count; k++) {
+        const struct mesh_intent *i = &p->intent[k];
+        if (i->service[0] != '\0' && is_about(i, dst) && is_of_class(service, i->service)) {
+            return i;
+        }
+    }
+    return NULL;
 }
 
 enum overlay_class mesh_intents_class(const struct mesh_intents *p, const struct uuid *dst,

@@ -6,6 +6,8 @@
  *     avoid    a way that matches counts as MESH_INTENT_COST_US longer
  *     prefer   every way that does not match does
  *
+ * An intent about a service is no matter of ways: streams of it are not opened, and not accepted.
+ *
  * A way is the direct one, or by its first relay: what lies behind that is the relays' business. Several
  * intents on one destination all hold; costs add up. The set of usable ways only shrinks and distances are
  * told to others as they are, so nothing here can close a loop (route.h).
@@ -40,6 +42,7 @@ struct mesh_intent {
     enum mesh_intent_via via;
     struct uuid via_node;
     uint32_t via_region;      /* not 0 */
+    char service[33];         /* about streams of this class of services only; "": about ways */
     bool classed;             /* traffic there is of this class: */
     enum overlay_class class; /* not control */
 };
@@ -70,6 +73,11 @@ void mesh_intents_add_authority(struct mesh_intents *p, const struct uuid *id);
 void mesh_intents_fini(struct mesh_intents *p);
 /* p may be NULL: nothing is wanted. */
 struct mesh_verdict mesh_intents_judge(const struct mesh_intents *p, const struct mesh_way *way);
+/* The intent that keeps a service from passing between us and dst, whatever way there is: one that denies its
+ * class (synthetic denies synthetic.echo). NULL: none. */
+const struct mesh_intent *mesh_intents_deny_service(const struct mesh_intents *p,
+                                                    const struct uuid *dst, bool dst_relays,
+                                                    struct blob service);
 /* The class of streams' packets to dst: that of the first intent that names one, else bulk. */
 enum overlay_class mesh_intents_class(const struct mesh_intents *p, const struct uuid *dst,
                                       bool dst_relays);

@@ -203,7 +203,11 @@ static void put_intents(struct mp_writer *w, struct mp_doc *doc, const struct sn
             mp_doc_begin(w, &item);
             mp_doc_uuid(w, &item, "id", &m.intent_id);
             put_text(w, &item, "name", m.name);
-            mp_doc_str(w, &item, "policy", known ? intent_policy_names[m.policy - 1] : NULL);
+            mp_doc_str(w, &item, "policy",
+                       known ? intent_policy_names[m.policy - 1]
+                       : m.policy == SNAPSHOT_INTENT_DENY_SERVICE ? "deny"
+                                                                  : NULL);
+            put_text(w, &item, "service_class", m.service_class);
             mp_doc_end(w, &item);
         }
     }
@@ -226,6 +230,28 @@ static void put_pools(struct mp_writer *w, struct mp_doc *doc, const struct snap
             mp_doc_int(w, &item, "members", m.members.count);
             mp_doc_end(w, &item);
         }
+    }
+}
+
+static void put_resources(struct mp_writer *w, struct mp_doc *doc, const struct snapshot_body *b)
+{
+    struct config_iter it;
+    struct snapshot_resource m;
+    struct mp_doc item;
+    mp_doc_key(w, doc, "resources");
+    mp_put_array(w, b->resources.count);
+    config_iter_init(&it, b->resources);
+    while (config_next_resource(&it, &m) == 1) {
+        mp_doc_begin(w, &item);
+        mp_doc_uuid(w, &item, "id", &m.resource_id);
+        put_text(w, &item, "organization_id", m.organization_id);
+        put_text(w, &item, "name", m.name);
+        put_text(w, &item, "protocol", m.protocol);
+        mp_doc_str(w, &item, "served_by",
+                   !uuid_is_nil(&m.pool_id)   ? "pool"
+                   : !uuid_is_nil(&m.node_id) ? "node"
+                                              : NULL);
+        mp_doc_end(w, &item);
     }
 }
 
@@ -306,6 +332,7 @@ static int config_doc(struct node *n, struct mp_writer *w, struct errmsg *em)
     put_intents(w, &doc, b);
     put_pools(w, &doc, b);
     put_trust_record(n, w, &doc);
+    put_resources(w, &doc, b);
     mp_doc_end(w, &doc);
     return 0;
 }
@@ -427,6 +454,8 @@ static void sessions_doc(struct node *n, struct mp_writer *w)
     mp_doc_int(w, &inner, "resets_sent", (int64_t)c.resets_sent);
     mp_doc_int(w, &inner, "auth_refused", (int64_t)c.auth_refused);
     mp_doc_int(w, &inner, "rate_limited", (int64_t)c.rate_limited);
+    mp_doc_int(w, &inner, "sessions_denied", (int64_t)c.sessions_denied);
+    mp_doc_int(w, &inner, "streams_denied", (int64_t)c.streams_denied);
     mp_doc_int(w, &inner, "dropped_limit", (int64_t)c.dropped_limit);
     mp_doc_int(w, &inner, "packets_in", (int64_t)c.packets_in);
     mp_doc_int(w, &inner, "packets_out", (int64_t)c.packets_out);
@@ -449,7 +478,17 @@ static int route_doc(struct node *n, bool explain, struct blob args, struct mp_w
             "`rap node mesh N --overlay on` for one node");
     }
     if (explain) {
-        return overlay_explain_doc(n->overlay, args, w, em);
+        char text[SELECTOR_MAX];
+        struct uuid chosen = UUID_NIL;
+        mp_find_str(args, "dst", text, sizeof text);
+        if (route_is_selector(text)) {
+            int rc = route_choose(n, text, "", &chosen, em);
+            if (rc != 0) {
+                return rc;
+            }
+            uuid_format(&chosen, text);
+        }
+        return overlay_explain_doc(n->overlay, text, w, em);
     }
     overlay_list_doc(n->overlay, w);
     return 0;
@@ -458,7 +497,7 @@ static int route_doc(struct node *n, bool explain, struct blob args, struct mp_w
 static int route_id_doc(struct node *n, bool open, struct blob args, struct mp_writer *w,
                         struct errmsg *em)
 {
-    char text[128];
+    char text[SELECTOR_MAX + 1]; /* one more than fits: too long is not cut to what fits */
     struct uuid route;
     int64_t expires_ms = 0;
     struct mp_doc doc;

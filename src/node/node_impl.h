@@ -19,12 +19,13 @@ struct synthetic_server {
 
 #define ROUTE_IDS_MAX 256
 #define ROUTE_ID_LIFE_MS (10LL * 60 * 1000)
+#define SELECTOR_MAX (16 + ORGANIZATION_MAX_BYTES + NAME_MAX_BYTES) /* resource:ORG/NAME and a NUL */
 /* An open route (route_id.h). */
 struct route_id {
     struct uuid id;
-    int64_t expires_ms;            /* wall clock; 0: free */
-    char pool[NAME_MAX_BYTES + 1]; /* its name or id; "": the node is fixed */
-    struct uuid node;              /* where it leads now */
+    int64_t expires_ms;          /* wall clock; 0: free */
+    char selector[SELECTOR_MAX]; /* "": the node is fixed */
+    struct uuid node;            /* where it leads now */
 };
 
 struct node {

@@ -218,6 +218,18 @@ static bool may_direct(void *data, const struct uuid *to)
     return !mesh_judge_way(o->mesh, to, to).refused;
 }
 
+static bool may_talk(void *data, const struct uuid *peer)
+{
+    const struct overlay *o = data;
+    return !mesh_judge_way(o->mesh, peer, peer).absolute;
+}
+
+static bool may_use(void *data, const struct uuid *peer, struct blob service)
+{
+    const struct overlay *o = data;
+    return mesh_denies_service(o->mesh, peer, service) == NULL;
+}
+
 static enum overlay_class data_class(void *data, const struct uuid *to)
 {
     const struct overlay *o = data;
@@ -347,7 +359,9 @@ struct overlay *overlay_open(const struct overlay_config *config)
                                                                 .next_hop = next_hop,
                                                                 .may_relay = may_relay,
                                                                 .may_direct = may_direct,
-                                                                .data_class = data_class});
+                                                                .data_class = data_class,
+                                                                .may_talk = may_talk,
+                                                                .may_use = may_use});
     log_info(LOG_FABRIC, "overlay is on", "%s", "next=\"rap route list\"");
     return o;
 }

@@ -40,9 +40,13 @@ void overlay_report(struct overlay *o, struct heartbeat *hb, struct buf *links, 
  * -ERR_UNREACHABLE: none is known now, and it is asked for. */
 int overlay_cost(struct overlay *o, const struct uuid *dst, uint64_t *ret_us);
 
-/* route.list and route.explain; args of the latter: dst. */
+/* Whether an intent keeps this service, or all of its class, from passing between here and there. Whether
+ * there is a way at all is not asked. */
+bool overlay_denies(const struct overlay *o, const struct uuid *peer, const char *service);
+
+/* route.list and route.explain; text: a node id, or the beginning of one that this node has heard of. */
 void overlay_list_doc(struct overlay *o, struct mp_writer *w);
-int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w,
+int overlay_explain_doc(struct overlay *o, const char *text, struct mp_writer *w,
                         struct errmsg *em);
 
 #endif

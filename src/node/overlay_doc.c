@@ -1,6 +1,8 @@
 /* What the overlay tells people: `rap route list`, `rap route explain DST`. */
 #include "node/overlay_impl.h"
 
+#include "wire/cmd_mesh.h"
+
 struct rows {
     const struct overlay *o; /* of put_route */
     struct mp_writer *w;
@@ -206,13 +208,33 @@ static int find_destination(struct overlay *o, const char *text, struct uuid *re
     return 0;
 }
 
-int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w, struct errmsg *em)
+/* What intents keep from passing, whatever way there is. */
+static void put_denied_services(const struct overlay *o, const struct uuid *dst,
+                                struct mp_writer *w, struct mp_doc *doc)
 {
-    char text[UUID_TEXT_MAX + 64];
+    uint32_t count = 0;
+    mp_doc_key(w, doc, "denied_services");
+    size_t at = mp_list_begin(w);
+    for (size_t i = 0; service_class_names[i] != NULL; i++) {
+        const struct mesh_intent *deny = mesh_denies_service(o->mesh, dst,
+                                                             blob_str(service_class_names[i]));
+        struct mp_doc item;
+        if (deny != NULL) {
+            mp_doc_begin(w, &item);
+            mp_doc_str(w, &item, "service_class", service_class_names[i]);
+            mp_doc_str(w, &item, "intent", deny->name);
+            mp_doc_end(w, &item);
+            count++;
+        }
+    }
+    mp_list_end(w, at, count);
+}
+
+int overlay_explain_doc(struct overlay *o, const char *text, struct mp_writer *w, struct errmsg *em)
+{
     struct uuid dst;
     struct uuid next = UUID_NIL;
     struct mp_doc doc;
-    mp_find_str(args, "dst", text, sizeof text);
     int rc = find_destination(o, text, &dst, em);
     if (rc != 0) {
         return rc;
@@ -233,6 +255,7 @@ int overlay_explain_doc(struct overlay *o, struct blob args, struct mp_writer *w
     mp_doc_str(w, &doc, "decided_by", decided == NULL ? NULL : decided->name);
     mp_doc_bool(w, &doc, "direct_allowed", !mesh_judge_way(o->mesh, &dst, &dst).refused);
     mp_doc_str(w, &doc, "data_class", overlay_class_name(mesh_class_to(o->mesh, &dst)));
+    put_denied_services(o, &dst, w, &doc);
     struct rows rows = {.o = o, .w = w};
     mp_doc_key(w, &doc, "paths");
     size_t at = mp_list_begin(w);

@@ -22,12 +22,14 @@ static void read_intent(const struct snapshot_intent *s, struct mesh_intents *re
     static const enum mesh_intent_via vias[] = {MESH_VIA_ANY, MESH_VIA_DIRECT, MESH_VIA_NODE,
                                                 MESH_VIA_REGION};
     struct mp_reader r;
-    if (s->policy < 1 || s->policy > ARRAY_SIZE(kinds) || s->via < 1 || s->via > ARRAY_SIZE(vias)) {
+    bool service = s->policy == SNAPSHOT_INTENT_DENY_SERVICE;
+    if ((!service && (s->policy < 1 || s->policy > ARRAY_SIZE(kinds))) || s->via < 1 ||
+        s->via > ARRAY_SIZE(vias) || service != (s->service_class.len > 0)) {
         return;
     }
     struct mesh_intent i = {
         .id = s->intent_id,
-        .kind = kinds[s->policy - 1],
+        .kind = service ? MESH_INTENT_DENY : kinds[s->policy - 1],
         .any_destination = s->any_destination,
         .via = vias[s->via - 1],
         .via_node = s->via_node_id,
@@ -37,6 +39,8 @@ static void read_intent(const struct snapshot_intent *s, struct mesh_intents *re
     i.class = i.classed ? (enum overlay_class)(s->qos_class - 1) : OVERLAY_BULK;
     (void)snprintf(i.name, sizeof i.name, "%.*s", (int)s->name.len,
                    s->name.len == 0 ? "" : (const char *)s->name.data);
+    (void)snprintf(i.service, sizeof i.service, "%.*s", (int)s->service_class.len,
+                   s->service_class.len == 0 ? "" : (const char *)s->service_class.data);
     if (s->destinations.count > 0) {
         i.destination = xcalloc(s->destinations.count, sizeof *i.destination);
     }
@@ -145,6 +149,11 @@ static void take_selected(void *data, const struct route_path *p)
     if (p->selected) {
         *us = (uint64_t)p->metric + p->dislike;
     }
+}
+
+bool overlay_denies(const struct overlay *o, const struct uuid *peer, const char *service)
+{
+    return mesh_denies_service(o->mesh, peer, blob_str(service)) != NULL;
 }
 
 int overlay_cost(struct overlay *o, const struct uuid *dst, uint64_t *ret_us)

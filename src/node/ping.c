@@ -20,10 +20,10 @@
 struct ping {
     struct node *n;
     struct admin_call *c;
-    char to_text[64], via_text[64];
+    char to_text[SELECTOR_MAX], via_text[64];
     struct uuid to, via;
     bool resolving_via, pinned;
-    bool opaque;     /* asked for by a route: where that leads is not told */
+    bool opaque;     /* asked for by a route or a selector: where that leads is not told */
     struct buf args; /* of the look-up */
     int64_t count, size, bytes;
     uint64_t deadline_ns;
@@ -130,7 +130,9 @@ static const char *why(int rc)
             return "no way to it: no address of it is known here and no relay leads to it (`rap "
                    "route explain` says more; `rap mesh set --overlay on` has relays used)";
         case ERR_DENIED:
-            return "an intent of the owner allows no way to it: `rap route explain` names it";
+            return "an intent of the owner allows no way to it, or no test traffic with it, here "
+                   "or at the "
+                   "other end: `rap route explain` names it";
         case ERR_NO_SERVICE:
             return "it does not answer test traffic: `rap mesh set --synthetic on` has all nodes "
                    "do "
@@ -322,12 +324,14 @@ static void resolve(struct ping *p)
     struct uuid id;
     const char *text = p->resolving_via ? p->via_text : p->to_text;
     size_t prefix = strlen(ROUTE_ID_PREFIX);
-    if (!p->resolving_via && strncmp(text, ROUTE_ID_PREFIX, prefix) == 0) {
+    bool route = strncmp(text, ROUTE_ID_PREFIX, prefix) == 0;
+    if (!p->resolving_via && (route || route_is_selector(text))) {
         struct errmsg em = ERRMSG_INIT;
         p->opaque = true;
-        int rc = uuid_parse(text + prefix, &id) != 0
+        int rc = !route ? route_choose(p->n, text, SYNTHETIC_ECHO, &p->to, &em)
+                 : uuid_parse(text + prefix, &id) != 0
                      ? errmsg_set(&em, -ERR_INVALID, "not the id of a route")
-                     : route_id_resolve(p->n, &id, &p->to, &em);
+                     : route_id_resolve(p->n, &id, SYNTHETIC_ECHO, &p->to, &em);
         if (rc == 0) {
             begin(p);
         } else {

@@ -39,6 +39,7 @@
 #define LEVEL_MESH_LOG 12
 #define LEVEL_HEAL 14
 #define LEVEL_SPLITS 15
+#define LEVEL_RESOURCES 16
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level
@@ -107,7 +108,10 @@
     X(AUTHORITY_DAMAGED, 85, authority_damaged, 1, LEVEL_HEAL, CMD_BY_SYSTEM) \
     X(SPLIT_BEGIN, 95, split_begin, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)      \
     X(SPLIT_FINISH, 96, split_finish, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)    \
-    X(SPLIT_CANCEL, 97, split_cancel, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)
+    X(SPLIT_CANCEL, 97, split_cancel, 1, LEVEL_SPLITS, CMD_BY_PEOPLE)    \
+    X(RESOURCE_CREATE, 90, resource_create, 1, LEVEL_RESOURCES, CMD_BY_PEOPLE) \
+    X(RESOURCE_SET, 91, resource_set, 1, LEVEL_RESOURCES, CMD_BY_PEOPLE) \
+    X(RESOURCE_DELETE, 92, resource_delete, 1, LEVEL_RESOURCES, CMD_BY_PEOPLE)
 
 enum cmd_kind {
 #define CMD_ENUM_(NAME, num, ...) CMD_##NAME = num,

@@ -29,11 +29,14 @@ MSG_DECLARE(node_mesh_set, NODE_MESH_SET_FIELDS)
     X(T, 3, STR, policy, 16, MSG_REQUIRED)           /* intent_policy_names */ \
     X(T, 4, STR, source_kind, 16, MSG_REQUIRED)      /* any, node, role, region, organization */ \
     X(T, 5, STR, source_ref, SELECTOR_REF_MAX, 0)    \
-    X(T, 6, STR, destination_kind, 16, MSG_REQUIRED) /* any, node, pool */ \
+    X(T, 6, STR, destination_kind, 16, MSG_REQUIRED) /* any, node, pool, resource */ \
     X(T, 7, STR, destination_ref, SELECTOR_REF_MAX, 0) \
     X(T, 8, STR, via_kind, 16, MSG_REQUIRED)         /* any, direct, node, region */ \
     X(T, 9, STR, via_ref, SELECTOR_REF_MAX, 0)       \
-    X(T, 10, STR, qos_class, 16, 0)                  /* qos_class_names, but control */
+    X(T, 10, STR, qos_class, 16, 0)                  /* qos_class_names, but control */ \
+    /* From LEVEL_RESOURCES on: */                                       \
+    X(T, 11, STR, organization_id, ORGANIZATION_MAX_BYTES, 0)            \
+    X(T, 12, STR, service_class, SERVICE_CLASS_MAX_BYTES, 0)
 MSG_DECLARE(intent_create, INTENT_CREATE_FIELDS)
 
 #define INTENT_SET_FIELDS(X, T)             \
@@ -72,6 +75,31 @@ MSG_DECLARE(pool_delete, POOL_DELETE_FIELDS)
     X(T, 3, FLAG, removed, 0, 0)
 MSG_DECLARE(pool_member, POOL_MEMBER_FIELDS)
 
+/* --- an organization's resources (SPEC RTE-03): one's whole row; who prepares it fills in what stays.
+ * Served by a node, or by any of a pool; by nobody for now when both are nil. --- */
+#define RESOURCE_CREATE_FIELDS(X, T)                                          \
+    X(T, 1, ID, resource_id, 0, MSG_REQUIRED)                                 \
+    X(T, 2, STR, organization_id, ORGANIZATION_MAX_BYTES, 0)                  \
+    X(T, 3, STR, name, NAME_MAX_BYTES, MSG_REQUIRED)                          \
+    X(T, 4, STR, protocol, PROTOCOL_MAX_BYTES, MSG_REQUIRED) /* rdp, ssh ... */ \
+    X(T, 5, STR, target_ref, RESOURCE_REF_MAX_BYTES, 0)                       \
+    X(T, 6, ID, node_id, 0, 0)                                                \
+    X(T, 7, ID, egress_pool_id, 0, 0)                                         \
+    X(T, 8, STR, credential_ref, RESOURCE_REF_MAX_BYTES, 0)
+MSG_DECLARE(resource_create, RESOURCE_CREATE_FIELDS)
+
+#define RESOURCE_SET_FIELDS(X, T)                                             \
+    X(T, 1, ID, resource_id, 0, MSG_REQUIRED)                                 \
+    X(T, 4, STR, protocol, PROTOCOL_MAX_BYTES, MSG_REQUIRED)                  \
+    X(T, 5, STR, target_ref, RESOURCE_REF_MAX_BYTES, 0)                       \
+    X(T, 6, ID, node_id, 0, 0)                                                \
+    X(T, 7, ID, egress_pool_id, 0, 0)                                         \
+    X(T, 8, STR, credential_ref, RESOURCE_REF_MAX_BYTES, 0)
+MSG_DECLARE(resource_set, RESOURCE_SET_FIELDS)
+
+#define RESOURCE_DELETE_FIELDS(X, T) X(T, 1, ID, resource_id, 0, MSG_REQUIRED)
+MSG_DECLARE(resource_delete, RESOURCE_DELETE_FIELDS)
+
 /* --- observations: what changed of links and of ways that intents decided (DESIGN D11) --- */
 #define MESH_LOG_FIELDS(X, T)                                                          \
     X(T, 1, LIST, links, MESH_CHANGES_MAX, 0)  /* of bin: mesh_link_seen */           \
@@ -101,6 +129,9 @@ MSG_DECLARE(mesh_route_seen, MESH_ROUTE_SEEN_FIELDS)
 extern const char *const intent_policy_names[]; /* prefer, avoid, require, deny, direct */
 extern const char *const intent_via_names[];    /* any, direct, node, region */
 extern const char *const qos_class_names[];     /* control ... droppable */
+/* What nodes do for each other beside running the cluster. A service belongs to the class that it is
+ * called after: synthetic.echo to synthetic. */
+extern const char *const service_class_names[];
 /* 0: none of them. */
 uint64_t word_number(const char *const *names, struct blob word);
 

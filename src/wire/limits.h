@@ -60,6 +60,11 @@
 #define INTENTS_MAX 256           /* of a cluster */
 #define POOLS_MAX 64
 #define POOL_MEMBERS_MAX 64
+#define ORGANIZATION_MAX_BYTES 64
+#define RESOURCES_MAX 1024        /* of a cluster */
+#define PROTOCOL_MAX_BYTES 16
+#define RESOURCE_REF_MAX_BYTES 256
+#define SERVICE_CLASS_MAX_BYTES 32
 #define QOS_PRIORITY_MAX 9
 #define QOS_RATE_KBPS_MAX 100000000u
 #define QOS_FLOOR_PERMILLE_MAX 500

@@ -170,6 +170,7 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 40, BIN, mesh, 256, 0)                /* snapshot_mesh */ \
     X(T, 41, LIST, intents, INTENTS_MAX, 0)    /* of bin: snapshot_intent, for nodes like this one */ \
     X(T, 42, LIST, pools, POOLS_MAX, 0)        /* of bin: snapshot_pool, that it may use */ \
+    X(T, 43, LIST, resources, RESOURCES_MAX, 0) /* of bin: snapshot_resource, that it may use */ \
     X(T, 64, LIST, relays, RELAYS_MAX, 0)      /* of bin: snapshot_relay */ \
     X(T, 72, I64, leaf_life_ms, 0, 0)          /* of an authority's own certificate; 0: the default */ \
     X(T, 73, LIST, disabled_keys, 20000, 0)    /* of bin 32: members that are disabled */ \
@@ -220,7 +221,9 @@ MSG_DECLARE(snapshot_peer, SNAPSHOT_PEER_FIELDS)
     X(T, 4, STR, region, NAME_MAX_BYTES, 0)
 MSG_DECLARE(snapshot_mesh, SNAPSHOT_MESH_FIELDS)
 
-/* What the owner wants of ways from this node. */
+/* What the owner wants of ways from this node. About a service only: a policy that nodes of before there was
+ * such a thing do not know, so that they leave it out instead of obeying it for every service. */
+#define SNAPSHOT_INTENT_DENY_SERVICE 6
 #define SNAPSHOT_INTENT_FIELDS(X, T)                                          \
     X(T, 1, ID, intent_id, 0, MSG_REQUIRED)                                   \
     X(T, 2, STR, name, NAME_MAX_BYTES, 0)                                     \
@@ -230,7 +233,8 @@ MSG_DECLARE(snapshot_mesh, SNAPSHOT_MESH_FIELDS)
     X(T, 6, U64, via, 0, MSG_REQUIRED)     /* place in intent_via_names */    \
     X(T, 7, ID, via_node_id, 0, 0)                                            \
     X(T, 8, STR, via_region, NAME_MAX_BYTES, 0)                               \
-    X(T, 9, U64, qos_class, 0, 0)          /* place in qos_class_names */
+    X(T, 9, U64, qos_class, 0, 0)          /* place in qos_class_names */     \
+    X(T, 10, STR, service_class, SERVICE_CLASS_MAX_BYTES, 0) /* only streams of it */
 MSG_DECLARE(snapshot_intent, SNAPSHOT_INTENT_FIELDS)
 
 #define SNAPSHOT_QOS_FIELDS(X, T)                                             \
@@ -249,6 +253,17 @@ MSG_DECLARE(snapshot_qos, SNAPSHOT_QOS_FIELDS)
     X(T, 2, STR, name, NAME_MAX_BYTES, 0)        \
     X(T, 3, LIST, members, POOL_MEMBERS_MAX, 0) /* of id */
 MSG_DECLARE(snapshot_pool, SNAPSHOT_POOL_FIELDS)
+
+/* What is behind a node, or behind any of a pool of the same snapshot. What it is there, and by whose
+ * leave, is not told to those who only want to reach it (SPEC SNAP-03). */
+#define SNAPSHOT_RESOURCE_FIELDS(X, T)                                  \
+    X(T, 1, ID, resource_id, 0, MSG_REQUIRED)                           \
+    X(T, 2, STR, organization_id, ORGANIZATION_MAX_BYTES, MSG_REQUIRED) \
+    X(T, 3, STR, name, NAME_MAX_BYTES, MSG_REQUIRED)                    \
+    X(T, 4, STR, protocol, PROTOCOL_MAX_BYTES, 0)                       \
+    X(T, 5, ID, node_id, 0, 0)                                          \
+    X(T, 6, ID, pool_id, 0, 0)
+MSG_DECLARE(snapshot_resource, SNAPSHOT_RESOURCE_FIELDS)
 
 /* --- test traffic between nodes (SPEC SYN-01, SYN-02): off by default, and nothing else --- */
 #define SYNTHETIC_KIND "synthetic"

@@ -95,6 +95,46 @@ def test_routes_obey_the_owners_intents(env):
            kinds.count("route_intent_disabled") == 1, "audited", kinds)
 
 
+def test_what_is_denied_is_refused_when_others_dial_too(env):
+    """RTE-02, RTE-09: the node that has a deny closes the sessions that others open, and refuses streams of a
+    denied service; an intent of an organization is obeyed by a node once it serves it."""
+    c = mesh(env, ["r1"], ["n1", "b1"])
+
+    def counted(node, what):
+        return node.ok("fabric", "sessions")["counters"][what]
+
+    def refused(a, b):
+        def so():
+            r = a.cli("node", "ping", b.id, "--timeout", "5s")
+            expect(r.rc == DENIED and says(r, "denied"), f"{a.name} to be kept from {b.name}", r)
+            return True
+        wait_until(so, f"{a.name} to be kept from {b.name}")
+
+    pinged(c.b1, c.n1)
+    c.a1.ok("intent", "create", "closed", "--policy", "deny", "--from", "node:n1", "--to", "node:b1",
+            "--yes")
+    refused(c.b1, c.n1)  # which was told nothing: it is n1 that refuses
+    expect(c.b1.ok("config", "show")["intents"] == [] and counted(c.n1, "sessions_denied") > 0,
+           "n1 refused it")
+    expect(counted(c.b1, "sessions_denied") == 0, "b1 refused nothing")
+    expect(pinged(c.n1, c.a1)["received"] == 1, "authorities are reached whatever it says")
+    c.a1.ok("intent", "delete", "closed", "--yes")
+    pinged(c.b1, c.n1)
+
+    c.a1.ok("intent", "create", "quiet", "--policy", "deny", "--from", "node:n1", "--to", "node:b1",
+            "--service", "synthetic", "--org", "acme", "--yes")
+    expect(pinged(c.b1, c.n1)["received"] == 1, "n1 does not serve acme")
+    c.a1.ok("role", "assign", "n1", "update-cache", "--org", "acme", "--yes")
+    refused(c.b1, c.n1)
+    refused(c.n1, c.b1)
+    e = c.n1.ok("route", "explain", c.b1.id)
+    expect(e["denied_services"] == [{"service_class": "synthetic", "intent": "quiet"}] and
+           e["result"] != "refused", "the service is denied, the way is not", e)
+    expect(counted(c.n1, "streams_denied") > 0, "n1 refused its streams")
+    c.a1.ok("intent", "delete", "quiet", "--yes")
+    pinged(c.b1, c.n1)
+
+
 def test_intents_that_make_no_sense_are_refused(env):
     """Each says why, and nothing changes."""
     c = env.cluster(authorities=1, nodes=1)

@@ -45,6 +45,7 @@ const struct msg_catalog_entry msg_catalog[] = {
     {&snapshot_intent_desc, false},
     {&snapshot_qos_desc, false},
     {&snapshot_pool_desc, false},
+    {&snapshot_resource_desc, false},
     {&signed_snapshot_desc, false},
     {&snapshot_signature_desc, false},
     {&stream_header_desc, false},

@@ -150,6 +150,9 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_POOL_CREATE:
         case CMD_POOL_DELETE:
         case CMD_POOL_MEMBER:
+        case CMD_RESOURCE_CREATE:
+        case CMD_RESOURCE_SET:
+        case CMD_RESOURCE_DELETE:
         case CMD_MESH_LOG:
         case CMD_CAPABILITY_VERIFY:
         case CMD_CAPABILITY_POLICY:

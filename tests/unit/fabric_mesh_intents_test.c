@@ -134,12 +134,50 @@ static void test_class_of_traffic_is_the_first_that_is_named(void **state)
     mesh_intents_fini(&p);
 }
 
+static void test_an_intent_about_a_service_is_no_matter_of_ways(void **state)
+{
+    (void)state;
+    struct mesh_intents p = {.count = 0};
+    struct uuid b = id(2);
+    struct uuid authority = id(9);
+    struct mesh_intent i = {.id = id(100),
+                            .kind = MESH_INTENT_DENY,
+                            .via = MESH_VIA_ANY,
+                            .any_destination = true,
+                            .service = "synthetic"};
+    assert_null(mesh_intents_deny_service(NULL, &b, false, blob_str("synthetic.echo")));
+    mesh_intents_add(&p, &i);
+    mesh_intents_add_authority(&p, &authority);
+    assert_false(judge(&p, 2, 2).refused);
+    assert_null(judge(&p, 2, 2).intent);
+    static const struct {
+        const char *service;
+        bool denied;
+    } rows[] = {{"synthetic.echo", true},
+                {"synthetic.bulk", true},
+                {"synthetic", true},
+                {"synthetics", false},
+                {"synth", false},
+                {"remote_workspace", false},
+                {"", false}};
+    for (size_t k = 0; k < ARRAY_SIZE(rows); k++) {
+        assert_int_equal(mesh_intents_deny_service(&p, &b, false, blob_str(rows[k].service)) !=
+                             NULL,
+                         rows[k].denied);
+    }
+    /* Authorities and relays are reached whatever intents say. */
+    assert_null(mesh_intents_deny_service(&p, &authority, false, blob_str("synthetic.echo")));
+    assert_null(mesh_intents_deny_service(&p, &b, true, blob_str("synthetic.echo")));
+    mesh_intents_fini(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_policy_on_each_way),
         cmocka_unit_test(test_intents_add_up_and_a_refusal_is_the_one_that_is_named),
         cmocka_unit_test(test_no_intent_is_about_authorities_and_relays),
+        cmocka_unit_test(test_an_intent_about_a_service_is_no_matter_of_ways),
         cmocka_unit_test(test_class_of_traffic_is_the_first_that_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
