@@ -342,14 +342,21 @@ int disk_restart(void *data, const struct raft_log_restart *r, struct errmsg *em
     return 0;
 }
 
-void disk_give_up(struct disk *d, uint64_t epoch, struct blob statement)
+void disk_begin_empty(struct disk *d, uint64_t term, uint64_t vote, uint64_t silent_until)
 {
     disk_repair(d);
     snap_unref(d->snap);
     d->snap = NULL;
     rec_list_clear(&d->durable);
     rec_list_clear(&d->view);
-    d->term = d->vote = 0;
+    d->term = term;
+    d->vote = vote;
+    d->silent_until = silent_until;
+}
+
+void disk_give_up(struct disk *d, uint64_t epoch, struct blob statement)
+{
+    disk_begin_empty(d, 0, 0, 0);
     d->epoch = epoch;
     buf_clear(&d->statement);
     buf_add(&d->statement, statement.data, statement.len);
@@ -367,6 +374,7 @@ static int op_load(struct raft_store *s, struct raft_store_loaded *ret, struct e
     struct disk *d = of(s);
     ret->term = d->term;
     ret->vote = d->vote;
+    ret->silent_until = d->silent_until;
     ret->epoch = d->epoch;
     buf_init(&ret->statement, SIGNED_RECOVERY_MAX);
     buf_add(&ret->statement, d->statement.data, d->statement.len);

@@ -88,8 +88,11 @@ static void crash(struct world *w, int i)
     node_crash(n);
     if (chance(w, 60) && disk_corrupt(&n->disk)) {
         w->stats.corruptions++;
-        /* It must not start like this; then somebody restores the record. */
+        /* It must not start like this; then it heals, or somebody restores the record. */
         node_start(n);
+        if (w->violated || heal_begins(n)) {
+            return;
+        }
         (void)world_schedule(w, between(w, 1 * SEC, 5 * SEC), EV_START, i);
         return;
     }
@@ -171,7 +174,7 @@ static void calm_down(struct world *w)
         n->disk.slow = false;
         n->disk.fail_next = false;
         n->paused_until_us = 0;
-        if (n->in_play && !n->up) {
+        if (n->in_play && !n->up && !n->heals) {
             disk_repair(&n->disk);
             n->broken = false;
             node_start(n);

@@ -50,6 +50,7 @@ static const struct {
     {"statement_of_anybody", "believes a recovery that the owner did not sign", WORLD_RECOVERS},
     {"statement_of_another_cluster", "believes a recovery of another cluster", WORLD_RECOVERS},
     {"divergence_row_missing", "keeps from the owner what the other side decided", WORLD_RECOVERS},
+    {"healed_before_it_left", "begins an empty log while its vote still counts", 0},
     {"mirror_claim_ignored", "PostgreSQL lets an outranked leader write", WORLD_MIRRORS},
     {"mirror_previous_ignored", "PostgreSQL takes entries that do not follow", WORLD_MIRRORS},
     {"mirror_position_remembered", "goes on from where it was, not where PostgreSQL is",
@@ -73,6 +74,7 @@ struct total {
     uint64_t seeds, failed, virtual_s, commits, elections, crashes, acks, reads, unknown;
     uint64_t messages, taken, installed, disk_errors, corruptions, refusals, changes;
     uint64_t recoveries, reported, forged, pg_commits, pg_resyncs, pg_refused, pg_restores;
+    uint64_t healed;
 };
 
 static double seconds_now(void)
@@ -126,6 +128,7 @@ static bool run_one(const struct options *o, uint64_t seed, struct total *t, uin
     t->pg_resyncs += w->stats.pg_resyncs;
     t->pg_refused += w->stats.pg_refused;
     t->pg_restores += w->stats.pg_restores;
+    t->healed += w->stats.healed;
     *ret_hash = w->hash;
     (void)snprintf(what, what_size, "%s", w->what);
     world_fini(w);
@@ -194,11 +197,11 @@ static int seeds(const struct options *o)
         (unsigned long long)t.disk_errors, (unsigned long long)t.corruptions, cpu,
         (double)t.virtual_s / cpu);
     (void)printf("sim: recoveries=%llu reports=%llu forged=%llu pg_commits=%llu pg_resyncs=%llu "
-                 "pg_refused=%llu pg_restores=%llu\n",
+                 "pg_refused=%llu pg_restores=%llu healed=%llu\n",
                  (unsigned long long)t.recoveries, (unsigned long long)t.reported,
                  (unsigned long long)t.forged, (unsigned long long)t.pg_commits,
                  (unsigned long long)t.pg_resyncs, (unsigned long long)t.pg_refused,
-                 (unsigned long long)t.pg_restores);
+                 (unsigned long long)t.pg_restores, (unsigned long long)t.healed);
     (void)printf("sim: seeds=%llu virtual_s=%llu real_s=%.1f speed=%.0fx commits=%llu "
                  "elections=%llu crashes=%llu\n",
                  (unsigned long long)t.seeds, (unsigned long long)t.virtual_s, real,

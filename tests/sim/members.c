@@ -12,7 +12,8 @@ enum wanted { WANTED_OUT, WANTED_STANDBY, WANTED_VOTER };
 
 struct members {
     enum wanted wanted[SIM_NODES_MAX];
-    int first;                /* voters at first */
+    int first; /* voters at first */
+    bool damaged[SIM_NODES_MAX];
     bool gone[SIM_NODES_MAX]; /* was taken out: its key is banned, it does not come back */
     /* One for each history: the leader of an older one may still be at it. */
     struct pending {
@@ -165,6 +166,10 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
     const struct core_member *member = find(s, n->raft_id);
     struct core *c = leader->core;
     struct core_change *ch = &pending_of(w)->change;
+    if (m->damaged[i] && member != NULL && member->raft_role == RAFT_VOTER) {
+        return i == leader->i ? 1 : core_remove(c, ch, n->raft_id, changed);
+    }
+    m->damaged[i] = false;
     if (m->wanted[i] == WANTED_OUT) {
         return member == NULL ? 1 : take_out(w, leader, i);
     }
@@ -235,7 +240,11 @@ static void step(struct world *w)
 void members_event(struct world *w)
 {
     bool calm = w->now_us >= w->calm_us;
-    if (calm && w->newest == w->oracles) {
+    bool heals = w->stats.healed > 0;
+    for (int i = 0; i < w->n; i++) {
+        heals = heals || w->nodes[i].heals;
+    }
+    if (calm && w->newest == w->oracles && !heals) {
         return;
     }
     if (!calm && w->n > w->members->first && chance(w, 200)) {
@@ -255,6 +264,11 @@ void members_event(struct world *w)
 bool members_gone(const struct world *w, int i)
 {
     return w->members->gone[i] || w->members->wanted[i] == WANTED_OUT;
+}
+
+void members_damaged(struct world *w, int i)
+{
+    w->members->damaged[i] = true;
 }
 
 void members_survivor(struct world *w, int i)
@@ -277,9 +291,7 @@ void members_new(struct world *w, int voters)
         w->nodes[i].in_play = true;
     }
     w->members->first = voters;
-    if (w->n > voters || recovery_begins(w)) {
-        (void)world_schedule(w, 2 * SEC, EV_OWNER, -1);
-    }
+    (void)world_schedule(w, 2 * SEC, EV_OWNER, -1);
 }
 
 void members_free(struct world *w)

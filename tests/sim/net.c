@@ -41,6 +41,12 @@ static void deliver_later(struct net_port *p, int to, struct blob bytes)
     }
 }
 
+static uint64_t last_stored(const struct disk *d)
+{
+    const struct rec_list *l = &d->durable;
+    return l->count > 0 ? l->first + l->count - 1 : d->snap != NULL ? d->snap->index : 0;
+}
+
 /* S1, S2: a vote or an acknowledged index is durable before anybody hears of it. Only these two
  * types are decoded; the type is the third byte of every message. */
 static void check_promise(struct net_port *p, raft_id to, struct blob bytes)
@@ -56,15 +62,16 @@ static void check_promise(struct net_port *p, raft_id to, struct blob bytes)
     }
     if (m.type == RAFT_REQUEST_VOTE_RESULT) {
         const struct raft_request_vote_result *v = &m.request_vote_result;
+        if (v->vote_granted && last_stored(d) < d->silent_until) {
+            violate(p->w, "S1: node %d gives a vote before it holds what took it out of the vote",
+                    p->node);
+        }
         if (v->vote_granted && !v->pre_vote && (d->term != v->term || d->vote != to)) {
             violate(p->w, "S1: node %d sends a vote in term %llu that its disk does not hold",
                     p->node, v->term);
         }
     } else if (m.append_entries_result.rejected == 0) {
-        const struct rec_list *l = &d->durable;
-        uint64_t last = l->count > 0      ? l->first + l->count - 1
-                        : d->snap != NULL ? d->snap->index
-                                          : 0;
+        uint64_t last = last_stored(d);
         if (m.append_entries_result.last_log_index > last) {
             violate(p->w, "S2: node %d says it stored %llu and stored %llu", p->node,
                     m.append_entries_result.last_log_index, (unsigned long long)last);

@@ -72,6 +72,7 @@ struct disk {
     struct rec_list durable;
     struct rec_list view; /* durable and what is on its way */
     struct snap *snap;    /* NULL: none */
+    uint64_t silent_until;
     uint64_t epoch;
     struct buf statement; /* that began it */
     struct disk_op *first, *last;
@@ -97,6 +98,8 @@ void disk_repair(struct disk *d);
 /* Begins anew as raft_log_restart does; data: the disk, whose node is down. */
 struct raft_log_restart;
 int disk_restart(void *data, const struct raft_log_restart *r, struct errmsg *em);
+/* As raft_log_begin_empty, in the epoch it was in. */
+void disk_begin_empty(struct disk *d, uint64_t term, uint64_t vote, uint64_t silent_until);
 /* As raft_log_give_up. */
 void disk_give_up(struct disk *d, uint64_t epoch, struct blob statement);
 
@@ -152,7 +155,8 @@ struct node {
     bool in_play; /* a host of the owner's; others are not there yet */
     bool up;
     bool lost;   /* for good: nobody will start it again */
-    bool broken; /* refuses to start: corrupt */
+    bool broken; /* refuses to start: corrupt, */
+    bool heals;  /* and asks to begin anew (heal.c) */
     bool flush_wanted;
     bool failed;
     bool closed;
@@ -187,6 +191,7 @@ enum event_kind {
     EV_FENCE,     /* nodes ask each other about epochs */
     EV_PG,        /* something arrives at PostgreSQL */
     EV_PG_ANSWER, /* and something from there */
+    EV_HEAL,      /* a damaged member asks, or is answered */
 };
 struct event {
     uint64_t at_us, seq;
@@ -244,6 +249,7 @@ struct stats {
     uint64_t acks, refusals, reads, unknown, elections, crashes, starts, messages, commits;
     uint64_t snapshots_taken, snapshots_installed, faults, disk_errors, corruptions, changes;
     uint64_t recoveries, reported, forged, pg_commits, pg_resyncs, pg_refused, pg_restores;
+    uint64_t healed;
 };
 
 struct world {
@@ -339,6 +345,12 @@ void members_survivor(struct world *w, int i);   /* the owner wants this one aft
 /* This host will not come back, and the owner wants none of it. */
 void members_lost(struct world *w, int i);
 struct node *members_leader(struct world *w);
+/* It has lost its log: out, and in again as one that catches up. */
+void members_damaged(struct world *w, int i);
+
+/* heal.c */
+bool heal_begins(struct node *n); /* it does not start: corrupt */
+void heal_event(struct node *n, const struct event *e);
 
 /* recovery.c */
 void recovery_new(struct world *w);

@@ -265,7 +265,7 @@ static void take_down(struct node *n)
 void node_start(struct node *n)
 {
     struct world *w = n->w;
-    if (n->up || n->lost) {
+    if (n->up || n->lost || n->heals) {
         return;
     }
     struct errmsg em = ERRMSG_INIT;
@@ -420,9 +420,18 @@ static void dispatch(struct world *w, struct event *e)
             free(e->bytes);
             break;
         case EV_START:
+            if (n->heals) {
+                break; /* it is not there as an authority */
+            }
             n->broken = false;
             disk_repair(&n->disk);
             node_start(n);
+            break;
+        case EV_HEAL:
+            heal_event(n, e);
+            if (e->len > 0) {
+                free(e->bytes);
+            }
             break;
     }
 }
