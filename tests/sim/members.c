@@ -158,6 +158,15 @@ static int take_out(struct world *w, struct node *leader, int i)
     return core_remove(leader->core, &pending_of(w)->change, w->nodes[i].raft_id, changed);
 }
 
+static bool somebody_heals(const struct world *w)
+{
+    bool heals = false;
+    for (int i = 0; i < w->n; i++) {
+        heals = heals || w->nodes[i].heals;
+    }
+    return heals;
+}
+
 /* 0: a step was begun. 1: nothing to do for this node. */
 static int one_step(struct world *w, struct node *leader, const struct core_status *s, int i)
 {
@@ -170,6 +179,9 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
         return i == leader->i ? 1 : core_remove(c, ch, n->raft_id, changed);
     }
     m->damaged[i] = false;
+    if (member != NULL && member->raft_role == RAFT_VOTER && somebody_heals(w)) {
+        return 1; /* fewer voters, and those that are left may be no majority without the damaged one */
+    }
     if (m->wanted[i] == WANTED_OUT) {
         return member == NULL ? 1 : take_out(w, leader, i);
     }
@@ -240,11 +252,7 @@ static void step(struct world *w)
 void members_event(struct world *w)
 {
     bool calm = w->now_us >= w->calm_us;
-    bool heals = w->stats.healed > 0;
-    for (int i = 0; i < w->n; i++) {
-        heals = heals || w->nodes[i].heals;
-    }
-    if (calm && w->newest == w->oracles && !heals) {
+    if (calm && w->newest == w->oracles && w->stats.healed == 0 && !somebody_heals(w)) {
         return;
     }
     if (!calm && w->n > w->members->first && chance(w, 200)) {
