@@ -1,4 +1,4 @@
-/* Towards disk and network. An append or a snapshot goes
+/* Towards the disk. An append or a snapshot goes
  *     io_append -> store.append -> (later turn) append_done -> libraft's callback
  * and the first error of the store ends the process: raft_io_fail. libraft itself would swallow it
  * (its asserts are compiled out) and go on as if the entry were stored. */
@@ -7,9 +7,6 @@
 #include "authority/raft_image.h"
 #include "base/log.h"
 #include "pki/statement.h"
-
-/* Of entries that are sent to a silent member again. */
-#define REPEAT_BYTES ((size_t)64 << 10)
 
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc)
 {
@@ -402,148 +399,6 @@ static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
     return 0;
 }
 
-/* --- network --- */
-
-/* Others remember what this member acknowledged before it lost its log; by now it holds that again, or what
- * took its place. It says so as if it had started with it, or it would be called one with an old disk. */
-static void speak_again(struct raft_io_impl *im)
-{
-    if (im->was_silent && !raft_io_is_silent(im)) {
-        im->was_silent = false;
-        im->boot = im->env->random(im->env->data) | 1;
-        im->boot_term = im->term;
-        im->boot_index = im->silent_until;
-    }
-}
-
-/* false: it will not arrive. */
-static bool transmit(struct raft_io_impl *im, const struct raft_message *m)
-{
-    struct raft_digest digest = {0};
-    speak_again(im);
-    if (im->digest_ops != NULL) {
-        im->digest_ops->out(im->digest_data, &digest);
-    }
-    digest.epoch = im->epoch;
-    memcpy(digest.lineage, im->lineage, sizeof digest.lineage);
-    digest.boot = im->boot;
-    digest.boot_term = im->boot_term;
-    digest.boot_index = im->boot_index;
-    buf_clear(&im->out);
-    int rc = raft_msg_encode(m, &digest, &im->out);
-    if (rc != 0) {
-        static struct log_limit limit;
-        if (log_allow(&limit, 10)) {
-            log_error(LOG_AUTHORITY, "raft message not sent", "type=%d why=\"%s\"", (int)m->type,
-                      err_text(rc));
-        }
-        return false;
-    }
-    bool image = m->type == RAFT_INSTALL_SNAPSHOT;
-    bool sent = (image ? im->net->ops->send_image : im->net->ops->send)(im->net, m->server_id,
-                                                                        buf_blob(&im->out));
-    if (im->out.cap > RAFT_MSG_APPEND_BYTES) {
-        buf_fini(&im->out); /* an image is rare and large */
-    }
-    return sent;
-}
-
-/* G19: until a member answers, libraft sends it everything from the same place on at each heartbeat: up to
- * MAX_INFLIGHT_ENTRIES of some kilobytes each, twenty times a second, for as long as it is away. The
- * first few tell as much. libraft draws no conclusion from entries it has sent in this state. */
-static size_t send_bound(struct raft_io_impl *im, const struct raft_message *m)
-{
-    const struct raft_append_entries *a = &m->append_entries;
-    if (a->n_entries == 0) {
-        return RAFT_MSG_APPEND_BYTES;
-    }
-    struct raft_io_peer *p = raft_io_peer_of(im, m->server_id);
-    bool again = p->sent_ms != 0 && p->sent_prev == a->prev_log_index && p->heard_ms < p->sent_ms;
-    p->sent_prev = a->prev_log_index;
-    if (!again) {
-        p->sent_ms = im->env->mono_ms(im->env->data);
-    }
-    return again ? REPEAT_BYTES : RAFT_MSG_APPEND_BYTES;
-}
-
-/* libraft bounds a message by entries, not bytes: large ones go as several, which a follower cannot
- * tell from several sent in a row. */
-static void send_append_entries(struct raft_io_impl *im, const struct raft_message *message)
-{
-    struct raft_message part = *message;
-    struct raft_append_entries *a = &part.append_entries;
-    unsigned left = a->n_entries;
-    size_t bound = send_bound(im, message);
-    bool more;
-    do {
-        unsigned n = 0;
-        size_t bytes = 0;
-        while (n < left && n < RAFT_MSG_ENTRIES_MAX &&
-               (n == 0 || bytes + a->entries[n].buf.len <= bound)) {
-            bytes += a->entries[n].buf.len;
-            n++;
-        }
-        a->n_entries = n;
-        more = transmit(im, &part) && bound == RAFT_MSG_APPEND_BYTES;
-        if (n > 0) {
-            a->prev_log_index += n;
-            a->prev_log_term = a->entries[n - 1].term;
-            a->entries += n;
-        }
-        left -= n;
-    } while (left > 0 && more);
-}
-
-static void send_message(struct raft_io_impl *im, const struct raft_message *message)
-{
-    struct raft_message m = *message;
-    switch (m.type) {
-        case RAFT_APPEND_ENTRIES:
-            send_append_entries(im, &m);
-            return;
-        case RAFT_APPEND_ENTRIES_RESULT: {
-            struct raft_append_entries_result *a = &m.append_entries_result;
-            /* G10: a leader of the new term that gets such a number late would take it for what
-             * we store, and commit what nobody holds. */
-            if (im->handling_term != 0 && im->handling_term < a->term) {
-                a->last_log_index = a->rejected > 0 ? a->rejected - 1 : 0;
-            }
-            break;
-        }
-        case RAFT_INSTALL_SNAPSHOT:
-            /* G7: no answer yet is not a reason to send it all again. */
-            if (m.install_snapshot.data.len == 0 ||
-                im->net->ops->snapshot_in_flight(im->net, m.server_id)) {
-                return;
-            }
-            if (m.install_snapshot.last_index == im->got_index) {
-                m.install_snapshot.last_term = im->got_term;
-            }
-            break;
-        case RAFT_REQUEST_VOTE:
-            if (raft_io_is_silent(im)) {
-                return;
-            }
-            break;
-        case RAFT_REQUEST_VOTE_RESULT:
-        case RAFT_TIMEOUT_NOW:
-            break;
-    }
-    (void)transmit(im, &m);
-}
-
-/* G1: always 0. An error would make raft_apply fail after its entry is in the log. */
-static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
-                   raft_io_send_cb cb)
-{
-    struct raft_io_impl *im = raft_io_impl_of(io);
-    if (!im->closing && !im->failed && !im->fenced) {
-        send_message(im, message);
-    }
-    cb(req, im->closing ? RAFT_CANCELED : 0);
-    return 0;
-}
-
 /* --- the rest --- */
 
 static raft_time io_time(struct raft_io *io)
@@ -586,7 +441,7 @@ int raft_io_init(struct raft_io *io, struct raft_store *store, struct raft_net *
         .recover = io_bootstrap,
         .set_term = io_set_term,
         .set_vote = io_set_vote,
-        .send = io_send,
+        .send = raft_io_send,
         .append = io_append,
         .truncate = io_truncate,
         .snapshot_put = io_snapshot_put,

@@ -20,6 +20,7 @@
  *   - G21 a member that does not vote yet gives its vote to who counts it already
  *   - G22 a member that lost its log, and votes with it, gives no vote before its new one holds what took it
  *     out of the vote
+ *   - G23 a member that is to lose its vote gets the change that takes it when it is committed
  *   - the buffer of a snapshot of our own holds no bytes: its base is the struct db_image that
  *     raft_fsm.snapshot made; all others hold a packed image
  *   - messages of another epoch never reach libraft, nor those of a voter whose store has lost what it

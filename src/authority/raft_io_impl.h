@@ -1,4 +1,5 @@
-/* Shared by raft_io.c (towards disk and network) and raft_io_recv.c (what may reach libraft). */
+/* Shared by raft_io.c (towards the disk), raft_io_send.c (towards the network) and raft_io_recv.c (what may
+ * reach libraft). */
 #ifndef RAP_AUTHORITY_RAFT_IO_IMPL_H
 #define RAP_AUTHORITY_RAFT_IO_IMPL_H
 
@@ -73,6 +74,10 @@ static inline struct raft_io_impl *raft_io_impl_of(const struct raft_io *io)
 /* Its slot; one is made for a member without one. */
 struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id from);
 void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
+/* raft_io_send.c: struct raft_io's `send`. */
+int raft_io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+                 raft_io_send_cb cb);
+bool raft_io_votes(const struct raft_configuration *c, raft_id id);
 
 /* raft_io_start.c. -ERR_CORRUPT: not what we wrote, whatever the checksums say. */
 int raft_io_check_loaded(const struct raft_store_loaded *l, struct errmsg *em);

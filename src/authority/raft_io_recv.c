@@ -23,11 +23,11 @@ struct raft_io_peer *raft_io_peer_of(struct raft_io_impl *im, raft_id from)
 
 /* --- is it the member it was? --- */
 
-static bool is_voter(const struct raft *r, raft_id id)
+bool raft_io_votes(const struct raft_configuration *c, raft_id id)
 {
-    for (unsigned i = 0; i < r->configuration.n; i++) {
-        if (r->configuration.servers[i].id == id) {
-            return r->configuration.servers[i].role == RAFT_VOTER;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->servers[i].id == id) {
+            return c->servers[i].role == RAFT_VOTER;
         }
     }
     return false;
@@ -73,7 +73,7 @@ static void suspect(struct raft_io_impl *im, struct raft_io_peer *p, const struc
 static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
                            const struct raft_digest *d)
 {
-    bool voter = is_voter(im->io->data, p->id);
+    bool voter = raft_io_votes(&((const struct raft *)im->io->data)->configuration, p->id);
     if (p->old_disk && !voter) {
         /* Taken out of the vote, as whoever heard of `old_disk` has to see to: it begins anew, and
          * nothing it said before is counted. */

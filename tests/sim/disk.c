@@ -175,6 +175,9 @@ static void perform(struct disk *d, struct disk_op *op, size_t count)
     switch (op->kind) {
         case OP_APPEND:
             for (size_t i = 0; i < count; i++) {
+                if (op->recs[i]->type == RAFT_CHANGE) {
+                    members_check_stored(&d->w->nodes[d->node], op->recs[i]);
+                }
                 rec_list_push(&d->durable, op->recs[i]);
             }
             break;

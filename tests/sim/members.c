@@ -75,6 +75,37 @@ bool members_replicates(const struct node *leader, int i)
     return false;
 }
 
+static bool votes_by(struct blob change, raft_id id)
+{
+    struct raft_configuration conf;
+    bool votes = false;
+    if (raft_msg_change_decode(change, &conf) == 0) {
+        for (unsigned i = 0; i < conf.n; i++) {
+            votes = votes || (conf.servers[i].id == id && conf.servers[i].role == RAFT_VOTER);
+        }
+        raft_configuration_close(&conf);
+    }
+    return votes;
+}
+
+/* Such a change, uncommitted, makes libraft neither vote nor stand, with a log that may be the longest: of two
+ * voters the other could never lead. */
+void members_check_stored(struct node *n, const struct rec *r)
+{
+    if (r->index <= n->oracle->conf_index || votes_by(blob_of(r->data, r->len), n->raft_id)) {
+        return;
+    }
+    const struct rec *before = NULL;
+    for (uint64_t i = r->index - 1; i > 0 && before == NULL; i--) {
+        before = rec_list_at(&n->disk.durable, i);
+        before = before != NULL && before->type == RAFT_CHANGE ? before : NULL;
+    }
+    if (before != NULL && votes_by(blob_of(before->data, before->len), n->raft_id)) {
+        violate(n->w, "L1: node %d stores %llu, which takes its vote and is not committed", n->i,
+                (unsigned long long)r->index);
+    }
+}
+
 /* The member of the newest history with the highest term among those that say they lead; NULL: nobody
  * does. */
 struct node *members_leader(struct world *w)

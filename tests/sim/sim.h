@@ -345,6 +345,8 @@ void members_survivor(struct world *w, int i);   /* the owner wants this one aft
 /* This host will not come back, and the owner wants none of it. */
 void members_lost(struct world *w, int i);
 struct node *members_leader(struct world *w);
+/* r, a change of the configuration, goes to its disk. */
+void members_check_stored(struct node *n, const struct rec *r);
 /* It has lost its log: out, and in again as one that catches up. */
 void members_damaged(struct world *w, int i);
 

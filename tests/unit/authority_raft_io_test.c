@@ -514,9 +514,59 @@ static void test_nothing_more_is_encoded_for_a_member_that_cannot_be_reached(voi
     fx_teardown(&f);
 }
 
+/* --- G23 --- */
+
+/* Of what follows on 10: a command, a change after which PEER has this role (RAFT_SPARE: it is no member), and a
+ * command. */
+static unsigned sent_with_change(struct fixture *f, int role, uint64_t commit)
+{
+    struct raft_configuration conf;
+    struct raft_buffer encoded;
+    struct raft_entry e[3];
+    static uint8_t data[2][8];
+    raft_configuration_init(&conf);
+    assert_int_equal(raft_configuration_add(&conf, SELF, "a", RAFT_VOTER), 0);
+    if (role != RAFT_SPARE) {
+        assert_int_equal(raft_configuration_add(&conf, PEER, "b", role), 0);
+    }
+    assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
+    fx_entry(&e[0], RAFT_COMMAND, 5, encoded, data[0]);
+    fx_entry(&e[1], RAFT_CHANGE, 5, encoded, NULL);
+    fx_entry(&e[2], RAFT_COMMAND, 5, encoded, data[1]);
+    struct raft_message m = fx_heartbeat(5, 10, 4);
+    m.append_entries.entries = e;
+    m.append_entries.n_entries = 3;
+    m.append_entries.leader_commit = commit;
+    fx_send(f, &m);
+    assert_int_equal(f->sent_count, 1); /* a heartbeat at least */
+    raft_free(encoded.base);
+    raft_configuration_close(&conf);
+    return entries_sent(f);
+}
+
+static void test_who_loses_its_vote_hears_of_it_when_it_is_committed(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct raft_configuration *conf = &f.raft.configuration_committed;
+    fx_setup(&f);
+    raft_configuration_init(conf);
+    assert_int_equal(raft_configuration_add(conf, SELF, "a", RAFT_VOTER), 0);
+    assert_int_equal(raft_configuration_add(conf, PEER, "b", RAFT_VOTER), 0);
+    assert_int_equal(sent_with_change(&f, RAFT_STANDBY, 11), 1);
+    assert_int_equal(sent_with_change(&f, RAFT_SPARE, 11), 1);
+    assert_int_equal(sent_with_change(&f, RAFT_STANDBY, 12), 3);
+    assert_int_equal(sent_with_change(&f, RAFT_VOTER, 11), 3);
+    conf->servers[1].role = RAFT_STANDBY; /* it has no vote to lose */
+    assert_int_equal(sent_with_change(&f, RAFT_STANDBY, 11), 3);
+    raft_configuration_close(conf);
+    fx_teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_loses_its_vote_hears_of_it_when_it_is_committed),
         cmocka_unit_test(test_entries_a_silent_member_did_not_answer_are_not_all_sent_again),
         cmocka_unit_test(test_nothing_more_is_encoded_for_a_member_that_cannot_be_reached),
         cmocka_unit_test(test_leader_counts_against_a_vote_only_while_it_is_heard),
