@@ -310,7 +310,14 @@ void mirror_tick(struct mirror *m)
         m->rate_at_ms = now;
     }
     mirror_applied(m);
+    enum mirror_state before = m->core.state;
     mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_TICK});
+    if (m->core.state == MIRROR_WAITING && before != MIRROR_WAITING) {
+        mirror_note_error(m, "%s",
+                          m->came_up ? "PostgreSQL fell silent"
+                                     : "the server of PostgreSQL does not answer: host down, "
+                                       "frozen, or a firewall");
+    }
 }
 
 void mirror_verify(struct mirror *m, bool preview, mirror_verify_cb cb, void *data)

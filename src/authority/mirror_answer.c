@@ -197,6 +197,7 @@ static void on_up(void *data)
 {
     struct mirror *m = data;
     m->server_version = pg_server_version(m->link);
+    m->came_up = true;
     mirror_happened(m, (struct mirror_input){.kind = MIRROR_EV_UP});
 }
 
@@ -226,6 +227,7 @@ void mirror_close_link(struct mirror *m)
         m->links_closing++;
         pg_link_close(m->link, mirror_link_closed, m);
         m->link = NULL;
+        m->first_host += !m->came_up;
     }
     m->sent_count = 0;
     m->failed_round = false;
@@ -235,11 +237,13 @@ void mirror_close_link(struct mirror *m)
 void mirror_open_link(struct mirror *m)
 {
     char name[MIRROR_NAME_MAX];
+    m->came_up = false;
     (void)snprintf(name, sizeof name, "%s-%s", m->core.inspecting ? "rap-inspect" : "rap-mirror",
                    m->cluster_id);
     m->link = pg_link_open(&(struct pg_link_config){.loop = m->env.loop,
                                                     .dsn = m->dsn,
                                                     .application_name = name,
+                                                    .first = m->first_host,
                                                     .data = m,
                                                     .up = on_up,
                                                     .lost = on_lost,

@@ -43,6 +43,8 @@ struct mirror {
 
     struct pg_link *link; /* of now; closed ones go by themselves */
     int links_closing;
+    bool came_up;      /* the link of now, or the one before */
+    size_t first_host; /* where the next one begins: one further after each that did not come up */
     bool failed_round; /* a statement of the round under way failed */
     bool outranked;
     uint64_t claim;

@@ -1,4 +1,5 @@
 /* What may be in a connection string that every authority holds and the log keeps for ever. */
+#include "authority/pg_hosts.h"
 #include "authority/pg_link.h"
 #include "wire/limits.h"
 
@@ -132,19 +133,46 @@ static int check_transport(const PQconninfoOption *list, bool allow_insecure, st
     return 0;
 }
 
-int pg_dsn_check(const char *dsn, bool allow_insecure, struct buf *out, struct errmsg *em)
+static int split_hosts(const PQconninfoOption *list, struct pg_hosts *ret, struct errmsg *em)
+{
+    return pg_hosts_split(value_of(list, "host"), value_of(list, "hostaddr"),
+                          value_of(list, "port"), ret, em);
+}
+
+/* To be freed by PQconninfoFree; NULL with the reason in em. */
+static PQconninfoOption *parse(const char *dsn, struct errmsg *em)
 {
     char *why = NULL;
     PQconninfoOption *list = PQconninfoParse(dsn, &why);
     if (list == NULL) {
-        int rc = errmsg_set(em, -ERR_INVALID, "connection string: %s", why == NULL ? "?" : why);
+        (void)errmsg_set(em, -ERR_INVALID, "connection string: %s", why == NULL ? "?" : why);
         em->text[strcspn(em->text, "\n")] = '\0';
         PQfreemem(why);
-        return rc;
+    }
+    return list;
+}
+
+int pg_dsn_hosts(const char *dsn, struct pg_hosts *ret, struct errmsg *em)
+{
+    PQconninfoOption *list = parse(dsn, em);
+    int rc = list == NULL ? -ERR_INVALID : split_hosts(list, ret, em);
+    PQconninfoFree(list);
+    return rc;
+}
+
+int pg_dsn_check(const char *dsn, bool allow_insecure, struct buf *out, struct errmsg *em)
+{
+    struct pg_hosts hosts;
+    PQconninfoOption *list = parse(dsn, em);
+    if (list == NULL) {
+        return -ERR_INVALID;
     }
     int rc = check_secrets(list, em);
     if (rc == 0) {
         rc = check_transport(list, allow_insecure, em);
+    }
+    if (rc == 0) {
+        rc = split_hosts(list, &hosts, em);
     }
     if (rc == 0) {
         for (const PQconninfoOption *o = list; o->keyword != NULL; o++) {

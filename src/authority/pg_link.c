@@ -1,5 +1,6 @@
 #include "authority/pg_link.h"
 
+#include "authority/pg_hosts.h"
 #include "base/log.h"
 
 #include <libpq-fe.h>
@@ -7,8 +8,6 @@
 #include <sys/queue.h>
 
 #define PARAMS_MAX 64
-#define LOOKUPS_TEXT_MAX 2048
-#define ADDRESSES_MAX 8 /* of one name; libpq tries one after the other */
 
 struct sent {
     unsigned tag;
@@ -31,15 +30,10 @@ struct pg_link {
 
     uv_getaddrinfo_t lookup;
     bool looking;
-    /* What libpq gets for the hosts of the string: lists of one length, comma-separated, in which a host
-     * stands once for each of its addresses. */
-    struct buf names, addresses, ports;
-    size_t places;
-    char *hosts; /* what is still to be looked up; into hosts_text */
-    char *hosts_text;
-    char *given_ports;     /* as the string has them; NULL: none, or one for all */
-    size_t given;          /* hosts seen so far, and of them */
-    const char *looked_up; /* the one that is being looked up */
+    struct pg_hosts given; /* as the string has them, */
+    size_t next;           /* the first of them that was not looked at, */
+    struct pg_hosts found; /* and where they are */
+    struct pg_lists lists; /* for libpq */
 
     STAILQ_HEAD(, sent) sent;
     size_t sent_count;
@@ -103,11 +97,7 @@ static void finish_close(struct pg_link *l)
         STAILQ_REMOVE_HEAD(&l->sent, link);
         free(s);
     }
-    buf_fini(&l->names);
-    buf_fini(&l->addresses);
-    buf_fini(&l->ports);
-    free(l->hosts_text);
-    free(l->given_ports);
+    pg_lists_fini(&l->lists);
     free(l->dsn);
     free(l->name);
     if (l->close_cb != NULL) {
@@ -224,9 +214,9 @@ static void ignore_notice(void *arg, const char *message)
 
 static void start_connect(struct pg_link *l)
 {
-    /* Sockets need no address: a list of nothing but commas is none. */
-    bool resolved = strspn(buf_cstr(&l->addresses), ",") < l->addresses.len;
-    const char *ports = resolved && l->given_ports != NULL ? buf_cstr(&l->ports) : NULL;
+    pg_hosts_join(&l->found, l->config.first, &l->lists);
+    const char *addresses = l->lists.has_addresses ? buf_cstr(&l->lists.addresses) : NULL;
+    const char *ports = l->lists.has_ports ? buf_cstr(&l->lists.ports) : NULL;
     /* What stands later wins: our defaults, the string with all it says, and what is not its to say. */
     const char *keys[] = {"connect_timeout",
                           "tcp_user_timeout",
@@ -239,16 +229,8 @@ static void start_connect(struct pg_link *l)
                           "client_encoding",
                           "gssencmode",
                           NULL};
-    const char *values[] = {"5",
-                            "10000",
-                            "5",
-                            l->dsn,
-                            resolved ? buf_cstr(&l->names) : NULL,
-                            resolved ? buf_cstr(&l->addresses) : NULL,
-                            ports,
-                            l->name,
-                            "UTF8",
-                            "disable",
+    const char *values[] = {"5",       "10000", "5",     l->dsn, buf_cstr(&l->lists.hosts),
+                            addresses, ports,   l->name, "UTF8", "disable",
                             NULL};
     l->conn = PQconnectStartParams(keys, values, 1);
     if (l->conn == NULL || PQstatus(l->conn) == CONNECTION_BAD) {
@@ -262,33 +244,6 @@ static void start_connect(struct pg_link *l)
 }
 
 /* --- names to addresses, in the pool: libpq would block the loop --- */
-
-static bool needs_no_lookup(const char *host)
-{
-    struct in6_addr a;
-    return host[0] == '/' || host[0] == '@' || host[0] == '\0' ||
-           uv_inet_pton(AF_INET, host, &a) == 0 || uv_inet_pton(AF_INET6, host, &a) == 0;
-}
-
-/* The nth element of a list of ports, the last one for those behind it. */
-static void add_port(struct pg_link *l, size_t nth)
-{
-    const char *at = l->given_ports == NULL ? "" : l->given_ports;
-    for (const char *comma; nth > 0 && (comma = strchr(at, ',')) != NULL; nth--) {
-        at = comma + 1;
-    }
-    buf_add(&l->ports, at, strcspn(at, ","));
-}
-
-/* host: the one that was looked up last. */
-static void add_place(struct pg_link *l, const char *host, const char *address)
-{
-    const char *comma = l->places++ == 0 ? "" : ",";
-    buf_addf(&l->names, "%s%s", comma, host);
-    buf_addf(&l->addresses, "%s%s", comma, address);
-    buf_add_str(&l->ports, comma);
-    add_port(l, l->given - 1);
-}
 
 static bool address_text(const struct addrinfo *ai, char *out, size_t size)
 {
@@ -310,50 +265,39 @@ static void found(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
         finish_close(l);
         return;
     }
+    /* A name that is not known keeps nobody from the other hosts. */
     size_t count = 0;
-    for (const struct addrinfo *ai = status == 0 ? res : NULL; ai != NULL && count < ADDRESSES_MAX;
-         ai = ai->ai_next) {
+    for (const struct addrinfo *ai = status == 0 ? res : NULL;
+         ai != NULL && count < PG_ADDRESSES_MAX; ai = ai->ai_next) {
         char text[64];
         if (address_text(ai, text, sizeof text)) {
-            add_place(l, l->looked_up, text);
+            pg_hosts_add(&l->found, &l->given.list[l->next - 1], text);
             count++;
         }
     }
     uv_freeaddrinfo(res);
-    if (count == 0) {
-        lose(l, "the host name of PostgreSQL does not resolve");
-        return;
-    }
     look_up_next(l);
 }
 
-/* hosts is a comma-separated list; of sockets and addresses nothing is looked up. */
 static void look_up_next(struct pg_link *l)
 {
-    while (l->hosts != NULL) {
-        char *host = l->hosts;
-        char *comma = strchr(host, ',');
-        l->hosts = comma == NULL ? NULL : comma + 1;
-        l->given++;
-        if (comma != NULL) {
-            *comma = '\0';
-        }
-        if (needs_no_lookup(host)) {
-            add_place(l, host, host[0] != '/' && host[0] != '@' ? host : "");
+    while (l->next < l->given.count) {
+        const struct pg_place *p = &l->given.list[l->next++];
+        if (!pg_place_is_name(p)) {
+            pg_hosts_add(&l->found, p, NULL);
             continue;
         }
         struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
         l->lookup.data = l;
-        l->looked_up = host;
-        if (uv_getaddrinfo(l->config.loop, &l->lookup, found, host, NULL, &hints) != 0) {
+        if (uv_getaddrinfo(l->config.loop, &l->lookup, found, p->host, NULL, &hints) != 0) {
             lose(l, "the host name of PostgreSQL cannot be looked up");
             return;
         }
         l->looking = true;
         return;
     }
-    if (l->names.err != 0 || l->addresses.err != 0 || l->ports.err != 0) {
-        lose(l, "the hosts of PostgreSQL have too many addresses");
+    if (l->found.count == 0) {
+        lose(l, "the host name of PostgreSQL does not resolve");
         return;
     }
     start_connect(l);
@@ -361,23 +305,11 @@ static void look_up_next(struct pg_link *l)
 
 static void look_up_hosts(struct pg_link *l)
 {
-    PQconninfoOption *list = PQconninfoParse(l->dsn, NULL);
-    const char *host = NULL;
-    const char *hostaddr = NULL;
-    const char *port = NULL;
-    for (PQconninfoOption *o = list; o != NULL && o->keyword != NULL; o++) {
-        host = strcmp(o->keyword, "host") == 0 ? o->val : host;
-        hostaddr = strcmp(o->keyword, "hostaddr") == 0 ? o->val : hostaddr;
-        port = strcmp(o->keyword, "port") == 0 ? o->val : port;
+    struct errmsg em = ERRMSG_INIT;
+    if (pg_dsn_hosts(l->dsn, &l->given, &em) != 0) {
+        lose(l, em.text);
+        return;
     }
-    /* With hostaddr there is nothing to look up, and with sockets alone hostaddr must stay unset. */
-    bool names = host != NULL && hostaddr == NULL && strspn(host, ",") != strlen(host);
-    if (names) {
-        l->hosts_text = xstrdup(host);
-        l->hosts = l->hosts_text;
-        l->given_ports = port != NULL && strchr(port, ',') != NULL ? xstrdup(port) : NULL;
-    }
-    PQconninfoFree(list);
     look_up_next(l);
 }
 
@@ -396,9 +328,6 @@ struct pg_link *pg_link_open(const struct pg_link_config *config)
     l->dsn = xstrdup(config->dsn);
     l->name = xstrdup(config->application_name);
     STAILQ_INIT(&l->sent);
-    buf_init(&l->names, LOOKUPS_TEXT_MAX);
-    buf_init(&l->addresses, LOOKUPS_TEXT_MAX);
-    buf_init(&l->ports, LOOKUPS_TEXT_MAX);
     CHECK(uv_timer_init(config->loop, &l->later) == 0);
     l->later.data = l;
     l->open_handles = 1;

@@ -23,6 +23,10 @@
  * canonical form. */
 int pg_dsn_check(const char *dsn, bool allow_insecure, struct buf *out, struct errmsg *em);
 
+struct pg_hosts;
+/* The servers a string names (pg_hosts.h). -ERR_INVALID with words in em. */
+int pg_dsn_hosts(const char *dsn, struct pg_hosts *ret, struct errmsg *em);
+
 /* --- the link --- */
 struct pg_link;
 
@@ -50,6 +54,7 @@ struct pg_link_config {
     uv_loop_t *loop;
     const char *dsn; /* copied */
     const char *application_name;
+    size_t first; /* of the string's servers, where to begin, counted round */
     void *data;
     /* On later turns. All may call pg_link_close. */
     void (*up)(void *data);

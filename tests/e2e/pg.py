@@ -51,7 +51,8 @@ def runs(pid):
 
 
 class Postgres:
-    def __init__(self, env, name="pg", tcp=False):
+    def __init__(self, env, name="pg", tcp=False, of=None):
+        """of: this server is to be a standby of that one, which runs."""
         self.env, self.user = env, server_user()
         self.dir = os.path.join(env.folder, name)
         self.data = os.path.join(self.dir, "data")
@@ -62,8 +63,12 @@ class Postgres:
         self.own(self.dir)
         for path in (env.folder, os.path.dirname(env.folder)):  # ours; the server's user passes
             os.chmod(path, os.stat(path).st_mode | 0o011)
-        self.command([binary("initdb"), "-D", self.data, "-U", ADMIN, "-A", "trust", "-N",
-                      "--locale=C", "-E", "UTF8"])
+        if of is not None:
+            self.command([binary("pg_basebackup"), "-D", self.data, "-h", of.dir, "-p",
+                          str(of.port), "-U", ADMIN, "-c", "fast", "-X", "stream", "-R"])
+        else:
+            self.command([binary("initdb"), "-D", self.data, "-U", ADMIN, "-A", "trust", "-N",
+                          "--locale=C", "-E", "UTF8"])
         env.processes.append(self)
 
     def own(self, path):
@@ -180,6 +185,17 @@ class Postgres:
         row = self.value("SELECT claim, \"index\" FROM rap.authority_applied"
                          f" WHERE cluster_id = '{cluster_id}'")
         return tuple(int(x) for x in row.split("|")) if row else (0, 0)
+
+    # --- a standby ---
+    def stop_following(self):
+        """It lags from here on."""
+        self.psql("ALTER SYSTEM SET primary_conninfo = ''")
+        self.psql("SELECT pg_reload_conf()")
+        wait_until(lambda: self.value("SELECT count(*) FROM pg_stat_wal_receiver") == "0",
+                   "the standby to stop following")
+
+    def promote(self):
+        expect(self.value("SELECT pg_promote()") == "t", "the standby is promoted", self.tail())
 
     # --- copies of the data directory ---
     def backup(self, name):

@@ -1,5 +1,6 @@
 /* What the mirror is fed with and what may be in its connection string. The rest needs a PostgreSQL:
  * tests/e2e/mirror_tests.py. */
+#include "authority/pg_hosts.h"
 #include "authority/mirror_ring.h"
 #include "authority/mirror_rows.h"
 #include "authority/mirror_scan.h"
@@ -389,6 +390,15 @@ static void test_connection_strings(void **state)
         {"host=/x dbname=rap", false, -ERR_INVALID, "user="},
         {"host=/x user=r", false, -ERR_INVALID, "dbname="},
         {"dbname=rap user=r", false, -ERR_INVALID, "host="},
+        {"host=127.0.0.1,::1 port=1,2 dbname=rap user=r", false, 0,
+         "user='r' dbname='rap' host='127.0.0.1,::1' port='1,2'"},
+        {"host=127.0.0.1,::1,localhost port=1,2 dbname=rap user=r", false, -ERR_INVALID,
+         "2 ports for 3 hosts"},
+        {"host=localhost port=1,2 dbname=rap user=r", false, -ERR_INVALID, "2 ports for 1 hosts"},
+        {"host=localhost hostaddr=127.0.0.1,::1 dbname=rap user=r", false, -ERR_INVALID,
+         "1 names for 2 addresses"},
+        {"host=127.0.0.1,,,,,,,,,,,,,,,, dbname=rap user=r", false, -ERR_INVALID, "at most 16"},
+        {"host=127.0.0.1 port=123456789 dbname=rap user=r", false, -ERR_INVALID, "too long"},
         {"nonsense", false, -ERR_INVALID, "connection string"},
         {"", false, -ERR_INVALID, "host="},
     };
@@ -405,6 +415,68 @@ static void test_connection_strings(void **state)
         assert_null(strstr(got, "hunter2"));
         buf_fini(&out);
     }
+}
+
+/* In libpq's lists, so that a silent server costs the others one attempt. */
+static void test_servers_are_tried_round_from_any_of_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *dsn;
+        size_t first;
+        const char *hosts, *addresses, *ports; /* NULL: libpq is given none */
+    } cases[] = {
+        {"host=b,c port=1,2", 0, "b,c", NULL, "1,2"},
+        {"host=b,c port=1,2", 1, "c,b", NULL, "2,1"},
+        {"host=b,c port=1,2", 4, "b,c", NULL, "1,2"},
+        {"host=b,c port=7", 1, "c,b", NULL, "7,7"},
+        {"host=b,c", 1, "c,b", NULL, NULL},
+        {"host=/run/pg,127.0.0.1 port=1,2", 1, "127.0.0.1,/run/pg", NULL, "2,1"},
+        {"host=b,c hostaddr=10.0.0.1,10.0.0.2", 1, "c,b", "10.0.0.2,10.0.0.1", NULL},
+        {"hostaddr=10.0.0.1,10.0.0.2 port=1,2", 1, ",", "10.0.0.2,10.0.0.1", "2,1"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct errmsg em = ERRMSG_INIT;
+        struct pg_hosts given;
+        struct pg_lists l;
+        assert_int_equal(pg_dsn_hosts(cases[i].dsn, &given, &em), 0);
+        pg_hosts_join(&given, cases[i].first, &l);
+        assert_string_equal(buf_cstr(&l.hosts), cases[i].hosts);
+        assert_int_equal(l.has_addresses, cases[i].addresses != NULL);
+        if (l.has_addresses) {
+            assert_string_equal(buf_cstr(&l.addresses), cases[i].addresses);
+        }
+        assert_int_equal(l.has_ports, cases[i].ports != NULL);
+        if (l.has_ports) {
+            assert_string_equal(buf_cstr(&l.ports), cases[i].ports);
+        }
+        pg_lists_fini(&l);
+    }
+}
+
+static void test_each_address_of_a_name_is_a_server_of_its_own(void **state)
+{
+    (void)state;
+    struct errmsg em = ERRMSG_INIT;
+    struct pg_hosts given;
+    struct pg_hosts found = {.count = 0};
+    struct pg_lists l;
+    assert_int_equal(pg_dsn_hosts("host=db,/run/pg,::1 port=1,2,3", &given, &em), 0);
+    assert_true(pg_place_is_name(&given.list[0]));
+    assert_false(pg_place_is_name(&given.list[1]));
+    assert_false(pg_place_is_name(&given.list[2]));
+    pg_hosts_add(&found, &given.list[0], "10.0.0.1");
+    pg_hosts_add(&found, &given.list[0], "fd00::1");
+    pg_hosts_add(&found, &given.list[1], NULL);
+    pg_hosts_join(&found, 1, &l);
+    assert_string_equal(buf_cstr(&l.hosts), "db,/run/pg,db");
+    assert_string_equal(buf_cstr(&l.addresses), "fd00::1,,10.0.0.1");
+    assert_string_equal(buf_cstr(&l.ports), "1,2,1");
+    pg_lists_fini(&l);
+    for (size_t i = 0; i < 1000; i++) {
+        pg_hosts_add(&found, &given.list[0], "10.0.0.1");
+    }
+    assert_int_equal(found.count, ARRAY_SIZE(found.list));
 }
 
 static void test_a_long_connection_string_is_refused(void **state)
@@ -437,6 +509,8 @@ int main(void)
         cmocka_unit_test(test_sums_follow_every_change_of_the_state),
         cmocka_unit_test(test_values_are_postgresqls_text),
         cmocka_unit_test(test_connection_strings),
+        cmocka_unit_test(test_servers_are_tried_round_from_any_of_them),
+        cmocka_unit_test(test_each_address_of_a_name_is_a_server_of_its_own),
         cmocka_unit_test(test_a_long_connection_string_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
