@@ -273,6 +273,8 @@ struct op_input {
     const char *actor_kind;
     const char *actor_id;
 };
+/* The refusal of a method that this program has never heard of; by it a member knows a leader that is older. */
+#define NO_METHOD_TEXT "no method "
 /* On the leader: reads the applied state and the arguments, decides times, ids and certificates.
  * -ERR_NOT_FOUND for a method that is no mutation. */
 int op_prepare(struct authority *a, const struct op_input *in, struct op_prepared *ret,

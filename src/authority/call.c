@@ -241,10 +241,30 @@ static int forward(struct pending_call *pc, const char *method, struct blob args
     return rc;
 }
 
+/* In a rolling upgrade a leader of the version before has never heard of the method, which is known
+ * here or it would not have been passed on: that is not "not found" for whoever asks. */
+static bool is_unknown_to_leader(int rc, struct blob refusal)
+{
+    static const char unknown[] = NO_METHOD_TEXT;
+    char detail[64];
+    mp_find_str(refusal, "detail", detail, sizeof detail);
+    return rc == -ERR_NOT_FOUND && strncmp(detail, unknown, sizeof unknown - 1) == 0;
+}
+
 static void forwarded(struct fabric_call *call, int rc, struct blob body)
 {
     struct pending_call *pc = call->data;
     if (call_returned(pc)) {
+        return;
+    }
+    if (is_unknown_to_leader(rc, body)) {
+        struct errmsg em = ERRMSG_INIT;
+        (void)errmsg_set(
+            &em, -ERR_UNSUPPORTED,
+            "the leader runs an older version, which has no %s: upgrade every authority, "
+            "then try again",
+            pc->method);
+        call_answer_text(pc, -ERR_UNSUPPORTED, &em);
         return;
     }
     switch (-rc) {
@@ -515,7 +535,7 @@ static void begin(struct pending_call *pc)
     }
     if (!authority_call && !mirror_call && !mesh_call && !split_report &&
         trust_op_kind(pc->method) == 0 && !op_is_mutation(pc->method)) {
-        (void)errmsg_set(&em, -ERR_NOT_FOUND, "no method %s", pc->method);
+        (void)errmsg_set(&em, -ERR_NOT_FOUND, NO_METHOD_TEXT "%s", pc->method);
         call_answer_text(pc, -ERR_NOT_FOUND, &em);
         return;
     }

@@ -409,7 +409,7 @@ int op_admits(const struct op_input *in, const struct uuid *via, struct errmsg *
         return ok ? 0 : errmsg_set(em, -ERR_DENIED, "%s is not for callers", in->method);
     }
     if (by == 0 && !call_is_read(in->method) && !call_is_local(in->method)) {
-        return errmsg_set(em, -ERR_NOT_FOUND, "no method %s", in->method);
+        return errmsg_set(em, -ERR_NOT_FOUND, NO_METHOD_TEXT "%s", in->method);
     }
     char self[UUID_TEXT_MAX];
     uuid_format(via, self);
@@ -455,7 +455,7 @@ int op_prepare(struct authority *a, const struct op_input *in, struct op_prepare
 {
     int i = find(in->method);
     if (i < 0) {
-        return errmsg_set(em, -ERR_NOT_FOUND, "no method %s", in->method);
+        return errmsg_set(em, -ERR_NOT_FOUND, NO_METHOD_TEXT "%s", in->method);
     }
     if (ops[i].level > fsm_level(a->fsm)) {
         return errmsg_set(em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(a->fsm), in->method,

@@ -5,10 +5,12 @@ import glob
 import json
 import os
 
-from cluster_tests import all_items
-from lib import (CONFLICT, NOT_FOUND, OK, USAGE, Node, expect, free_port, items, run_rap,
+from cluster_tests import all_items, events
+from lib import (CONFLICT, NOT_FOUND, OK, USAGE, Node, expect, free_port, in_parallel, items, run_rap,
                  wait_until)
+from mirror_tests import enable, verified
 from model_tests import level_reached
+from pg import postgres
 
 
 def gaps(result):
@@ -39,10 +41,41 @@ class NewCluster:
         through.ok("split", "report", "--out", file, "--owner-dir", self.owner, *args)
 
 
+    def grow(self):
+        """n2 joins and decides: with its seed it is all that a split of n1 and n2 needs."""
+        n2 = self.c.enroll("n2", via=self.seed)
+        self.c.promote(n2, via=self.seed)
+        return n2
+
+
+def begin_args(c, new, *more):
+    return ("split", "begin", "--name", "site-b", "--new-root", os.path.join(new.owner, "root.crt"),
+            "--seed", "n1", "--node", "n2", "--owner-dir", c.owner_dir(), "--yes", *more)
+
+
 def begin(c, new, *more):
-    return c.a1.ok("split", "begin", "--name", "site-b", "--new-root",
-                   os.path.join(new.owner, "root.crt"), "--seed", "n1", "--node", "n2",
-                   "--owner-dir", c.owner_dir(), "--yes", *more)
+    return c.a1.ok(*begin_args(c, new, *more))
+
+
+def finish_args(c, file, *more):
+    return ("split", "finish", "site-b", "--owner-dir", c.owner_dir(), "--report", file, "--yes", *more)
+
+
+def wait_no_gaps(c, new, asked, through, file):
+    """Until a report made on `through` of the new cluster leaves no gap; asked of `asked` in the old one."""
+    def ready():
+        new.report(through, file)
+        r = asked.cli(*finish_args(c, file, "--dry-run"))
+        expect(r.rc == OK, "no gap is left", r)
+        return True
+    wait_until(ready, "the new cluster to stand alone")
+
+
+def members_at(node):
+    return {n["name"]: n["membership_status"] for n in items(node.cli("node", "list"))}
+
+
+LEFT = {"n1": "disabled", "n2": "disabled"}
 
 
 def test_nodes_leave_for_a_cluster_of_their_own(env):
@@ -83,37 +116,30 @@ def test_nodes_leave_for_a_cluster_of_their_own(env):
         expect("split finish site-b" in r.err, "the next command is named", r)
 
     # n2 joins, decides there too, and takes its role over: it is in both clusters.
-    n2 = new.c.enroll("n2", via=new.seed)
-    new.c.promote(n2, via=new.seed)
+    n2 = new.grow()
     n2_old = c.n2.status()
     expect(n2_old["ready"] and n2.status()["cluster_id"] != n2_old["cluster_id"], "n2 is in both")
     new.seed.ok("role", "assign", "n2", "relay-node")
 
-    def ready():
-        new.report(n2, file)
-        r = c.a1.cli(*finish, file, "--dry-run")
-        expect(r.rc == OK, "no gap is left", r)
-        return True
-    wait_until(ready, "the new cluster to stand alone")
+    wait_no_gaps(c, new, c.a1, n2, file)
     r = c.a1.cli(*finish[:-2], "--report", file, "--no-input")
     expect(r.rc == USAGE, "it asks first", r)
     done = c.a1.ok(*finish, file)
     expect(done["status"] == "finished" and done["ended_at"], "finished", done)
 
     # In the old cluster they count for nothing any more.
-    rows = {n["name"]: n["membership_status"] for n in items(c.a1.cli("node", "list"))}
-    expect(rows == {"a1": "active", "n1": "disabled", "n2": "disabled"}, "they left", rows)
+    rows = members_at(c.a1)
+    expect(rows == {"a1": "active"} | LEFT, "they left", rows)
     for n in (c.n1, c.n2):
         wait_until(lambda n=n: n.status()["membership_status"] == "disabled" and
                    not n.status()["ready"], f"{n.name} to be out of the old cluster")
         n.stop()
-    left = [e["subject_id"] for e in all_items(c.a1, "audit")
-            if e["event_type"] == "membership_disabled"]
+    left = [e["subject_id"] for e in events(c.a1, "membership_disabled")]
     expect(left == [c.n2.id, c.n1.id], "the seed leaves last", left)
-    events = [e for e in all_items(c.a1, "audit") if e["event_type"].startswith("split_")]
-    expect([e["event_type"] for e in events] == ["split_begun", "split_cancelled", "split_begun",
-                                                 "split_finished"] and
-           all(e["actor_kind"] == "owner" and e["high_risk"] for e in events), "audited", events)
+    told = [e for e in all_items(c.a1, "audit") if e["event_type"].startswith("split_")]
+    expect([e["event_type"] for e in told] == ["split_begun", "split_cancelled", "split_begun",
+                                               "split_finished"] and
+           all(e["actor_kind"] == "owner" and e["high_risk"] for e in told), "audited", told)
     c.a1.ok("audit", "verify")
 
     # The new one goes on without the old.
@@ -121,3 +147,93 @@ def test_nodes_leave_for_a_cluster_of_their_own(env):
     new.c.enroll("n3", via=n2)
     expect(n2.cli("status", "--check").rc == OK and new.seed.cli("status", "--check").rc == OK,
            "the new cluster works")
+
+
+def test_a_split_survives_the_leaders_of_its_steps(env):
+    """AUTH-05, SEED-02: asked of followers throughout, a leader killed after the begin, the next one frozen in
+    the middle of the finish: the split is the same one, and ends as a whole."""
+    c = env.cluster(authorities=3, nodes=2)
+    level_reached(c)
+    new = NewCluster(env, "n1")
+    first = c.wait_leader()
+    follower, third = c.others(first)
+    follower.ok(*begin_args(c, new))
+    first.kill9()
+    second = c.wait_leader([follower, third])
+    asked = third if second is follower else follower
+    expect(asked.ok("split", "show", "site-b")["status"] == "open", "the next leader has it")
+    r = asked.refused(CONFLICT, "split_not_ready", "node", "disable", "n1", "--reason", "early", "--yes")
+    expect("split finish site-b" in r.err, "and holds the seed", r)
+    first.start()
+    n2 = new.grow()
+    file = os.path.join(c.folder, "report")
+    wait_no_gaps(c, new, asked, n2, file)
+
+    # The finish waits for a leader that answers no more, and is done by the next; asked twice, it is done once.
+    second = c.wait_leader()
+    asked, other = c.others(second)
+    seen = []
+
+    def work(what):
+        if what == "finish":
+            return asked.cli(*finish_args(c, file, "--timeout", "30s"))
+        c.wait_leader([asked, other])
+        while not seen or seen[-1]["status"] != "finished":  # whole at every moment, wherever one looks
+            for node in (asked, other):
+                split = node.cli("split", "show", "site-b", "--stale")
+                rows = node.cli("node", "list", "--stale")
+                expect(split.rc == OK and rows.rc == OK, "stale reads go on", split, rows)
+                seen.append(split.json)
+                left = {n["name"]: n["membership_status"] for n in items(rows)} | LEFT
+                expect(split.json["status"] == "open" or left == members_at(node), "no half", rows)
+        return None
+    second.freeze()
+    done, _ = in_parallel(2, ("finish", "look"), work)
+    expect(done.rc == OK and done.json["status"] == "finished", "finished by another leader", done)
+    second.thaw()
+    c.settle()
+    c.one_digest()
+    for n in c.authorities():
+        expect(members_at(n) == {"a1": "active", "a2": "active", "a3": "active"} | LEFT, "the same everywhere")
+    expect(len(events(asked, "split_finished")) == 1 and len(events(asked, "membership_disabled")) == 2,
+           "once")
+    r = other.refused(CONFLICT, "already_decided", *finish_args(c, file))
+    expect("finished already" in r.err, "again it is told what happened", r)
+    asked.ok("audit", "verify")
+
+
+def test_a_split_under_one_postgresql(env):
+    """MEM-03, PG-02, S14: the old cluster's mirror and the new one's are one database; each holds its own
+    cluster's rows, each once."""
+    c = env.cluster(authorities=1, nodes=2)
+    level_reached(c)
+    pg = postgres(env)
+    pg.prepare(c.a1)
+    enable(c, pg)
+    new = NewCluster(env, "n1")
+    enable(new.c, pg, via=new.seed)
+    begin(c, new)
+    n2 = new.grow()
+    file = os.path.join(c.folder, "report")
+    wait_no_gaps(c, new, c.a1, n2, file)
+    pg.kill9()  # it misses how they leave, and has it later
+    c.a1.ok(*finish_args(c, file))
+    pg.start()
+    for node in (c.a1, n2):
+        verified(node)
+    old_id, new_id = c.a1.status()["cluster_id"], n2.status()["cluster_id"]
+
+    def rows(sql):
+        return sorted(pg.value(sql).split())
+    status = ("SELECT n.name || ':' || m.membership_status FROM rap.nodes n JOIN rap.cluster_memberships m"
+              " ON m.node_id = n.id AND m.cluster_id = n.cluster_id WHERE n.cluster_id = '%s'")
+    expect(rows(status % old_id) == ["a1:active", "n1:disabled", "n2:disabled"], "the old cluster's rows",
+           rows(status % old_id))
+    expect(rows(status % new_id) == ["n1:active", "n2:active"], "the new cluster's rows",
+           rows(status % new_id))
+    expect(rows("SELECT cluster_id || ':' || new_cluster_id || ':' || status FROM rap.cluster_splits") ==
+           [f"{old_id}:{new_id}:finished"], "the split is the old one's alone")
+    for node, cluster in ((c.a1, old_id), (n2, new_id)):
+        there = pg.value(f"SELECT count(*) || ' ' || max(seq) FROM rap.cluster_audit_events"
+                         f" WHERE cluster_id = '{cluster}'").split()
+        expect(there == [str(len(all_items(node, "audit")))] * 2, "each event once", there)

@@ -1,7 +1,8 @@
 """From one version to the next: directories that the version before wrote, groups of two versions, and
 what the older one says of a newer state."""
 
-from lib import LIMIT, expect, items, wait_until
+from lib import FAILED, LIMIT, expect, items, wait_until
+from split_tests import NewCluster, begin, begin_args
 from witness_tests import believes
 
 
@@ -112,3 +113,30 @@ def test_the_version_before_refuses_a_newer_state_and_says_what_to_do(env):
     c.a1.rap = env.rap
     c.a1.start()
     c.a1.ok("token", "create")
+
+
+def test_a_split_waits_until_every_authority_knows_it(env):
+    """decision 0005: a group with one member of the version before refuses, whoever leads, and says what for;
+    once the last one is upgraded the same command does it."""
+    c = old_cluster(env, authorities=3, nodes=2)
+    for n in (c.a1, c.a2, c.n1, c.n2):
+        upgrade(n)
+    new = NewCluster(env, "n1")
+    for leader in (c.a1, c.a3):
+        if c.wait_leader() is not leader:
+            c.wait_leader().ok("authority", "transfer", leader.name, "--yes")
+            wait_until(lambda: c.leader() is leader,  # pylint: disable=cell-var-from-loop
+                       f"{leader.name} to lead")
+        for asked in (c.a1, c.a2):
+            r = asked.refused(FAILED, "unsupported", *begin_args(c, new))
+            expect("level 1, split.begin needs 15: it moves there by itself once every authority runs a version"
+                   in r.err if leader is c.a1 else "the leader runs an older version, which has no split.begin: "
+                   "upgrade every authority" in r.err, "what it waits for", r)
+            asked.refused(FAILED, "unsupported", "split", "list")
+            r = asked.refused(FAILED, "unsupported", "node", "enable", "n1", "--yes")
+            expect("every authority" in r.err, "the same of other methods", r)
+    upgrade(c.a3)
+    wait_for_the_level(c)
+    expect(begin(c, new)["status"] == "open", "begun")
+    c.settle()
+    c.one_digest()
