@@ -62,10 +62,12 @@ static uint64_t *word(struct relay_flow *f, uint64_t sequence)
 /* Moves the window so that its top is `sequence`. */
 static void advance(struct relay_flow *f, uint64_t sequence)
 {
-    if (sequence - f->top >= RELAY_WINDOW) {
+    uint64_t steps = sequence - f->top;
+    if (steps >= RELAY_WINDOW) {
         memset(f->seen, 0, sizeof f->seen);
-    } else {
-        for (uint64_t s = f->top + 1; s <= sequence; s++) {
+    } else { /* counted, for no number is above the last one a peer may send */
+        for (uint64_t i = 1; i <= steps; i++) {
+            uint64_t s = f->top + i;
             *word(f, s) &= ~(1ULL << (s % 64));
         }
     }

@@ -241,6 +241,20 @@ static void test_duplicates_and_the_too_old_are_stopped(void **state)
     relay_guard_fini(&g);
 }
 
+/* The window moves to the last number there is, and a step at a time: no neighbour makes the loop endless. */
+static void test_the_last_sequence_of_all_ends_the_window(void **state)
+{
+    (void)state;
+    struct relay_guard g = {0};
+    const enum overlay_class c = OVERLAY_BULK;
+    assert_true(passes(&g, &neighbour_1, 9, c, UINT64_MAX - 2));
+    assert_true(passes(&g, &neighbour_1, 9, c, UINT64_MAX));
+    assert_true(passes(&g, &neighbour_1, 9, c, UINT64_MAX - 1));
+    assert_false(passes(&g, &neighbour_1, 9, c, UINT64_MAX));
+    assert_false(passes(&g, &neighbour_1, 9, c, 0));
+    relay_guard_fini(&g);
+}
+
 /* What one neighbour claims about a source must not stop what another brings of it. */
 static void test_flows_are_apart_by_neighbour_source_and_class(void **state)
 {
@@ -415,6 +429,7 @@ int main(void)
         Q(test_a_rate_is_kept_and_what_is_above_is_counted),
         Q(test_limit_and_life_are_what_was_set),
         cmocka_unit_test(test_duplicates_and_the_too_old_are_stopped),
+        cmocka_unit_test(test_the_last_sequence_of_all_ends_the_window),
         cmocka_unit_test(test_flows_are_apart_by_neighbour_source_and_class),
         cmocka_unit_test(test_the_table_of_flows_is_bounded_and_keeps_the_busy),
         cmocka_unit_test(test_control_is_held_to_its_rate),
