@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define SWEEP_MS 1000
+#define GUESTS_NS (500 * 1000ULL) /* of a turn, as for handshakes */
 #define LATE_NS (300 * NS_PER_MS)
 #define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define SOURCES_MAX 16384
@@ -26,12 +27,13 @@ void event_init(struct event *e, void (*run)(struct event *e))
 {
     list_init(&e->link);
     e->run = run;
+    e->of_guest = false;
 }
 
 void event_post(struct fabric *f, struct event *e)
 {
     if (list_empty(&e->link)) {
-        list_add(&f->events, &e->link);
+        list_add(e->of_guest ? &f->guest_events : &f->events, &e->link);
     }
 }
 
@@ -40,16 +42,31 @@ void event_cancel(struct event *e)
     list_del(&e->link);
 }
 
+static void run_first(struct link *events)
+{
+    struct event *e = container_of(events->next, struct event, link);
+    list_del(&e->link);
+    e->run(e);
+}
+
 /* Those posted so far; what they post waits for the next turn. */
-static void run_events(struct fabric *f)
+static void run_events(struct link *posted)
 {
     struct link now;
     list_init(&now);
-    list_splice(&now, &f->events);
+    list_splice(&now, posted);
     while (!list_empty(&now)) {
-        struct event *e = container_of(now.next, struct event, link);
-        list_del(&e->link);
-        e->run(e);
+        run_first(&now);
+    }
+}
+
+/* At least one, or a busy node would let nobody join. */
+static void run_guest_events(struct fabric *f)
+{
+    uint64_t end_ns = f->now_ns + GUESTS_NS;
+    while (!f->closing && !list_empty(&f->guest_events) && f->now_ns < end_ns) {
+        run_first(&f->guest_events);
+        fabric_tick(f);
     }
 }
 
@@ -201,8 +218,8 @@ static void on_poll(uv_poll_t *h, int status, int events);
 
 static void arm(struct fabric *f)
 {
-    bool work = !list_empty(&f->events) || endpoint_has_waiting(&f->ep) ||
-                (!list_empty(&f->dirty) && !f->ep.blocked);
+    bool work = !list_empty(&f->events) || !list_empty(&f->guest_events) ||
+                endpoint_has_waiting(&f->ep) || (!list_empty(&f->dirty) && !f->ep.blocked);
     if (work) {
         (void)uv_idle_start(&f->idle, nothing_idle);
     } else {
@@ -245,13 +262,19 @@ static void turn(struct fabric *f)
         f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
     }
     run_timers(f);
-    run_events(f);
+    run_events(&f->events);
     if (f->closing) {
         return;
     }
     fabric_tick(f);
     write_dirty(f);
-    endpoint_serve_waiting(f); /* what they have to say waits for the next turn, which is near */
+    /* Hosts that showed no certificate, or none yet, come last: what they are told waits for the next turn,
+     * which is near. */
+    run_guest_events(f);
+    if (f->closing) {
+        return;
+    }
+    endpoint_serve_waiting(f);
     reap(f);
     arm(f);
 }
@@ -405,6 +428,7 @@ int fabric_open(const struct fabric_config *config, struct fabric **ret, struct 
     f->suspect_margin_ns = SUSPECT_MARGIN_NS;
     f->fine_fd = -1;
     list_init(&f->events);
+    list_init(&f->guest_events);
     list_init(&f->sessions);
     list_init(&f->dirty);
     list_init(&f->dead);
@@ -461,8 +485,9 @@ static void finish_close(struct fabric *f)
         stream_end(s, -ERR_CANCELED);
         event_post(f, &s->event);
     }
-    while (!list_empty(&f->events)) {
-        run_events(f);
+    while (!list_empty(&f->events) || !list_empty(&f->guest_events)) {
+        run_events(&f->events);
+        run_events(&f->guest_events);
     }
     CHECK(list_empty(&f->streams));
     list_splice(&f->dead, &f->sessions);

@@ -319,9 +319,9 @@ void fabric_overlay_counters(const struct fabric *f, struct fabric_overlay_count
 struct fabric_counters {
     uint64_t sessions, sessions_opened, handshakes_failed, retries_sent, resets_sent, half_open,
         dropped_limit, datagrams_in, datagrams_out, bytes_in, bytes_out, packets_in, packets_out,
-        rpcs_served, rpcs_made, auth_refused, rate_limited,
-        sessions_denied, streams_denied, /* that the other end opened, by policy */
-        packets_lost; /* of sessions that have ended; live ones: fabric_sessions */
+        rpcs_served, rpcs_made, auth_refused, rate_limited;
+    uint64_t sessions_denied, streams_denied; /* that the other end opened, by policy */
+    uint64_t packets_lost; /* of sessions that have ended; live ones: fabric_sessions */
 };
 void fabric_counters(const struct fabric *f, struct fabric_counters *ret);
 struct fabric_session_info {

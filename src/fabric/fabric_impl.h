@@ -102,6 +102,7 @@ static inline void list_splice(struct link *head, struct link *from)
 struct event {
     struct link link;
     void (*run)(struct event *e);
+    bool of_guest; /* of a host that showed no certificate: run after the others, so many a turn */
 };
 
 struct timer {
@@ -619,7 +620,7 @@ struct fabric {
     struct timer_heap timers;
     uint64_t armed_ns;
     bool armed_precise;
-    struct link events;
+    struct link events, guest_events;
     struct link sessions, dirty, dead, streams;
     struct endpoint ep;
     gnutls_priority_t priority;

@@ -102,6 +102,7 @@ struct fabric_stream *stream_incoming(struct session *ss, int64_t id)
     struct fabric_stream *s = stream_new(ss->f, false, ss->kind == KIND_BULK);
     s->ss = ss;
     s->id = id;
+    s->event.of_guest = ss->kind == KIND_ENROLL;
     list_add(&ss->streams, &s->link);
     ss->stream_count++;
     (void)ngtcp2_conn_set_stream_user_data(ss->conn, id, s);

@@ -1,6 +1,7 @@
 /* What one address may do to an authority, over the real endpoint: attempts to enrol are paid for
  * before the handshake's signature, failures cost most, members are let in all the same; and who is
  * told of a peer that was turned away. */
+#include "base/clock.h"
 #include "fabric/fabric_impl.h"
 #include "lib/fabric_echo.h"
 #include "lib/fabric_forge.h"
@@ -216,6 +217,16 @@ static bool is_done(void *data)
     return ((struct served *)data)->done > 0;
 }
 
+static void put_on_the_wire(struct fabric *f)
+{
+    while (!list_empty(&f->dirty)) {
+        struct session *ss = container_of(f->dirty.next, struct session, dirty_link);
+        list_del(&ss->dirty_link);
+        assert_true(session_write(ss));
+    }
+    endpoint_flush(f);
+}
+
 /* Twenty handshakes arrive in front of it, and not one is begun before it is answered. */
 static void test_call_of_a_live_session_is_served_before_the_handshakes_that_came_first(
     void **state)
@@ -238,12 +249,7 @@ static void test_call_of_a_live_session_is_served_before_the_handshakes_that_cam
         assert_int_equal(fabric_stream_open(j->f, &t, &vtab, &flood[i], &flood[i].s), 0);
         assert_int_equal(fabric_stream_send(flood[i].s, blob_str("x")), 0);
     }
-    while (!list_empty(&j->f->dirty)) { /* on the wire before the call is made */
-        struct session *ss = container_of(j->f->dirty.next, struct session, dirty_link);
-        list_del(&ss->dirty_link);
-        assert_true(session_write(ss));
-    }
-    endpoint_flush(j->f);
+    put_on_the_wire(j->f); /* before the call is made */
     assert_int_equal(
         fabric_call_start(b->f, &call, &s->id, "count", blob_of(NULL, 0), 5000, on_answer), 0);
     fabric_world_run(&w->w, is_done, &c);
@@ -254,6 +260,95 @@ static void test_call_of_a_live_session_is_served_before_the_handshakes_that_cam
         assert_true(flood[i].echoed);
         fabric_stream_close(flood[i].s);
     }
+}
+
+/* Where enrolling hosts are served, a millisecond each. */
+struct desk {
+    struct fabric_node *s;
+    unsigned served, this_turn, most_in_a_turn;
+    uint64_t turn_ms; /* the loop's time stands still during a turn */
+    unsigned served_before_the_call;
+};
+
+static void serve_slowly(struct fabric_stream *s, void *data, struct blob frame)
+{
+    struct desk *d = data;
+    uint64_t turn_ms = uv_now(d->s->f->loop);
+    d->this_turn = turn_ms == d->turn_ms ? d->this_turn + 1 : 1;
+    d->turn_ms = turn_ms;
+    d->most_in_a_turn = MAX(d->most_in_a_turn, d->this_turn);
+    d->served++;
+    for (uint64_t end_ns = clock_mono_ns() + NS_PER_MS; clock_mono_ns() < end_ns;) {
+    }
+    (void)fabric_stream_send(s, frame);
+}
+
+static void left(struct fabric_stream *s, void *data, int rc)
+{
+    (void)s;
+    (void)data;
+    (void)rc;
+}
+
+static void come_to_the_desk(void *data, struct fabric_stream *s)
+{
+    static const struct fabric_stream_vtab slow = {.frame = serve_slowly, .closed = left};
+    fabric_stream_accept(s, &slow, data);
+}
+
+static void note_who_was_served(void *data, struct fabric_request *rq, struct blob body)
+{
+    struct desk *d = data;
+    (void)body;
+    d->served_before_the_call = d->served;
+    fabric_answer(rq, 0, blob_of(NULL, 0));
+}
+
+/* Twenty hosts without a certificate ask in front of it. */
+static void test_call_of_a_member_is_served_before_the_hosts_that_asked_first(void **state)
+{
+    struct echo_world *w = *state;
+    struct fabric_node *s = echo_add(w, (struct fabric_node_opts){.authority = true});
+    struct fabric_node *b = echo_add(w, (struct fabric_node_opts){.issuer = s});
+    struct fabric_node *j = echo_add(w, (struct fabric_node_opts){.no_identity = true});
+    static struct attempt hosts[20];
+    struct desk d = {.s = s};
+    struct served c = {.s = s};
+    struct fabric_call call = {.data = &c};
+    fabric_serve(s->f, &(struct fabric_service){.name = "enroll",
+                                                .flags = FABRIC_SVC_ENROLL,
+                                                .data = &d,
+                                                .stream = come_to_the_desk});
+    fabric_serve(
+        s->f, &(struct fabric_service){.name = "note", .data = &d, .request = note_who_was_served});
+    fabric_world_introduce(b, s);
+    assert_int_equal(echo_try(b, s), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+        struct fabric_stream_to t = {.enroll_addr = s->addr, .service = "enroll"};
+        hosts[i] = (struct attempt){.s = NULL};
+        assert_int_equal(fabric_stream_open(j->f, &t, &vtab, &hosts[i], &hosts[i].s), 0);
+        assert_int_equal(fabric_stream_send(hosts[i].s, blob_str("x")), 0);
+        fabric_world_run(&w->w, ended, &hosts[i]);
+        assert_true(hosts[i].echoed);
+        hosts[i].echoed = false;
+    }
+    d = (struct desk){.s = s};
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+        assert_int_equal(fabric_stream_send(hosts[i].s, blob_str("y")), 0);
+    }
+    put_on_the_wire(j->f);
+    assert_int_equal(
+        fabric_call_start(b->f, &call, &s->id, "note", blob_of(NULL, 0), 5000, on_answer), 0);
+    put_on_the_wire(b->f);
+    fabric_world_run(&w->w, is_done, &c);
+    assert_int_equal(d.served_before_the_call, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) { /* and none of them is forgotten */
+        fabric_world_run(&w->w, ended, &hosts[i]);
+        assert_true(hosts[i].echoed);
+        fabric_stream_close(hosts[i].s);
+    }
+    assert_int_equal(d.served, ARRAY_SIZE(hosts));
+    assert_int_equal(d.most_in_a_turn, 1); /* it took longer than a turn has for them */
 }
 
 /* --- who is told --- */
@@ -353,6 +448,7 @@ int main(void)
         TEST(test_one_source_has_half_of_the_enrolling_sessions),
         TEST(test_more_handshakes_than_a_turn_accepts_wait_for_the_next),
         TEST(test_call_of_a_live_session_is_served_before_the_handshakes_that_came_first),
+        TEST(test_call_of_a_member_is_served_before_the_hosts_that_asked_first),
         TEST(test_a_revoked_peer_is_named_to_the_user),
         TEST(test_a_copied_certificate_without_its_key_accuses_nobody),
         TEST(test_an_ordinary_node_that_calls_an_authority_service_is_named),
