@@ -7,6 +7,7 @@
 #include "authority/fence.h"
 #include "authority/mesh_live.h"
 #include "authority/query.h"
+#include "authority/quorum.h"
 #include "authority/raft_io.h"
 #include "authority/refusals.h"
 
@@ -409,5 +410,7 @@ uint64_t heal_verdict(struct authority *a, const struct core_status *s, const st
 
 /* members.c: makes the Raft configuration follow the committed list of authorities. */
 void members_reconcile(struct authority *a);
+/* As leader: of the voters, and of those that are to vote by the list, without this one. */
+enum quorum_verdict members_judge(struct authority *a, raft_id leaves, struct quorum_step *ret);
 
 #endif

@@ -9,25 +9,6 @@
 
 /* --- authority.prepare: the node makes its issuing key and asks for a CA certificate --- */
 
-struct counts {
-    unsigned voters, live; /* live: voters in contact, this node included */
-};
-
-static struct counts count_voters(const struct authority *a, raft_id without)
-{
-    struct core_status s;
-    struct counts c = {0};
-    core_status(a->core, &s);
-    for (size_t i = 0; i < s.members_count; i++) {
-        const struct core_member *m = &s.members[i];
-        if (m->raft_role == RAFT_VOTER && m->id != without) {
-            c.voters++;
-            c.live += m->in_contact || m->id == core_raft_id(&a->cfg.node_id);
-        }
-    }
-    return c;
-}
-
 static void node_doc(struct authority *a, const struct uuid *id, const char *key, char *out,
                      size_t size)
 {
@@ -65,7 +46,8 @@ static void prepared(struct fabric_call *call, int rc, struct blob body)
     char address[ADDRESS_MAX_BYTES + 1];
     node_doc(pc->a, &pc->node_id, "name", name, sizeof name);
     node_doc(pc->a, &pc->node_id, "address", address, sizeof address);
-    struct counts c = count_voters(pc->a, 0);
+    struct core_status status;
+    core_status_brief(pc->a->core, &status);
     struct buf doc;
     struct mp_writer w;
     struct mp_doc d;
@@ -77,8 +59,8 @@ static void prepared(struct fabric_call *call, int rc, struct blob body)
     mp_doc_str(&w, &d, "name", name);
     mp_doc_str(&w, &d, "address", address);
     mp_doc_hex(&w, &d, "csr", answer.csr);
-    mp_doc_int(&w, &d, "voters", c.voters);
-    mp_doc_int(&w, &d, "tolerates", c.voters == 0 ? 0 : (c.voters - 1) / 2);
+    mp_doc_int(&w, &d, "voters", status.voters);
+    mp_doc_int(&w, &d, "tolerates", status.voters == 0 ? 0 : (status.voters - 1) / 2);
     mp_doc_end(&w, &d);
     call_answer(pc, 0, buf_blob(&doc));
     buf_fini(&doc);
@@ -312,43 +294,47 @@ static void transferred(void *data, int rc)
     }
 }
 
-/* How many more voters may be lost now without losing the majority; below 0: it is lost. */
-static int slack(const struct counts *c)
+/* A step back that nobody asked for in so many words: three that survive one loss become two that survive none.
+ * Taking out one that is dead costs nothing. */
+static int check_quorum(const struct pending_call *pc, struct errmsg *em)
 {
-    return (int)c->live - (int)(c->voters / 2 + 1);
-}
-
-/* A step back that nobody asked for in so many words: three that survive one loss become two that
- * survive none. Taking out one that is dead costs nothing. */
-static int check_slack(const struct pending_call *pc, const struct counts *after, struct errmsg *em)
-{
-    struct counts now = count_voters(pc->a, 0);
+    struct quorum_step q;
     char force[8];
+    enum quorum_verdict verdict = members_judge(pc->a, core_raft_id(&pc->node_id), &q);
+    if (q.after.voters == 0) {
+        return errmsg_set(em, -ERR_LAST_VOTER,
+                          "this is the last voter: add another authority first");
+    }
+    if (verdict == QUORUM_LOST) {
+        return errmsg_set(em, -ERR_LAST_VOTER,
+                          "only %u of the %u voters that would be left can be reached: bring one "
+                          "back first",
+                          q.after.live, q.after.voters);
+    }
     mp_find_str(buf_blob(&pc->args), "force", force, sizeof force);
-    if (slack(after) >= slack(&now) || strcmp(force, "true") == 0) {
+    if (verdict == QUORUM_SAFE || strcmp(force, "true") == 0) {
         return 0;
+    }
+    if (q.after.slack < q.now.slack) {
+        return errmsg_set(
+            em, -ERR_LAST_VOTER,
+            "%u authorities would be left, of which %d more may be lost instead of %d: add "
+            "another one first, or give --force",
+            q.after.voters, q.after.slack, q.now.slack);
     }
     return errmsg_set(
         em, -ERR_LAST_VOTER,
-        "%u authorities would be left, of which %d more may be lost instead of %d: add "
-        "another one first, or give --force",
-        after->voters, slack(after), slack(&now));
+        "%u more %s to vote and %s not there yet (joining, healing or promoted): if it "
+        "does not come, only %u of %u would be left: wait until `rap authority list` "
+        "shows all of them as voters, or give --force",
+        q.coming, q.coming == 1 ? "authority is" : "authorities are", q.coming == 1 ? "is" : "are",
+        q.expected_after.live, q.expected_after.voters);
 }
 
 static int begin_remove(struct pending_call *pc, struct errmsg *em)
 {
     struct authority *a = pc->a;
-    struct counts after = count_voters(a, core_raft_id(&pc->node_id));
-    if (after.voters == 0) {
-        return errmsg_set(em, -ERR_LAST_VOTER, "this is the last authority");
-    }
-    if (after.live < after.voters / 2 + 1) {
-        return errmsg_set(em, -ERR_LAST_VOTER,
-                          "only %u of the %u remaining authorities can be reached: bring one back "
-                          "first",
-                          after.live, after.voters);
-    }
-    int rc = check_slack(pc, &after, em);
+    int rc = check_quorum(pc, em);
     if (rc != 0) {
         return rc;
     }
@@ -375,14 +361,7 @@ static int begin_remove(struct pending_call *pc, struct errmsg *em)
 static int begin_demote(struct pending_call *pc, struct errmsg *em)
 {
     struct authority *a = pc->a;
-    struct counts after = count_voters(a, core_raft_id(&pc->node_id));
-    if (after.voters == 0 || after.live < after.voters / 2 + 1) {
-        return errmsg_set(em, -ERR_LAST_VOTER,
-                          "only %u of the %u voters that would be left can be reached: bring one "
-                          "back first",
-                          after.live, after.voters);
-    }
-    int rc = check_slack(pc, &after, em);
+    int rc = check_quorum(pc, em);
     if (rc == 0 && uuid_equal(&pc->node_id, &a->cfg.node_id) && !pc->dry_run) {
         rc = core_transfer(a->core, 0, transferred, NULL);
         return errmsg_set(em, rc == 0 ? -ERR_NOT_LEADER : rc,

@@ -45,6 +45,67 @@ static void propose_status(struct authority *a, const struct uuid *id, const cha
     buf_fini(&args);
 }
 
+static struct quorum_member *counted(struct quorum_member *list, size_t n, raft_id id)
+{
+    size_t i = 0;
+    while (i < n && list[i].id != id) {
+        i++;
+    }
+    return i < n ? &list[i] : NULL;
+}
+
+/* Those that vote; with the list of authorities, those that are to. One that was removed and still votes has
+ * nobody who would listen to it. */
+enum quorum_verdict members_judge(struct authority *a, raft_id leaves, struct quorum_step *ret)
+{
+    struct quorum_member list[ARRAY_SIZE(((struct core_status *)NULL)->members) + AUTHORITIES_MAX];
+    size_t n = 0;
+    struct core_status s;
+    core_status(a->core, &s);
+    for (size_t i = 0; i < s.members_count; i++) {
+        const struct core_member *m = &s.members[i];
+        if (m->raft_role == RAFT_VOTER) {
+            list[n++] = (struct quorum_member){.id = m->id, .votes = true, .live = m->in_contact};
+        }
+    }
+    struct db_stmt *st = db_prepare(
+        state_db(a), fsm_level(a->fsm) >= LEVEL_VOTES
+                         ? "SELECT node_id, status = 'removed' AS removed, votes <> 0 AS votes"
+                           " FROM cluster_authorities ORDER BY node_id"
+                         : "SELECT node_id, status = 'removed' AS removed, 1 AS votes"
+                           " FROM cluster_authorities ORDER BY node_id");
+    while (db_step(st) == 1) {
+        struct uuid id = UUID_NIL;
+        (void)uuid_parse(db_col_text(st, "node_id"), &id);
+        struct quorum_member *m = counted(list, n, core_raft_id(&id));
+        bool removed = db_col_int(st, "removed") != 0;
+        if (m != NULL) {
+            m->live = m->live && !removed;
+        } else if (!removed && db_col_int(st, "votes") != 0 && n < ARRAY_SIZE(list)) {
+            list[n++] = (struct quorum_member){.id = core_raft_id(&id)};
+        }
+    }
+    db_done(st);
+    return quorum_judge(list, n, leaves, ret);
+}
+
+/* What was decided when more could be reached waits until they can be again: the change could not be committed,
+ * and a leader cannot take it back. */
+static bool leaves_a_majority(struct authority *a, raft_id id, const char *address)
+{
+    struct quorum_step q;
+    if (members_judge(a, id, &q) != QUORUM_LOST) {
+        return true;
+    }
+    static struct log_limit limit;
+    if (log_allow(&limit, 1)) {
+        log_warn(LOG_AUTHORITY, "membership change waits",
+                 "authority=%s voters_left=%u reached=%u next=\"bring the others back\"", address,
+                 q.after.voters, q.after.live);
+    }
+    return false;
+}
+
 /* One step for one authority; true when a step was begun. */
 static bool step(struct authority *a, const struct core_status *s, const struct uuid *id,
                  const char *status, bool votes)
@@ -56,6 +117,10 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
     uuid_format(id, address);
     a->change = (struct core_change){.data = a};
     int rc;
+    bool stays = !removed && strcmp(status, "joining") != 0 && votes;
+    if (m != NULL && m->raft_role == RAFT_VOTER && !stays && !leaves_a_majority(a, rid, address)) {
+        return false;
+    }
     if (removed) {
         if (m == NULL || rid == core_raft_id(&a->cfg.node_id)) {
             return false;

@@ -4,7 +4,7 @@ others go on, and nothing acknowledged is lost (S2; reliability.md section 4).""
 import os
 import sqlite3
 
-from lib import LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
+from lib import CONFLICT, LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
 from cluster_tests import events
 
 
@@ -210,3 +210,28 @@ def test_node_with_a_damaged_store_does_not_guess(env):
     c.n1.start(wait=False)
     ended(c.n1, "node.db", "docs/OPERATIONS.md#a-node")
     expect(c.a1.ok("token", "create")["id"], "the authority goes on")
+
+
+def test_no_vote_is_taken_while_a_damaged_one_is_to_come(env):
+    """What a demotion leaves is counted with the damaged one away, before and after it has left the vote."""
+    c = env.cluster(authorities=3, nodes=0)
+    leader = c.wait_leader()
+    other, victim = c.others(leader)
+    victim.kill9()
+    wait_until(lambda: leader.status()["seen"] == 2, f"{victim.name} to be missed")
+    r = leader.refused(CONFLICT, "quorum_at_risk", "authority", "demote", other.name, "--yes", "--force")
+    expect("only 1 of the 2" in r.err, "what would be left", r.err)
+    for _ in range(5):
+        flip_entry(victim)
+        victim.start(wait=False)
+        wait_until(lambda: c.authority_status(victim, leader) != "voter", "it to leave the vote")
+        victim.kill9()
+        if c.authority_status(victim, leader) != "voter":
+            break  # else it was faster
+    wait_until(lambda: leader.status()["voters"] == 2, "two voters")
+    r = leader.refused(CONFLICT, "quorum_at_risk", "authority", "demote", other.name, "--yes")
+    expect("does not come, only 1 of 2" in r.err and "rap authority list" in r.err, "what to wait for", r.err)
+    victim.start()
+    c.settle()
+    wait_until(lambda: voters(leader) == {n.name for n in c.authorities()}, "three voters")
+    c.one_digest()

@@ -88,13 +88,6 @@ static void crash(struct world *w, int i)
     node_crash(n);
     if (chance(w, 60) && disk_corrupt(&n->disk)) {
         w->stats.corruptions++;
-        /* It must not start like this; then it heals, or somebody restores the record. */
-        node_start(n);
-        if (w->violated || heal_begins(n)) {
-            return;
-        }
-        (void)world_schedule(w, between(w, 1 * SEC, 5 * SEC), EV_START, i);
-        return;
     }
     (void)world_schedule(w, between(w, 50 * MS, 6 * SEC), EV_START, i);
 }

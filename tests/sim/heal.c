@@ -5,36 +5,25 @@
 
 #include "authority/core_impl.h"
 
-#define ASK_US (300 * MS)
+/* Whom it asks is one after the other, and who is away costs it seconds. */
+#define ASK_US between(w, 300 * MS, 3 * SEC)
 
 struct come {
     uint64_t term, leader, index;
 };
 
-/* By the newest configuration that anybody who is up goes by: whether those that vote in it are a majority
- * without the ones that are damaged, n among them. */
-static bool majority_left(struct node *n)
+/* By what is on the disks: of those that are away as well, and a change that is not committed yet may be. */
+static bool majority_left(const struct node *n)
 {
-    struct world *w = n->w;
-    const struct node *newest = NULL;
-    for (int i = 0; i < w->n; i++) {
-        const struct node *k = &w->nodes[i];
-        if (k->up && (newest == NULL || members_latest_conf(k) > members_latest_conf(newest))) {
-            newest = k;
-        }
+    uint32_t lost = 1u << n->i;
+    for (int i = 0; i < n->w->n; i++) {
+        lost |= n->w->nodes[i].heals ? 1u << i : 0;
     }
-    if (newest == NULL) {
-        return false;
-    }
-    uint32_t voters = members_voters(newest);
-    unsigned damaged = 0;
-    for (int i = 0; i < w->n; i++) {
-        damaged += (voters >> i & 1) != 0 && (i == n->i || w->nodes[i].heals);
-    }
-    return 2 * damaged < (unsigned)__builtin_popcount(voters);
+    return members_majority_without(n->w, lost);
 }
 
-/* Where the owner recovers as well, who is lost would be one question more. The version before cannot do it. */
+/* Where the owner recovers as well, who is lost would be one question more. The version before cannot do it.
+ * Without a majority the owner restores what is damaged (faults.c). */
 bool heal_begins(struct node *n)
 {
     struct world *w = n->w;

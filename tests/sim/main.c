@@ -51,6 +51,7 @@ static const struct {
     {"statement_of_another_cluster", "believes a recovery of another cluster", WORLD_RECOVERS},
     {"divergence_row_missing", "keeps from the owner what the other side decided", WORLD_RECOVERS},
     {"demotion_sent_to_the_demoted", "silences a voter by a change that may not come about", 0},
+    {"quorum_not_asked", "takes a vote although the others are no majority without the damaged", 0},
     {"healed_before_it_left", "begins an empty log while its vote still counts", 0},
     {"mirror_claim_ignored", "PostgreSQL lets an outranked leader write", WORLD_MIRRORS},
     {"mirror_previous_ignored", "PostgreSQL takes entries that do not follow", WORLD_MIRRORS},

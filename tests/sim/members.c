@@ -4,9 +4,12 @@
 #include "sim.h"
 
 #include "authority/core_impl.h"
+#include "authority/quorum.h"
 
 #define STEP_US (250 * MS)
 #define CATCH_UP_ENTRIES 64
+/* Who is down for so long is missed by every leader. */
+#define NOTICED_US (1 * SEC)
 
 enum wanted { WANTED_OUT, WANTED_STANDBY, WANTED_VOTER };
 
@@ -39,17 +42,21 @@ static int node_of(const struct world *w, raft_id id)
     return -1;
 }
 
-uint32_t members_voters(const struct node *n)
+static uint32_t voters_of(const struct world *w, const struct raft_configuration *conf)
 {
     uint32_t mask = 0;
-    const struct raft_configuration *conf = &n->core->raft.configuration;
     for (unsigned i = 0; i < conf->n; i++) {
-        int k = node_of(n->w, conf->servers[i].id);
+        int k = node_of(w, conf->servers[i].id);
         if (k >= 0 && conf->servers[i].role == RAFT_VOTER) {
             mask |= 1u << k;
         }
     }
     return mask;
+}
+
+uint32_t members_voters(const struct node *n)
+{
+    return voters_of(n->w, &n->core->raft.configuration);
 }
 
 uint64_t members_committed_conf(const struct node *n)
@@ -75,32 +82,55 @@ bool members_replicates(const struct node *leader, int i)
     return false;
 }
 
-static bool votes_by(struct blob change, raft_id id)
+/* By an entry, or by what a snapshot holds; 0: it does not decode. */
+static uint32_t voters_by(const struct world *w, const struct rec *r, const struct snap *s)
 {
     struct raft_configuration conf;
-    bool votes = false;
-    if (raft_msg_change_decode(change, &conf) == 0) {
-        for (unsigned i = 0; i < conf.n; i++) {
-            votes = votes || (conf.servers[i].id == id && conf.servers[i].role == RAFT_VOTER);
-        }
+    uint32_t mask = 0;
+    if ((r != NULL ? raft_msg_change_decode(blob_of(r->data, r->len), &conf)
+                   : raft_msg_conf_decode(buf_blob(&s->conf), &conf)) == 0) {
+        mask = voters_of(w, &conf);
         raft_configuration_close(&conf);
     }
-    return votes;
+    return mask;
+}
+
+/* The last one on this disk before `index`. */
+static uint32_t voters_stored(const struct node *n, uint64_t index, uint64_t *ret_at)
+{
+    const struct rec_list *l = &n->disk.durable;
+    for (size_t i = l->count; i > 0; i--) {
+        const struct rec *r = l->items[i - 1];
+        if (r->type == RAFT_CHANGE && r->index < index) {
+            *ret_at = r->index;
+            return voters_by(n->w, r, NULL);
+        }
+    }
+    *ret_at = n->disk.snap == NULL ? 0 : n->disk.snap->conf_index;
+    return n->disk.snap == NULL ? 0 : voters_by(n->w, NULL, n->disk.snap);
+}
+
+bool members_majority_without(const struct world *w, uint32_t lost)
+{
+    bool left = true;
+    for (int i = 0; i < w->n; i++) {
+        uint64_t at;
+        uint32_t voters = voters_stored(&w->nodes[i], UINT64_MAX, &at);
+        if (at >= w->newest->conf_index && voters != 0) {
+            left = left && 2 * __builtin_popcount(voters & lost) < __builtin_popcount(voters);
+        }
+    }
+    return left;
 }
 
 /* Such a change, uncommitted, makes libraft neither vote nor stand, with a log that may be the longest: of two
  * voters the other could never lead. */
 void members_check_stored(struct node *n, const struct rec *r)
 {
-    if (r->index <= n->oracle->conf_index || votes_by(blob_of(r->data, r->len), n->raft_id)) {
-        return;
-    }
-    const struct rec *before = NULL;
-    for (uint64_t i = r->index - 1; i > 0 && before == NULL; i--) {
-        before = rec_list_at(&n->disk.durable, i);
-        before = before != NULL && before->type == RAFT_CHANGE ? before : NULL;
-    }
-    if (before != NULL && votes_by(blob_of(before->data, before->len), n->raft_id)) {
+    uint64_t at;
+    uint32_t self = 1u << n->i;
+    if (r->index > n->oracle->conf_index && (voters_by(n->w, r, NULL) & self) == 0 &&
+        (voters_stored(n, r->index, &at) & self) != 0) {
         violate(n->w, "L1: node %d stores %llu, which takes its vote and is not committed", n->i,
                 (unsigned long long)r->index);
     }
@@ -137,7 +167,7 @@ static void change_of_mind(struct world *w)
 {
     struct members *m = w->members;
     int i = (int)between(w, 0, (uint64_t)w->n - 1);
-    bool fewer = count_wanted(w) > 3;
+    bool fewer = count_wanted(w) > (chance(w, 300) ? 2 : 3); /* with --force */
     switch (m->wanted[i]) {
         case WANTED_OUT:
             if (!m->gone[i] && count_wanted(w) < 5) {
@@ -198,6 +228,39 @@ static bool somebody_heals(const struct world *w)
     return heals;
 }
 
+/* With --force, by what the leader knows. */
+static bool may_lose_vote(const struct world *w, const struct core_status *s, int i)
+{
+    struct quorum_member list[SIM_NODES_MAX + ARRAY_SIZE(s->members)];
+    struct quorum_step step;
+    size_t n = 0;
+    for (size_t k = 0; k < s->members_count; k++) {
+        int of = node_of(w, s->members[k].id);
+        bool votes = s->members[k].raft_role == RAFT_VOTER;
+        if (votes || (of >= 0 && w->members->wanted[of] == WANTED_VOTER)) {
+            list[n++] = (struct quorum_member){
+                .id = s->members[k].id, .votes = votes, .live = s->members[k].in_contact};
+        }
+    }
+    return quorum_judge(list, n, w->nodes[i].raft_id, &step) != QUORUM_LOST;
+}
+
+/* The leader cannot take such a change back, nor commit it: whoever is damaged needs it to come in again, and it
+ * needs them. Who is down may turn out to be damaged. */
+static void check_vote_taken(struct world *w, const struct node *leader, int i)
+{
+    uint32_t left = members_voters(leader) & ~(1u << i);
+    int lost = 0;
+    for (int k = 0; k < w->n; k++) {
+        const struct node *n = &w->nodes[k];
+        lost += (left >> k & 1) != 0 && !n->up && w->now_us - n->down_since_us > NOTICED_US;
+    }
+    if (lost > 0 && 2 * lost >= __builtin_popcount(left)) {
+        violate(w, "L1: node %d takes the vote of %d: of %d that are left %d are down", leader->i, i,
+                __builtin_popcount(left), lost);
+    }
+}
+
 /* 0: a step was begun. 1: nothing to do for this node. */
 static int one_step(struct world *w, struct node *leader, const struct core_status *s, int i)
 {
@@ -206,13 +269,19 @@ static int one_step(struct world *w, struct node *leader, const struct core_stat
     const struct core_member *member = find(s, n->raft_id);
     struct core *c = leader->core;
     struct core_change *ch = &pending_of(w)->change;
-    if (m->damaged[i] && member != NULL && member->raft_role == RAFT_VOTER) {
+    bool votes = member != NULL && member->raft_role == RAFT_VOTER;
+    if (votes && (m->damaged[i] || m->wanted[i] != WANTED_VOTER)) {
+        if (!may_lose_vote(w, s, i)) {
+            return 1;
+        }
+        if (i != leader->i) {
+            check_vote_taken(w, leader, i);
+        }
+    }
+    if (m->damaged[i] && votes) {
         return i == leader->i ? 1 : core_remove(c, ch, n->raft_id, changed);
     }
     m->damaged[i] = false;
-    if (member != NULL && member->raft_role == RAFT_VOTER && somebody_heals(w)) {
-        return 1; /* fewer voters, and those that are left may be no majority without the damaged one */
-    }
     if (m->wanted[i] == WANTED_OUT) {
         return member == NULL ? 1 : take_out(w, leader, i);
     }

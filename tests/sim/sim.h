@@ -157,6 +157,7 @@ struct node {
     bool lost;   /* for good: nobody will start it again */
     bool broken; /* refuses to start: corrupt, */
     bool heals;  /* and asks to begin anew (heal.c) */
+    uint64_t down_since_us;
     bool flush_wanted;
     bool failed;
     bool closed;
@@ -345,6 +346,8 @@ void members_survivor(struct world *w, int i);   /* the owner wants this one aft
 /* This host will not come back, and the owner wants none of it. */
 void members_lost(struct world *w, int i);
 struct node *members_leader(struct world *w);
+/* Without these, in any configuration that is or may come to be in force. */
+bool members_majority_without(const struct world *w, uint32_t lost);
 /* r, a change of the configuration, goes to its disk. */
 void members_check_stored(struct node *n, const struct rec *r);
 /* It has lost its log: out, and in again as one that catches up. */

@@ -258,6 +258,7 @@ static void take_down(struct node *n)
     n->core = NULL;
     n->fsm = NULL;
     n->up = false;
+    n->down_since_us = n->w->now_us;
     n->flush_wanted = false;
     n->generation++;
 }
@@ -307,6 +308,24 @@ void node_start(struct node *n)
     fence_resume(n);
     struct event *e = world_schedule(w, between(w, 0, HEARTBEAT_MS * MS), EV_TICK, n->i);
     e->generation = n->generation;
+}
+
+/* Damaged, it must not start: it heals then, or somebody restores the record. */
+static void start_again(struct node *n)
+{
+    struct world *w = n->w;
+    if (n->up || n->heals) {
+        return; /* as healing it is not there as an authority */
+    }
+    if (n->broken) {
+        n->broken = false;
+        disk_repair(&n->disk);
+    }
+    bool damaged = n->disk.corrupted != NULL;
+    node_start(n);
+    if (damaged && !w->violated && n->broken && !heal_begins(n)) {
+        (void)world_schedule(w, between(w, 1 * SEC, 5 * SEC), EV_START, n->i);
+    }
 }
 
 void node_crash(struct node *n)
@@ -420,12 +439,7 @@ static void dispatch(struct world *w, struct event *e)
             free(e->bytes);
             break;
         case EV_START:
-            if (n->heals) {
-                break; /* it is not there as an authority */
-            }
-            n->broken = false;
-            disk_repair(&n->disk);
-            node_start(n);
+            start_again(n);
             break;
         case EV_HEAL:
             heal_event(n, e);
