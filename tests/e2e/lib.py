@@ -297,8 +297,8 @@ class Node:
         with open(self.log_path, "ab") as log:
             p = subprocess.Popen(
                 [*self.prefix, self.rap, *self.join_args(token_file, *more), "-o", "json", "--data-dir",
-                 self.dir], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_env(),
-                preexec_fn=self.env.child_setup)
+                 self.dir], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=clean_env() | self.environment, preexec_fn=self.env.child_setup)
         self.env.helpers.append(p)
         return p
 

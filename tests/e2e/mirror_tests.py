@@ -282,7 +282,7 @@ def whole(c, pg, acknowledged):
 
 
 def test_mirror_survives_the_death_of_leaders(env):
-    """PG-02, S14: kill -9 of two leaders in turn, under load."""
+    """PG-02, S14, AUTH-07: kill -9 of two leaders in turn, under load; each term has its row."""
     c, pg = mirrored(env, 3)
     with Load(c) as load:
         for _ in range(2):
@@ -294,6 +294,12 @@ def test_mirror_survives_the_death_of_leaders(env):
             leader.start()
     whole(c, pg, load.acknowledged)
     expect(pg.position(c.a1.status()["cluster_id"])[0] >= 3, "each leader took the mirror over")
+    terms = pg.value("SELECT count(*), count(ended_at), count(DISTINCT leader_node_id) FROM"
+                     " rap.cluster_authority_terms WHERE epoch = 1")
+    told = items(c.a1.cli("authority", "terms", "--limit", "500"))
+    expect([int(n) for n in terms.split("|")] ==
+           [len(told), len(told) - 1, len({t["leader_node_id"] for t in told})] and len(told) >= 3,
+           "PostgreSQL has who led when", terms, told)
 
 
 def test_mirror_connection_cut_under_load(env):

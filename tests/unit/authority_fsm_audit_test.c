@@ -192,11 +192,38 @@ static void test_change_feed_has_every_row_once_and_nothing_undone(void **state)
     fsm_world_fini(&w);
 }
 
+/* AUTH-01, AUTH-02, SEC-02: a list of its own, so that no row of CMD_KINDS changes it by accident. With a required
+ * mirror these wait for PostgreSQL. */
+static void test_what_changes_trust_rights_or_members_is_high_risk(void **state)
+{
+    (void)state;
+    static const uint64_t high[] = {
+        CMD_CLUSTER_INIT,     CMD_JOIN_APPROVE,    CMD_ROLE_ASSIGN,       CMD_ROLE_UNASSIGN,
+        CMD_NODE_REVOKE,      CMD_NODE_REMOVE,     CMD_CERT_RENEW,        CMD_AUTHORITY_ADD,
+        CMD_AUTHORITY_REMOVE, CMD_AUTHORITY_VOTE,  CMD_AUTHORITY_RENEW,   CMD_TRUST_ROTATE,
+        CMD_CERT_POLICY,      CMD_MEMBERSHIP_SET,  CMD_CAPABILITY_VERIFY, CMD_CAPABILITY_POLICY,
+        CMD_EPOCH_START,      CMD_PARTITION_MERGE, CMD_MIRROR_SET,        CMD_MIRROR_REBUILD,
+        CMD_SPLIT_BEGIN,      CMD_SPLIT_FINISH,    CMD_MESH_SET,          CMD_INTENT_CREATE,
+    };
+    static const uint64_t low[] = {CMD_TOKEN_CREATE, CMD_TOKEN_REVOKE, CMD_JOIN_SUBMIT,
+                                   CMD_JOIN_REJECT,  CMD_NODE_RENAME,  CMD_NODE_HEALTH,
+                                   CMD_GROUP_CREATE, CMD_HEARTBEAT_LOG};
+    for (size_t i = 0; i < ARRAY_SIZE(high); i++) {
+        if (!cmd_kind_high_risk(high[i])) {
+            fail_msg("%s is not high-risk", cmd_kind_name(high[i]));
+        }
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(low); i++) {
+        assert_false(cmd_kind_high_risk(low[i]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_audit_chain_notices_an_edited_or_missing_row),
         cmocka_unit_test(test_audit_rows_say_who_what_when_and_where_in_the_log),
+        cmocka_unit_test(test_what_changes_trust_rights_or_members_is_high_risk),
         cmocka_unit_test(test_touch_feed_names_the_tables_without_their_rows),
         cmocka_unit_test(test_change_feed_has_every_row_once_and_nothing_undone),
     };
