@@ -98,11 +98,6 @@ static void env_other_epoch(void *data, raft_id from, uint64_t epoch)
     fence_other_epoch(data, from, epoch);
 }
 
-static void env_old_disk(void *data, raft_id from, const struct raft_old_disk *why)
-{
-    partitions_old_disk(data, from, why);
-}
-
 static void env_applied(void *data, uint64_t index)
 {
     struct authority *a = data;
@@ -418,8 +413,7 @@ int authority_open(const struct authority_config *config, struct authority **ret
                                      .random = env_random_u64,
                                      .fatal = env_fatal,
                                      .defer = env_defer,
-                                     .other_epoch = env_other_epoch,
-                                     .old_disk = env_old_disk};
+                                     .other_epoch = env_other_epoch};
     a->core_env = (struct core_env){.data = a,
                                     .wall_ms = env_wall_ms,
                                     .mono_ms = env_mono_ms,

@@ -199,10 +199,6 @@ struct authority {
     int64_t clock_ahead_ms;            /* how far our clock is ahead of the leader's */
     uint8_t seen_hash[PKI_HASH_BYTES]; /* who was out of contact at the last look, */
     uint64_t seen_since_ms;            /* and since when */
-    struct {
-        raft_id id; /* 0: nobody */
-        struct raft_old_disk why;
-    } old_disk;
     struct core_change change;
 
     LIST_HEAD(, pending_call) calls;
@@ -401,8 +397,6 @@ void backup_tick(struct authority *a, uint64_t now_ms);
 
 /* partitions.c */
 void partitions_tick(struct authority *a);
-/* From raft_io. */
-void partitions_old_disk(struct authority *a, raft_id from, const struct raft_old_disk *why);
 
 /* heal_grant.c: enum recovery_verdict for a member without a log; s: with its members. */
 uint64_t heal_verdict(struct authority *a, const struct core_status *s, const struct uuid *from,

@@ -133,15 +133,6 @@ static void look_around(struct authority *a, const struct core_status *s)
     buf_fini(&seen.in_raw);
 }
 
-void partitions_old_disk(struct authority *a, raft_id from, const struct raft_old_disk *why)
-{
-    if (a->old_disk.id != 0) {
-        return; /* one at a time; the other tells again */
-    }
-    a->old_disk.id = from;
-    a->old_disk.why = *why;
-}
-
 static bool is_voter_in_state(struct authority *a, const struct uuid *node_id)
 {
     char id[UUID_TEXT_MAX];
@@ -154,14 +145,8 @@ static bool is_voter_in_state(struct authority *a, const struct uuid *node_id)
     return voter;
 }
 
-static void take_out(struct authority *a)
+static void take_out(struct authority *a, const struct uuid *node_id, const struct raft_old_disk *w)
 {
-    const struct uuid *node_id = raft_net_node(a, a->old_disk.id);
-    if (node_id == NULL || !is_voter_in_state(a, node_id)) {
-        a->old_disk.id = 0; /* done, or nobody of ours */
-        return;
-    }
-    const struct raft_old_disk *w = &a->old_disk.why;
     struct authority_fenced body = {.node_id = *node_id,
                                     .acked_index = w->acked_index,
                                     .shown_index = w->shown_index,
@@ -177,6 +162,21 @@ static void take_out(struct authority *a)
     propose(a, "authority.fenced", &authority_fenced_desc, &body);
 }
 
+/* One at a time; whoever else shows an old disk still does at the next look. */
+static bool take_out_old_disk(struct authority *a, const struct core_status *s)
+{
+    for (size_t i = 0; i < s->members_count; i++) {
+        struct raft_old_disk why;
+        const struct uuid *node_id = raft_net_node(a, s->members[i].id);
+        if (node_id != NULL && raft_io_has_old_disk(&a->io, s->members[i].id, &why) &&
+            is_voter_in_state(a, node_id)) {
+            take_out(a, node_id, &why);
+            return true;
+        }
+    }
+    return false;
+}
+
 void partitions_tick(struct authority *a)
 {
     struct core_status s;
@@ -185,9 +185,7 @@ void partitions_tick(struct authority *a)
         fsm_level(a->fsm) < LEVEL_RECOVERY) {
         return;
     }
-    if (a->old_disk.id != 0) {
-        take_out(a);
-    } else {
+    if (!take_out_old_disk(a, &s)) {
         look_around(a, &s);
     }
 }

@@ -220,6 +220,7 @@ static int io_set_vote(struct raft_io *io, raft_id id)
 struct append {
     struct raft_io_impl *im;
     struct raft_io_append *req;
+    bool configuration; /* among them; one comes in force when it is stored */
     struct raft_store_entry entries[];
 };
 
@@ -228,12 +229,16 @@ static void append_done(void *data, int rc)
     struct append *a = data;
     struct raft_io_impl *im = a->im;
     struct raft_io_append *req = a->req;
+    bool configuration = a->configuration;
     free(a);
     im->pending--;
     if (rc != 0 && !im->closing && !PLANTED("ack_after_store_error")) {
         raft_io_fail(im, "appending to the log", rc);
     }
     req->cb(req, im->closing || im->failed ? RAFT_CANCELED : 0);
+    if (configuration && !im->closing) {
+        raft_io_forget_non_voters(im);
+    }
     maybe_closed(im);
 }
 
@@ -245,9 +250,11 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
     struct append *a = xmalloc(sizeof *a + n * sizeof a->entries[0]);
     a->im = im;
     a->req = req;
+    a->configuration = false;
     req->cb = cb;
     for (unsigned i = 0; i < n; i++) {
         bool is_barrier = entries[i].type == RAFT_BARRIER;
+        a->configuration = a->configuration || entries[i].type == RAFT_CHANGE;
         a->entries[i] = (struct raft_store_entry){
             .index = im->last_index + 1 + i,
             .term = entries[i].term,
@@ -295,6 +302,7 @@ static void put_done(void *data, int rc)
         im->taking = false;
     } else {
         im->installing = false;
+        raft_io_forget_what_was_acked(im);
     }
     if (rc == 0) {
         log_info(LOG_AUTHORITY, "snapshot stored", "index=%llu from=%s took_ms=%llu",

@@ -119,11 +119,9 @@ struct raft_io_env {
     void (*fatal)(void *data, const char *why);
     /* Runs cb on a later turn of the loop. */
     void (*defer)(void *data, void (*cb)(void *arg), void *arg);
-    /* From inside raft_io_receive: take note, do nothing. Both may be NULL. A message of another
-     * epoch (or another recovery of ours) came and was dropped; a voter shows an old disk, and its
-     * messages are dropped until it starts again or is no voter. */
+    /* From inside raft_io_receive: take note, do nothing. May be NULL. A message of another epoch (or another
+     * recovery of ours) came and was dropped. */
     void (*other_epoch)(void *data, raft_id from, uint64_t epoch);
-    void (*old_disk)(void *data, raft_id from, const struct raft_old_disk *why);
 };
 
 /* What core puts into every message and takes out of it (S15). */
@@ -148,6 +146,9 @@ void raft_io_fence(struct raft_io *io);
 /* Of the log as it was loaded; statement is a view. */
 uint64_t raft_io_epoch(const struct raft_io *io);
 struct blob raft_io_statement(const struct raft_io *io);
+/* Whether this voter shows an old disk: its messages are dropped until it starts again or is no voter. Whoever leads
+ * has to take it out of the vote. */
+bool raft_io_has_old_disk(const struct raft_io *io, raft_id id, struct raft_old_disk *ret);
 /* When a well-formed message of this member last came (mono_ms); 0 never. */
 uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from);
 /* Core registers itself here; NULL takes it away. */

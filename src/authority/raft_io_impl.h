@@ -11,7 +11,8 @@ struct raft_io_peer {
     uint64_t heard_ms;
     /* Of its start that we last heard from; 0 none yet. */
     uint64_t boot, boot_before;
-    bool old_disk; /* that start shows less than the starts before acknowledged */
+    bool old_disk; /* that start shows less than the starts before acknowledged: */
+    struct raft_old_disk why;
     /* A start that shows less, heard since suspect_ms and not refuted by `boot` in between. */
     uint64_t suspect, suspect_ms;
     unsigned suspect_count;
@@ -78,6 +79,10 @@ void raft_io_fail(struct raft_io_impl *im, const char *what, int rc);
 int raft_io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
                  raft_io_send_cb cb);
 bool raft_io_votes(const struct raft_configuration *c, raft_id id);
+/* A configuration came: what was heard of members before it took their vote is void. */
+void raft_io_forget_non_voters(struct raft_io_impl *im);
+/* Of all: configurations may have come and gone unseen. */
+void raft_io_forget_what_was_acked(struct raft_io_impl *im);
 
 /* raft_io_start.c. -ERR_CORRUPT: not what we wrote, whatever the checksums say. */
 int raft_io_check_loaded(const struct raft_store_loaded *l, struct errmsg *em);

@@ -41,19 +41,16 @@ bool raft_io_votes(const struct raft_configuration *c, raft_id id)
 #define SUSPECT_MS 2500
 #define SUSPECT_MESSAGES 8
 
-static void convict(struct raft_io_impl *im, struct raft_io_peer *p, const struct raft_digest *d)
+static void convict(struct raft_io_peer *p, const struct raft_digest *d)
 {
     p->boot_before = p->boot;
     p->boot = d->boot;
     p->old_disk = true;
     p->suspect = 0;
-    if (im->env->old_disk != NULL) {
-        const struct raft_old_disk why = {.acked_term = p->term,
-                                          .shown_term = d->boot_term,
-                                          .acked_index = p->acked,
-                                          .shown_index = d->boot_index};
-        im->env->old_disk(im->env->data, p->id, &why);
-    }
+    p->why = (struct raft_old_disk){.acked_term = p->term,
+                                    .shown_term = d->boot_term,
+                                    .acked_index = p->acked,
+                                    .shown_index = d->boot_index};
 }
 
 static void suspect(struct raft_io_impl *im, struct raft_io_peer *p, const struct raft_digest *d)
@@ -65,8 +62,46 @@ static void suspect(struct raft_io_impl *im, struct raft_io_peer *p, const struc
         p->suspect_count = 0;
     }
     if (++p->suspect_count >= SUSPECT_MESSAGES && now - p->suspect_ms >= SUSPECT_MS) {
-        convict(im, p, d);
+        convict(p, d);
     }
+}
+
+/* What it acknowledged or voted before does not count any more, and it begins anew with what it has. */
+static void forget(struct raft_io_peer *p)
+{
+    p->old_disk = false;
+    p->suspect = 0;
+    p->term = 0;
+    p->acked = 0;
+}
+
+void raft_io_forget_non_voters(struct raft_io_impl *im)
+{
+    const struct raft *r = im->io->data;
+    for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
+        if (!raft_io_votes(&r->configuration, im->peers[i].id)) {
+            forget(&im->peers[i]);
+        }
+    }
+}
+
+void raft_io_forget_what_was_acked(struct raft_io_impl *im)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
+        forget(&im->peers[i]);
+    }
+}
+
+bool raft_io_has_old_disk(const struct raft_io *io, raft_id id, struct raft_old_disk *ret)
+{
+    const struct raft_io_impl *im = raft_io_impl_of(io);
+    for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
+        if (im->peers[i].id == id && im->peers[i].old_disk) {
+            *ret = im->peers[i].why;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Whether to drop the message. */
@@ -75,11 +110,7 @@ static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
 {
     bool voter = raft_io_votes(&((const struct raft *)im->io->data)->configuration, p->id);
     if (p->old_disk && !voter) {
-        /* Taken out of the vote, as whoever heard of `old_disk` has to see to: it begins anew, and
-         * nothing it said before is counted. */
-        p->old_disk = false;
-        p->term = 0;
-        p->acked = 0;
+        forget(p); /* taken out of the vote, as whoever leads has to see to */
     }
     if (d->boot == 0) {
         return false;
@@ -101,8 +132,7 @@ static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
     p->old_disk = false;
     p->suspect = 0;
     if (!voter) {
-        p->term = 0;
-        p->acked = 0;
+        forget(p);
     }
     return false;
 }

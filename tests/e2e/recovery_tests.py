@@ -469,7 +469,11 @@ def test_voter_restored_from_an_old_disk_is_not_believed(env):
     victim.start()
     c.settle()
     tokens = [leader.ok("token", "create")["id"] for _ in range(5)]
-    c.settle()
+    for to in (other, leader):  # both remember what it acknowledged, and terms it acted in
+        to.ok("authority", "transfer", to.name, "--yes")
+        wait_until(lambda to=to: to.status()["leader"] == to.id, f"{to.name} to lead")
+        to.ok("token", "create")
+        c.settle()
     victim.kill9()
     shutil.rmtree(victim.dir)
     shutil.move(old, victim.dir)
@@ -485,6 +489,11 @@ def test_voter_restored_from_an_old_disk_is_not_believed(env):
     for a in (leader, other, victim):
         have = {t["id"] for t in all_items(a, "token")}
         expect(set(tokens) <= have, f"{a.name} has every token", have)
+    # Another leader, which knew it before and has not heard it since, listens to it.
+    other.ok("authority", "transfer", other.name, "--yes")
+    wait_until(lambda: other.status()["leader"] == other.id and other.status()["seen"] == 3,
+               f"{other.name} to lead and to hear both")
+    leader = other
     # An ordinary restart is no reason.
     victim.kill9()
     victim.start()

@@ -126,15 +126,20 @@ int64_t node_wall_ms(const struct node *n)
 
 /* The disks of this world lose what was not synced and nothing else, so whoever is said to have lost
  * more is accused wrongly (docs/decisions/0007). */
-static void env_old_disk(void *data, raft_id from, const struct raft_old_disk *why)
+static void check_accusations(const struct node *n)
 {
-    struct node *n = data;
-    violate(n->w,
-            "S2: node %d takes %llu for one with an old disk: acknowledged %llu in term %llu, "
-            "shows %llu in term %llu",
-            n->i, (unsigned long long)from, (unsigned long long)why->acked_index,
-            (unsigned long long)why->acked_term, (unsigned long long)why->shown_index,
-            (unsigned long long)why->shown_term);
+    for (int i = 0; i < n->w->n; i++) {
+        struct raft_old_disk why;
+        raft_id id = n->w->nodes[i].raft_id;
+        if (raft_io_has_old_disk(&n->io, id, &why)) {
+            violate(n->w,
+                    "S2: node %d takes %llu for one with an old disk: acknowledged %llu in term "
+                    "%llu, shows %llu in term %llu",
+                    n->i, (unsigned long long)id, (unsigned long long)why.acked_index,
+                    (unsigned long long)why.acked_term, (unsigned long long)why.shown_index,
+                    (unsigned long long)why.shown_term);
+        }
+    }
 }
 
 static void env_other_epoch(void *data, raft_id from, uint64_t epoch)
@@ -387,6 +392,7 @@ static void dispatch(struct world *w, struct event *e)
             if (n->up && e->generation == n->generation) {
                 core_tick(n->core);
                 node_mirror_tick(n);
+                check_accusations(n);
                 struct event *next = world_schedule(w, HEARTBEAT_MS * MS, EV_TICK, n->i);
                 next->generation = n->generation;
             }
@@ -480,8 +486,7 @@ static void make_node(struct world *w, int i)
                                      .random = env_random_u64,
                                      .fatal = env_fatal,
                                      .defer = env_defer,
-                                     .other_epoch = env_other_epoch,
-                                     .old_disk = env_old_disk};
+                                     .other_epoch = env_other_epoch};
     n->core_env = (struct core_env){
         .data = n,
         .wall_ms = env_wall,

@@ -470,7 +470,6 @@ static int receive_as(struct fixture *f, const struct raft_digest *d)
 
 static unsigned others_heard;
 static struct raft_old_disk old_disk;
-static unsigned old_disks;
 
 static void on_other_epoch(void *data, raft_id from, uint64_t epoch)
 {
@@ -480,12 +479,9 @@ static void on_other_epoch(void *data, raft_id from, uint64_t epoch)
     others_heard++;
 }
 
-static void on_old_disk(void *data, raft_id from, const struct raft_old_disk *why)
+static bool is_accused(const struct fixture *f)
 {
-    (void)data;
-    assert_int_equal(from, PEER);
-    old_disk = *why;
-    old_disks++;
+    return raft_io_has_old_disk(&f->io, PEER, &old_disk);
 }
 
 static void test_message_of_another_epoch_never_reaches_libraft(void **state)
@@ -533,33 +529,87 @@ static void test_voter_that_starts_below_a_term_it_acted_in_is_not_heard(void **
     (void)state;
     struct fixture f;
     fx_setup(&f);
-    old_disks = 0;
     now_ms = 1000;
-    f.env.old_disk = on_old_disk;
     f.env.mono_ms = later;
     assert_int_equal(raft_configuration_add(&f.raft.configuration, PEER, "peer", RAFT_VOTER), 0);
     const struct raft_digest good = {.boot = 11, .boot_term = 3, .boot_index = 9};
     const struct raft_digest old = {.boot = 12, .boot_term = 4, .boot_index = 9};
     assert_int_equal(keep_talking(&f, &good, 1, 1), 1); /* acts in term 5 */
     assert_int_equal(keep_talking(&f, &old, 6, 600), 0);
-    assert_int_equal(old_disks, 0); /* it may be a straggler of an earlier start */
+    assert_false(is_accused(&f)); /* it may be a straggler of an earlier start */
     assert_int_equal(keep_talking(&f, &good, 1, 1), 1);
     assert_int_equal(keep_talking(&f, &old, 20, 2400), 0);
-    assert_int_equal(old_disks, 0); /* what came before the other was heard does not count */
+    assert_false(is_accused(&f)); /* what came before the other was heard does not count */
     assert_int_equal(keep_talking(&f, &old, 4, 800), 0);
-    assert_int_equal(old_disks, 1);
+    assert_true(is_accused(&f));
     assert_int_equal(old_disk.acked_term, 5);
     assert_int_equal(old_disk.shown_term, 4);
     /* A straggler of the start before neither clears it nor is heard. */
     assert_int_equal(keep_talking(&f, &good, 1, 1), 0);
     assert_int_equal(keep_talking(&f, &old, 20, 5000), 0);
-    assert_int_equal(old_disks, 1);
+    assert_true(is_accused(&f));
     /* Out of the vote it may catch up, and its word counts anew. */
     f.raft.configuration.servers[0].role = RAFT_SPARE;
     assert_int_equal(keep_talking(&f, &old, 1, 1), 1);
+    assert_false(is_accused(&f));
     raft_configuration_close(&f.raft.configuration);
     raft_configuration_init(&f.raft.configuration);
     fx_teardown(&f);
+}
+
+static void stored(struct raft_io_append *req, int status)
+{
+    (void)req;
+    assert_int_equal(status, 0);
+}
+
+/* A configuration in which PEER has this role is stored, and so in force. Nothing of PEER is heard meanwhile. */
+static void configure(struct fixture *f, int role)
+{
+    struct raft_buffer encoded;
+    struct raft_entry e;
+    struct raft_io_append req = {.data = f};
+    f->raft.configuration.servers[0].role = role;
+    assert_int_equal(raft_configuration_encode(&f->raft.configuration, &encoded), 0);
+    fx_entry(&e, RAFT_CHANGE, 5, encoded, NULL);
+    assert_int_equal(f->io.append(&f->io, &req, &e, 1, stored), 0);
+    fx_complete(f, 0);
+    raft_free(encoded.base);
+}
+
+/* One with an old disk left the vote and came in again, still in the start that showed less. A member that heard
+ * nothing of it in between, and knew it from before, must not accuse it once more when it hears it as leader. */
+static void test_healed_voter_is_not_accused_by_an_old_memory(void **state)
+{
+    (void)state;
+    static const struct raft_digest good = {.boot = 11, .boot_term = 3, .boot_index = 9};
+    static const struct raft_digest old = {.boot = 12, .boot_term = 4, .boot_index = 9};
+    for (int accused_before = 0; accused_before < 2; accused_before++) {
+        struct fixture f;
+        fx_setup(&f);
+        now_ms = 1000;
+        f.env.mono_ms = later;
+        assert_int_equal(raft_configuration_add(&f.raft.configuration, PEER, "peer", RAFT_VOTER),
+                         0);
+        assert_int_equal(keep_talking(&f, &good, 1, 1), 1);
+        if (accused_before) {
+            assert_int_equal(keep_talking(&f, &old, 20, 5000), 0);
+            assert_true(is_accused(&f));
+        }
+        configure(&f, RAFT_STANDBY);
+        assert_false(is_accused(&f));
+        configure(&f, RAFT_VOTER);
+        f.seen_count = 0;
+        assert_int_equal(keep_talking(&f, &old, 4, 5000), 4);
+        assert_false(is_accused(&f));
+        /* From here on it is held to what it says now. */
+        const struct raft_digest older = {.boot = 13, .boot_term = 4, .boot_index = 9};
+        assert_int_equal(keep_talking(&f, &older, 20, 5000), 0);
+        assert_true(is_accused(&f));
+        raft_configuration_close(&f.raft.configuration);
+        raft_configuration_init(&f.raft.configuration);
+        fx_teardown(&f);
+    }
 }
 
 static void test_restart_without_a_loss_is_none(void **state)
@@ -567,15 +617,13 @@ static void test_restart_without_a_loss_is_none(void **state)
     (void)state;
     struct fixture f;
     fx_setup(&f);
-    old_disks = 0;
-    f.env.old_disk = on_old_disk;
     assert_int_equal(raft_configuration_add(&f.raft.configuration, PEER, "peer", RAFT_VOTER), 0);
     struct raft_digest d = {.boot = 11, .boot_term = 3, .boot_index = 9};
     assert_int_equal(receive_as(&f, &d), 0);
     d = (struct raft_digest){.boot = 12, .boot_term = 5, .boot_index = 9};
     assert_int_equal(receive_as(&f, &d), 0);
     assert_int_equal(f.seen_count, 2);
-    assert_int_equal(old_disks, 0);
+    assert_false(is_accused(&f));
     raft_configuration_close(&f.raft.configuration);
     raft_configuration_init(&f.raft.configuration);
     fx_teardown(&f);
@@ -605,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_majority_is_counted_without_those_that_are_damaged),
         cmocka_unit_test(test_message_of_another_epoch_never_reaches_libraft),
         cmocka_unit_test(test_voter_that_starts_below_a_term_it_acted_in_is_not_heard),
+        cmocka_unit_test(test_healed_voter_is_not_accused_by_an_old_memory),
         cmocka_unit_test(test_restart_without_a_loss_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
