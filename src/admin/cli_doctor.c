@@ -145,7 +145,8 @@ static void check_authority(struct doctor_run *r, struct blob doc)
              "this authority is catching up with the others", "rap status, until it is healthy");
     } else if (!mp_find_bool(doc, "quorum")) {
         tell(r, "quorum", CLI_CHECK_FAIL, "no_quorum", text,
-             "rap authority list --stale: bring the others back; docs/OPERATIONS.md, lost quorum");
+             "rap authority list --stale: bring the others back; lost for good: rap help authority "
+             "recover");
     } else if (seen < voters && strcmp(state, "healthy") == 0) {
         char role[32];
         mp_find_str(doc, "raft_role", role, sizeof role);
@@ -159,15 +160,25 @@ static void check_authority(struct doctor_run *r, struct blob doc)
 
 static void check_contact(struct doctor_run *r, struct blob doc)
 {
-    char health[32];
+    char health[32], name[NAME_MAX_BYTES + 1], error[32], text[160];
     mp_find_str(doc, "health", health, sizeof health);
-    if (strcmp(health, "revoked") == 0 || strcmp(health, "disabled") == 0) {
+    mp_find_str(doc, "node_name", name, sizeof name);
+    mp_find_str(doc, "contact_error", error, sizeof error);
+    if (strcmp(health, "revoked") == 0) {
         tell(r, "contact", CLI_CHECK_FAIL, health, "the cluster does not count this node any more",
-             strcmp(health, "revoked") == 0 ? "join again with an empty data directory"
-                                            : "ask its owner: rap node enable N");
+             "join again with an empty data directory");
+    } else if (strcmp(health, "disabled") == 0) {
+        (void)snprintf(text, sizeof text, "rap node enable %s, on an authority", name);
+        tell(r, "contact", CLI_CHECK_FAIL, health,
+             "this node's membership is disabled: `rap node show` on an authority has the reason",
+             text);
     } else if (!mp_find_bool(doc, "connected")) {
-        tell(r, "contact", CLI_CHECK_FAIL, "cut_off", "the daemon hears no authority",
-             "the path checks say why");
+        bool quorum = strcmp(error, err_slug(-ERR_NO_QUORUM)) == 0;
+        (void)snprintf(text, sizeof text, "the daemon hears no authority%s%s",
+                       error[0] == '\0' ? "" : "; the last one tried: ", error);
+        tell(r, "contact", CLI_CHECK_FAIL, quorum ? error : "cut_off",
+             quorum ? "the authorities have no majority: those that answer decide nothing" : text,
+             quorum ? "rap doctor on an authority" : "the path checks say why");
     } else {
         tell(r, "contact", CLI_CHECK_PASS, "ok", "the daemon hears an authority", "");
     }
@@ -199,6 +210,61 @@ static void check_mirror(struct doctor_run *r)
             tell(r, "mirror", CLI_CHECK_WARN, "mirror_lagging", text, "rap mirror status");
         } else {
             tell(r, "mirror", CLI_CHECK_PASS, "ok", text, "");
+        }
+    }
+    buf_fini(&doc);
+}
+
+/* What was begun and waits for its owner. */
+static void look_at_split(struct doctor_run *r, struct blob split)
+{
+    char name[NAME_MAX_BYTES + 1], status[16], last[256], text[480], next[160];
+    struct mp_reader in;
+    mp_find_str(split, "status", status, sizeof status);
+    mp_find_str(split, "name", name, sizeof name);
+    mp_find_str(split, "last_attempt", last, sizeof last);
+    if (strcmp(status, "open") != 0) {
+        return;
+    }
+    mp_reader_init(&in, mp_find(split, "staying"));
+    uint32_t staying = mp_peek(&in) == MP_ARRAY ? mp_get_array(&in, UINT32_MAX) : 0;
+    (void)snprintf(text, sizeof text, "a split is open: %u %s still to leave for %s%s%s", staying,
+                   staying == 1 ? "node has" : "nodes have", name,
+                   last[0] == '\0' ? "" : "; last attempt: ", last);
+    (void)snprintf(next, sizeof next, "rap split show %s", name);
+    tell(r, "split", CLI_CHECK_WARN, "split_open", text, next);
+}
+
+static void check_splits(struct doctor_run *r)
+{
+    struct buf doc;
+    buf_init(&doc, CLIENT_DOC_MAX);
+    if (client_once(r->c, "GET", "/v1/splits", blob_of(NULL, 0), NULL, ASK_MS, &doc) == 0) {
+        struct mp_reader in;
+        mp_reader_init(&in, mp_find(buf_blob(&doc), "items"));
+        uint32_t n = mp_get_array(&in, UINT32_MAX);
+        for (uint32_t i = 0; i < n && in.err == 0; i++) {
+            look_at_split(r, mp_skip(&in));
+        }
+    }
+    buf_fini(&doc);
+}
+
+static void check_rotation(struct doctor_run *r)
+{
+    struct buf doc;
+    char phase[16], text[160];
+    buf_init(&doc, CLIENT_DOC_MAX);
+    if (client_once(r->c, "GET", "/v1/trust", blob_of(NULL, 0), NULL, ASK_MS, &doc) == 0) {
+        mp_find_str(buf_blob(&doc), "last_phase", phase, sizeof phase);
+        bool prepared = strcmp(phase, "prepare") == 0;
+        if (prepared || strcmp(phase, "activate") == 0) {
+            (void)snprintf(text, sizeof text,
+                           "a rotation of the root is under way, its last step: %s", phase);
+            tell(r, "rotation", CLI_CHECK_WARN, "rotation_open", text,
+                 prepared ? "rap trust rotate activate, once every node has confirmed"
+                          : "rap trust rotate retire, once rap trust show has no node under the "
+                            "old root");
         }
     }
     buf_fini(&doc);
@@ -238,6 +304,8 @@ static void check_daemon_status(struct doctor_run *r)
     } else {
         check_authority(r, doc);
         check_mirror(r);
+        check_splits(r);
+        check_rotation(r);
     }
     check_version(r, doc);
 }

@@ -55,11 +55,35 @@ void cli_help_command(FILE *out, const struct cli_cmd *cmd)
     }
 }
 
+static bool same_noun(const struct cli_cmd *a, const struct cli_cmd *b)
+{
+    return a->noun != NULL && b->noun != NULL && strcmp(a->noun, b->noun) == 0;
+}
+
+/* The verbs of a noun stand together; commands alone in their noun stand with their like. */
+static bool begins_paragraph(const struct cli_cmd *cmd)
+{
+    if (cmd == cli_commands) {
+        return false;
+    }
+    bool many = same_noun(cmd, cmd + 1);
+    bool many_before = cmd - cli_commands > 1 && same_noun(cmd - 1, cmd - 2);
+    return !same_noun(cmd, cmd - 1) && (many || many_before);
+}
+
 void cli_help_all(FILE *out)
 {
-    fputs("rap: a secure access fabric\n\nCommands:\n", out);
+    fputs(
+        "rap: a secure access fabric\n\n"
+        "Start: rap init --cluster NAME --listen IP:PORT, then rap agent run, then rap token "
+        "create.\n"
+        "When something is wrong: rap doctor. One command: rap help COMMAND [VERB].\n\nCommands:\n",
+        out);
     for (const struct cli_cmd *cmd = cli_commands; cmd->noun != NULL; cmd++) {
         char name[48];
+        if (begins_paragraph(cmd)) {
+            fputc('\n', out);
+        }
         (void)snprintf(name, sizeof name, "%s%s%s %s", cmd->noun, cmd->verb == NULL ? "" : " ",
                        cmd->verb == NULL ? "" : cmd->verb, cmd->operands);
         fprintf(out, "  %-26s %s\n", name, cmd->summary);
@@ -69,7 +93,6 @@ void cli_help_all(FILE *out)
         print_opt(out, o);
     }
     fprintf(out, "\nExit codes: %s.\n", exit_codes);
-    fputs("Start: rap init --cluster NAME --listen IP:PORT, then rap agent run.\n", out);
 }
 
 static int help_noun(FILE *out, const char *noun)

@@ -92,6 +92,9 @@ static const char *advice(int rc)
         case CLI_NOT_FOUND:
             return "look at the list: `rap node list`, `rap request list`, `rap token list`";
         case CLI_DENIED:
+            if (rc == -ERR_NOT_AUTHORITY) {
+                return "run it on an authority's host, with --data-dir of the authority there";
+            }
             return "check who may do this: `rap audit list` shows what was refused and why";
         case CLI_CONFLICT:
             if (rc == -ERR_SPLIT_NOT_READY) {
@@ -107,8 +110,8 @@ static const char *advice(int rc)
                        "later";
             }
             return rc == -ERR_NO_QUORUM ? "bring back a majority of the authority (`rap authority "
-                                          "list --stale` shows it); "
-                                          "nothing is queued for later"
+                                          "list --stale` shows it), or, when it "
+                                          "is lost for good, see `rap help authority recover`"
                                         : "try again; `rap status` shows what this node can reach";
         default:
             return "look at the daemon's log, then try again";
@@ -239,9 +242,15 @@ static int no_daemon(struct cli *c, int rc)
     }
     if (rc == -ERR_UNREACHABLE) {
         char next[512];
-        (void)snprintf(next, sizeof next,
-                       "start it with `rap agent run --data-dir %s`, or name the right --data-dir",
-                       c->data_dir);
+        char *member = path_join(c->data_dir, "member");
+        (void)snprintf(
+            next, sizeof next,
+            file_exists(member)
+                ? "start it with `rap agent run --data-dir %s`, or name the right --data-dir"
+                : "%s holds no membership: name the right --data-dir, or make one with `rap init` "
+                  "or `rap join`",
+            c->data_dir);
+        free(member);
         return cli_fail(c, rc, next, "no daemon answers on %s/rap.sock", c->data_dir);
     }
     return cli_fail(c, rc, NULL, "the exchange with the daemon failed: %s", err_text(rc));

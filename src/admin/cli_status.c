@@ -10,8 +10,7 @@ int cli_run_status(struct cli *c)
     if (rc == CLI_OK) {
         out_doc(c, buf_blob(&doc));
         if (check && !api_status_ready(buf_blob(&doc))) {
-            cli_note(
-                c, "not ready: see health, authority_state and quorum above, and the daemon's log");
+            cli_note(c, "not ready: `rap doctor` says why and what to do");
             rc = CLI_DEGRADED;
         }
     }

@@ -357,7 +357,7 @@ int cli_run_authority_anchor(struct cli *c)
 
 /* --- a rotation, sent --- */
 
-static int submit(struct cli *c, struct rotation *ro)
+static int submit(struct cli *c, struct rotation *ro, const char *done)
 {
     struct buf path;
     struct util_body body;
@@ -370,7 +370,7 @@ static int submit(struct cli *c, struct rotation *ro)
         rc = put_set(c, ro, &body);
     }
     if (rc == CLI_OK) {
-        rc = util_mutate(c, "POST", &path, util_body_end(&body), "done: see `rap trust show`");
+        rc = util_mutate(c, "POST", &path, util_body_end(&body), done);
     }
     if (rc == CLI_OK && ro->issue_under != SIZE_MAX && !c->dry_run) {
         rc = owner_set_active(c, &ro->roots[ro->issue_under]);
@@ -385,10 +385,18 @@ int cli_run_trust_rotate(struct cli *c)
     static const struct {
         const char *phase;
         int (*plan)(struct cli *c, struct rotation *ro);
-    } phases[] = {{"prepare", plan_prepare},
-                  {"activate", plan_activate},
-                  {"retire", plan_retire},
-                  {"rollback", plan_rollback}};
+        const char *done;
+    } phases[] = {{"prepare", plan_prepare,
+                   "nodes learn of the new root; next: `rap trust rotate activate`, which names "
+                   "those that have not yet"},
+                  {"activate", plan_activate,
+                   "nodes get new certificates; next: `rap trust rotate retire`, when `rap trust "
+                   "show` has no node under "
+                   "the old root"},
+                  {"retire", plan_retire,
+                   "the rotation is over; next: `rap authority backup FILE`, for a backup under "
+                   "the new root"},
+                  {"rollback", plan_rollback, "one step back: see `rap trust show`"}};
     struct rotation ro = {.issue_under = SIZE_MAX};
     size_t p = 0;
     while (p < ARRAY_SIZE(phases) && strcmp(phases[p].phase, c->operands[0]) != 0) {
@@ -407,7 +415,7 @@ int cli_run_trust_rotate(struct cli *c)
     }
     rc = rc != CLI_OK ? rc : cli_confirm(c, "Go on?");
     rc = rc != CLI_OK ? rc : sign(c, &ro);
-    rc = rc != CLI_OK ? rc : submit(c, &ro);
+    rc = rc != CLI_OK ? rc : submit(c, &ro, phases[p].done);
 out:
     for (size_t i = 0; i < ro.count; i++) {
         owner_close(&ro.roots[i]);

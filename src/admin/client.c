@@ -210,8 +210,11 @@ static int exchange_until(struct cli *c, const char *method, struct buf *path, s
             return cli_problem(c, rc, buf_blob(doc));
         }
         if (wait_ms == 50) {
+            unsigned most = rc == -ERR_NO_QUORUM && c->timeout_ms > CLIENT_NO_QUORUM_MS
+                                ? CLIENT_NO_QUORUM_MS
+                                : c->timeout_ms;
             cli_note(c, "waiting: %s; trying again for up to %us", err_text(rc),
-                     (c->timeout_ms + 999) / 1000);
+                     (most + 999) / 1000);
         }
         contacted = contacted || rc != -ERR_UNREACHABLE || doc->len > 0;
         pause_ms(wait_ms);

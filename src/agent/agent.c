@@ -319,6 +319,11 @@ void agent_uplink_event(struct agent *a, enum uplink_event_kind kind, int rc, ui
     };
     struct uplink_todo todo;
     uplink_step(&a->uplink, &ev, &todo);
+    if (a->uplink.state == UPLINK_UP) {
+        a->contact_rc = 0;
+    } else if (rc != 0 && rc != -ERR_CANCELED) {
+        a->contact_rc = rc;
+    }
     if (before != UPLINK_UP && a->uplink.state == UPLINK_UP) {
         char id[UUID_TEXT_MAX];
         uuid_format(&a->stream_to, id);
@@ -430,6 +435,7 @@ void agent_status(const struct agent *a, struct agent_status *ret)
     ret->clock_compared = a->clock_compared;
     ret->clock_ahead_ms = a->clock_ahead_ms;
     ret->clock_within_ms = a->clock_within_ms;
+    ret->contact_rc = ret->connected ? 0 : a->contact_rc;
     ret->disabled = a->disabled;
     ret->health = a->revoked    ? "revoked"
                   : a->disabled ? "disabled"

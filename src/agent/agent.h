@@ -100,6 +100,7 @@ struct agent_status {
     bool connected;          /* a config subscription to some authority is live, or we are one */
     struct uuid authority;   /* which */
     int64_t last_contact_ms; /* wall clock; 0 never */
+    int contact_rc;          /* not connected: why the last try came to nothing; 0 not known */
     bool disabled;           /* our membership is: peers refuse us, authorities only tell us */
     bool degraded;           /* snapshot expired, or no authority for 3 heartbeats */
     const char *health;      /* "healthy", "degraded", or "revoked": our key is banned, or an

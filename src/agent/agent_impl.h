@@ -57,6 +57,7 @@ struct agent {
     bool revoked;
     bool disabled; /* our membership, as the snapshot in force says */
     bool was_degraded;
+    int contact_rc; /* why the uplink's last try ended; 0 while it is up */
 
     struct uplink uplink;
     struct fabric_stream *stream;

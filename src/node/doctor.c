@@ -226,6 +226,17 @@ static int trust_chain(struct doctor *d, const struct buf chain[3], struct errms
     return rc;
 }
 
+/* Until the decision the token is kept, for `rap join` to go on with. */
+static bool asked_to_join(const struct doctor *d)
+{
+    char *member = path_join(d->o->data_dir, "member");
+    char *token = path_join(member, "join.token");
+    bool yes = file_exists(token);
+    free(token);
+    free(member);
+    return yes;
+}
+
 static void check_certificates(struct doctor *d)
 {
     struct buf chain[3];
@@ -245,13 +256,20 @@ static void check_certificates(struct doctor *d)
     } else if (rc != 0) {
         struct cli_check c = {.check = NULL};
         bool none = rc == -ERR_NOT_FOUND;
-        doctor_check_set(&c, "membership", CLI_CHECK_FAIL, none ? "no_membership" : "damaged",
-                         none ? "this host has no membership in %s" : "%s: node.crt: %s",
-                         d->o->data_dir, em.text);
-        advise(&c,
-               none ? "rap join --token-file F; before that, rap doctor --token-file F"
-                    : "revoke this node, remove it, and join with an empty data directory",
-               "");
+        if (none && asked_to_join(d)) {
+            doctor_check_set(&c, "membership", CLI_CHECK_WARN, "join_pending",
+                             "this host asked to join and has not been told a decision yet");
+            advise(&c, "run the same `rap join` again; an administrator sees `rap request list`",
+                   "");
+        } else {
+            doctor_check_set(&c, "membership", CLI_CHECK_FAIL, none ? "no_membership" : "damaged",
+                             none ? "this host has no membership in %s" : "%s: node.crt: %s",
+                             d->o->data_dir, em.text);
+            advise(&c,
+                   none ? "rap join --token-file F; before that, rap doctor --token-file F"
+                        : "revoke this node, remove it, and join with an empty data directory",
+                   "");
+        }
         found(d, &c);
     }
     for (int i = 0; i < 3; i++) {
@@ -329,7 +347,11 @@ static void read_config(struct doctor *d, struct member *m)
     buf_init(&bytes, CONFIG_SIGNED_MAX);
     int rc = member_load_snapshot(m, &bytes, &expect.epoch, &expect.version);
     if (rc == -ERR_NOT_FOUND) {
-        check_config_age(d, 0, 0);
+        struct cli_check c = {.check = NULL};
+        doctor_check_set(&c, "config", CLI_CHECK_WARN, "no_config",
+                         "this node was never told its configuration: that comes when it runs");
+        advise(&c, "rap agent run --data-dir ", d->o->data_dir);
+        found(d, &c);
     } else {
         rc = rc != 0 ? rc : agent_load_set(m, &set, &em);
         rc = rc != 0 ? rc : config_verify(buf_blob(&bytes), &expect, &cfg, &em);

@@ -137,6 +137,8 @@ static void status_doc(struct node *n, struct mp_writer *w)
     mp_doc_bool(w, &doc, "degraded", !ready);
     mp_doc_bool(w, &doc, "connected", st.member ? st.quorum : as.connected);
     mp_doc_uuid(w, &doc, "connected_to", st.member ? &st.leader : &as.authority);
+    mp_doc_str(w, &doc, "contact_error",
+               st.member || as.contact_rc == 0 ? NULL : err_slug(as.contact_rc));
     mp_doc_time(w, &doc, "last_contact_at", as.last_contact_ms);
     mp_doc_int(w, &doc, "clock_ahead_ms", st.member ? st.clock_ahead_ms : as.clock_ahead_ms);
     mp_doc_int(w, &doc, "config_version", cfg == NULL ? 0 : (int64_t)cfg->body.config_version);

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from lib import DEGRADED, OK, clean_env, expect, need_root, wait_until
+from lib import DEGRADED, OK, UNAVAILABLE, clean_env, expect, need_root, wait_until
 from netns import NetCluster
 
 
@@ -167,3 +167,29 @@ def test_doctor_looks_at_the_host(env):
         a.kill9()
     wait_until(lambda: not c.a1.status()["quorum"], "the majority to be gone")
     expect("unreachable_authority" in fails(c.a1, "no_quorum"), "and who is gone")
+
+
+def test_doctor_knows_what_a_host_waits_for(env):
+    """What waits for somebody else is not told as a fault of this host: a seed that never ran, a join that was
+    not decided, a node whose authorities have no majority."""
+    fresh = env.new_cluster("fresh").add("a1")
+    r = fresh.cli("status")
+    expect(r.rc == UNAVAILABLE and "holds no membership" in r.err and "rap init" in r.err, "what comes first", r)
+    fresh.ok("init", "--cluster", "fresh", "--listen", fresh.address, "--name", "a1")
+    failed, checks = doctor(fresh)
+    expect(not failed and "no_config" in [k["code"] for k in checks], "to be started, not sick", checks)
+    c = env.cluster(authorities=3, nodes=1, run_args=("--agent-heartbeat", "700ms"))
+    host = c.add("h1")
+    path, _ = c.token("--uses", "1")
+    expect(host.cli(*host.join_args(path, "--no-wait")).rc == OK, "asked")
+    failed, checks = doctor(host)
+    pending = [k for k in checks if k["code"] == "join_pending"]
+    expect(not failed and len(pending) == 1 and "rap request list" in pending[0]["next"], "asked, not decided",
+           checks)
+    for a in c.others(c.a1)[:2]:
+        a.kill9()
+    wait_until(lambda: c.n1.status()["contact_error"] == "no_quorum", "n1 to be told")
+    found = fails(c.n1, "no_quorum")["no_quorum"]
+    expect("no majority" in found["text"] and found["next"] == "rap doctor on an authority", "and to say so", found)
+    r = c.a1.cli("token", "create")
+    expect(r.rc == UNAVAILABLE and "trying again for up to 3s" in r.err, "it says how long it waits", r)

@@ -201,6 +201,8 @@ def test_retire_waits_for_every_node(env):
     c = env.cluster(authorities=1, nodes=2, run_args=QUICK)
     level_reached(c)
     rotate(c, "prepare")
+    open_now = [k for k in c.a1.cli("doctor").json["items"] if k["code"] == "rotation_open"]
+    expect(len(open_now) == 1 and "rap trust rotate activate" in open_now[0]["next"], "doctor tells of it", open_now)
     c.n1.stop()
     r = c.a1.cli("trust", "rotate", "activate", "--owner-dir", c.owner_dir(), "--yes")
     expect(r.rc in (OK, CONFLICT), "activate waits for who has not confirmed", r)
@@ -213,6 +215,7 @@ def test_retire_waits_for_every_node(env):
     c.a1.refused(CONFLICT, "conflict", "trust", "rotate", "retire", "--owner-dir", c.owner_dir(),
                  "--yes")
     rotate(c, "retire", "--force")
+    expect("rotation_open" not in c.a1.cli("doctor").out, "it is over")
     c.n1.start(wait=False)
     wait_until(lambda: c.n1.cli("status").rc == OK, "n1 to run")
     wait_until(lambda: log_has(c.a1, "chain ends in another root"), "n1's certificate to be refused")

@@ -79,7 +79,8 @@ static void test_status_table_and_json(void **state)
                                "    \"relay\"\n  ],\n  \"quorum\": true,\n  \"leader\": null,\n"
                                "  \"term\": 4\n}\n");
     assert_int_equal(rap("--data-dir /nowhere status"), CLI_UNREACHABLE);
-    contains(o.err, "rap agent run");
+    contains(o.err, "/nowhere holds no membership");
+    contains(o.err, "rap join");
 }
 
 static void test_documents_within_documents_are_flattened(void **state)
