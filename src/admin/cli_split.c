@@ -23,9 +23,35 @@ int cli_run_split_list(struct cli *c)
     return out_list(c, &list);
 }
 
+/* What comes next, for the one who took over from the one who began. */
+static void say_next(struct cli *c, struct blob split)
+{
+    char name[NAME_MAX_BYTES + 1], status[16];
+    mp_find_str(split, "name", name, sizeof name);
+    mp_find_str(split, "status", status, sizeof status);
+    if (strcmp(status, "open") == 0) {
+        cli_note(c,
+                 "next: in %s, on an authority that is not the seed: `rap split report --out F`; "
+                 "then here "
+                 "`rap split finish %s --report F --dry-run`, which lists what is missing",
+                 name, name);
+    } else if (strcmp(status, "finished") == 0) {
+        cli_note(
+            c, "next: end the old agents on their hosts; `rap node revoke N` bans a key for ever, "
+               "`rap node enable N` gives a node back");
+    }
+}
+
 int cli_run_split_show(struct cli *c)
 {
-    return util_show(c, "/v1/splits/", c->operands[0]);
+    struct buf doc;
+    int rc = util_fetch(c, "/v1/splits/", c->operands[0], &doc);
+    if (rc == CLI_OK) {
+        out_doc(c, buf_blob(&doc));
+        say_next(c, buf_blob(&doc));
+    }
+    buf_fini(&doc);
+    return rc;
 }
 
 /* --- begin --- */
@@ -169,9 +195,9 @@ static int post_begin(struct cli *c, const struct terms *x, const uint8_t sig[PK
         mp_put_strn(&body.w, text, at);
     }
     mp_doc_hex(&body.w, &body.d, "signature", blob_of(sig, PKI_SIG_BYTES));
-    int rc = util_mutate(
-        c, "POST", &path, util_body_end(&body),
-        "begun; let the nodes join the new cluster, then `rap split report` there");
+    int rc = util_mutate(c, "POST", &path, util_body_end(&body),
+                         "begun; let the nodes join the new cluster; `rap split show` says how far "
+                         "it is and what is next");
     util_body_fini(&body);
     buf_fini(&path);
     return rc;
@@ -337,13 +363,15 @@ int cli_run_split_report(struct cli *c)
 {
     struct buf path, doc, names, report;
     buf_init(&doc, CLIENT_DOC_MAX);
-    buf_init(&names, 4096);
+    buf_init(&names, 3840); /* they are part of the request's target */
     buf_init(&report, SIGNED_SPLIT_REPORT_MAX);
     util_path(&path, "/v1/split-report", NULL, "");
     join_names(c, &names);
     client_query(&path, "nodes", names.len == 0 ? NULL : buf_cstr(&names));
-    int rc = names.err == 0 ? client_get(c, &path, &doc)
-                            : cli_usage(c, NULL, "--node: too many names for one report");
+    int rc = names.err == 0
+                 ? client_get(c, &path, &doc)
+                 : cli_usage(c, "split in steps, with a seed each, or give the hosts shorter names",
+                             "--node: too many names for one report");
     rc = rc != CLI_OK ? rc : sign_report(c, buf_blob(&doc), &report);
     rc = rc != CLI_OK ? rc : write_report(c, buf_blob(&doc), buf_blob(&report));
     buf_fini(&path);
@@ -459,7 +487,9 @@ int cli_run_split_finish(struct cli *c)
     }
     rc = rc != CLI_OK
              ? rc
-             : post_end(c, buf_blob(&split), "/finish", buf_blob(&text), sig, "they have left");
+             : post_end(c, buf_blob(&split), "/finish", buf_blob(&text), sig,
+                        "they have left; end their old agents, and `rap node revoke N` when "
+                        "no node is to come back");
     buf_fini(&split);
     buf_fini(&text);
     buf_fini(&report);

@@ -130,6 +130,18 @@ struct deferred {
 };
 STAILQ_HEAD(deferred_list, deferred);
 
+/* What this authority answered to the last attempts to finish a split (split_tries.c). */
+#define SPLIT_TRIES 4
+struct split_try {
+    char split_id[UUID_TEXT_MAX];
+    char text[256];
+    int64_t at_ms;
+};
+struct split_tries {
+    struct split_try item[SPLIT_TRIES];
+    size_t next; /* the place of the next split, in a ring */
+};
+
 struct mirror;
 struct authority {
     struct authority_config cfg;
@@ -203,7 +215,8 @@ struct authority {
 
     LIST_HEAD(, pending_call) calls;
     struct deferred_list deferred;
-    struct refusals refusals;           /* on their way to the audit */
+    struct refusals refusals; /* on their way to the audit */
+    struct split_tries split_tries;
     uint64_t refused[REFUSAL_UNLISTED]; /* since start, by enum refusal_what less 1 */
     struct authority_counts counts;     /* as of: */
     uint64_t counted_ms;                /* monotonic; 0 never */

@@ -2,6 +2,7 @@
  * the new authority's issuing CA on the command line, from the request its node made (DESIGN D7). */
 #include "authority/call_impl.h"
 
+#include "authority/split.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -423,6 +424,26 @@ static int begin_transfer(struct pending_call *pc, struct errmsg *em)
     return 0;
 }
 
+/* Who is about to leave does not begin to decide here: it could not leave then. */
+static int refuse_leaving(struct authority *a, const struct uuid *node_id, struct errmsg *em)
+{
+    char id[UUID_TEXT_MAX], name[NAME_MAX_BYTES + 1];
+    struct split s;
+    if (fsm_level(a->fsm) < LEVEL_SPLITS) {
+        return 0;
+    }
+    uuid_format(node_id, id);
+    int rc = split_of_node(state_db(a), id, &s);
+    if (rc <= 0) {
+        return rc;
+    }
+    (void)fsm_node_name(state_db(a), id, name);
+    return errmsg_set(
+        em, -ERR_CONFLICT,
+        "node %s is to leave for %s: choose another, or give that up with `rap split cancel %s`",
+        name, s.name, s.name);
+}
+
 int authority_op_prepare(struct authority *a, struct pending_call *pc, struct errmsg *em)
 {
     char id[128];
@@ -447,6 +468,10 @@ int authority_op_prepare(struct authority *a, struct pending_call *pc, struct er
     }
     if (demote) {
         return begin_demote(pc, em);
+    }
+    rc = refuse_leaving(a, &pc->node_id, em);
+    if (rc != 0) {
+        return rc;
     }
     if (strcmp(pc->method, "authority.prepare") == 0) {
         return ask_node(pc, &(struct issuer_request){.step = ISSUER_PREPARE}, prepared, em);

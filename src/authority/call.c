@@ -40,6 +40,7 @@ static void release(struct pending_call *pc)
 void call_answer(struct pending_call *pc, int rc, struct blob doc)
 {
     CHECK(!pc->answered);
+    split_try_note(pc, rc, doc);
     LIST_REMOVE(pc, link); /* what is still outstanding may come back when the authority is gone */
     pc->answered = true;
     pc->state = CALL_DONE;

@@ -74,6 +74,12 @@ void call_answer_mirror(struct pending_call *pc);
 bool call_is_split_report(const char *method);
 void call_answer_split_report(struct pending_call *pc);
 
+/* split_tries.c */
+void split_try_note(struct pending_call *pc, int rc, struct blob doc);
+/* "staying", "last_attempt" and "last_attempt_at" of a split, for an answer about it. */
+void split_put_progress(struct authority *a, struct blob row, struct mp_writer *w,
+                        struct mp_doc *d);
+
 /* backup.c: create is a read that answers later; read is local. */
 void backup_create(struct pending_call *pc);
 void backup_read(struct pending_call *pc);

@@ -83,6 +83,8 @@ static void overlay(struct authority *a, const char *kind, struct blob row, bool
             mesh_node_links(a, &id, w, &d);
         }
         query_node_more(a->fsm, text, w, &d);
+    } else if (strcmp(kind, "splits") == 0) {
+        split_put_progress(a, row, w, &d);
     } else if (strcmp(kind, "cluster") == 0) {
         query_cluster_more(a->fsm, w, &d);
     } else if (strcmp(kind, "roles") == 0) {
@@ -119,7 +121,7 @@ static void overlay_page(struct authority *a, const char *kind, struct blob page
 
 static bool is_overlaid(const char *kind)
 {
-    static const char *const kinds[] = {"authorities", "nodes", "cluster", "roles"};
+    static const char *const kinds[] = {"authorities", "nodes", "cluster", "roles", "splits"};
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         if (strcmp(kind, kinds[i]) == 0) {
             return true;

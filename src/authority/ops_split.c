@@ -72,7 +72,8 @@ static int read_terms(struct prepare *p, struct split_terms *t, struct buf *node
     rc = rc != 0 ? rc : arg_ids(p, "nodes", nodes, &count);
     t->nodes = (struct mp_list){.raw = buf_blob(nodes), .count = count};
     if (rc == 0 && count > SPLIT_NODES_MAX) {
-        rc = errmsg_set(p->em, -ERR_TOO_LARGE, "at most %d nodes leave at once: split in steps",
+        rc = errmsg_set(p->em, -ERR_TOO_LARGE,
+                        "at most %d nodes leave at once: split in steps, with a seed each",
                         SPLIT_NODES_MAX);
     }
     return rc;
@@ -104,6 +105,7 @@ int op_split_begin(struct prepare *p)
         uuid_format(&p->a->cfg.cluster_id, cluster_id);
         rc = split_begin_refusal(state_db(p->a), cluster_id, &t, &refused, p->em);
         rc = rc != 0 ? rc : refused;
+        rc = rc != 0 ? rc : split_names_fit(state_db(p->a), &t, p->em);
     }
     if (rc == 0) {
         op_put_body(p, CMD_SPLIT_BEGIN,

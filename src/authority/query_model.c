@@ -201,7 +201,9 @@ static const struct query_finder split_finder = {
     .list = "rap split list",
     .by_id = "SELECT id FROM cluster_splits WHERE id = ?",
     .by_name = "SELECT id FROM cluster_splits WHERE name = ? AND status = 'open'",
-    .by_name2 = "SELECT id FROM cluster_splits WHERE name = ? LIMIT 2",
+    /* None is open: the last one of the name is meant. */
+    .by_name2 =
+        "SELECT id FROM cluster_splits WHERE name = ? ORDER BY begun_at DESC, id DESC LIMIT 1",
     .by_range = "SELECT id FROM cluster_splits WHERE id >= ? AND id < ? LIMIT 2",
 };
 

@@ -3,6 +3,7 @@
 #include "authority/fsm.h"
 #include "base/text.h"
 #include "pki/statement.h"
+#include "wire/node_msg.h"
 
 #include <inttypes.h>
 
@@ -41,6 +42,14 @@ int split_get(struct db *db, const struct uuid *id, struct split *ret)
 int split_of_seed(struct db *db, const char *node_id, struct split *ret)
 {
     return get_one(db_prepare(db, SPLIT_COLUMNS " WHERE status = 'open' AND seed_node_id = ?"
+                                                " ORDER BY id LIMIT 1"),
+                   node_id, ret);
+}
+
+int split_of_node(struct db *db, const char *node_id, struct split *ret)
+{
+    return get_one(db_prepare(db, SPLIT_COLUMNS " WHERE status = 'open' AND id IN (SELECT split_id"
+                                                " FROM cluster_split_nodes WHERE node_id = ?)"
                                                 " ORDER BY id LIMIT 1"),
                    node_id, ret);
 }
@@ -141,7 +150,8 @@ static void check_node(const struct split *s, const char *name, const char *auth
     const struct split_report_node *there = find(nodes, name);
     if (authority[0] != '\0' && strcmp(authority, "removed") != 0) {
         add(g, "is_authority", name,
-            "it decides here: `rap authority remove %s` in the old cluster first", name);
+            "it decides here: `rap authority remove %s --force` takes it out, which is leaving too",
+            name);
     }
     if (there == NULL) {
         add(g, "not_joined", name, "the report has no node of this name: let it join %s as %s",
@@ -178,6 +188,22 @@ int split_next_to_leave(struct db *db, const struct split *s, struct uuid *ret)
         CHECK(uuid_parse(db_col_text(st, "id"), ret) == 0);
     }
     db_done(st);
+    return rc;
+}
+
+int split_put_staying(struct db *db, const char *split_id, struct mp_writer *w)
+{
+    uint32_t count = 0;
+    int rc;
+    size_t at = mp_list_begin(w);
+    struct db_stmt *st = db_prepare(db, "SELECT n.name" GOING GOING_WHERE " ORDER BY n.name");
+    db_bind_text(st, split_id);
+    while ((rc = db_step(st)) == 1) {
+        mp_put_str(w, db_col_text(st, "name"));
+        count++;
+    }
+    db_done(st);
+    mp_list_end(w, at, count);
     return rc;
 }
 
@@ -287,12 +313,11 @@ static int refusal(int *ret_rc, int rc, struct errmsg *em, const char *fmt, ...)
 
 static int node_refusal(struct db *db, const char *id, int *ret_rc, struct errmsg *em)
 {
+    struct split open;
     struct db_stmt *st = db_prepare(
         db, "SELECT n.name, n.enrollment_status, m.membership_status,"
-            " coalesce(a.status, 'removed') AS authority, coalesce((SELECT s.name"
-            "  FROM cluster_split_nodes p JOIN cluster_splits s ON s.id = p.split_id"
-            "  WHERE p.node_id = n.id AND s.status = 'open'), '') AS split"
-            " FROM nodes n JOIN cluster_memberships m ON m.node_id = n.id"
+            " coalesce(a.status, 'removed') AS authority FROM nodes n JOIN cluster_memberships m "
+            "ON m.node_id = n.id"
             " LEFT JOIN cluster_authorities a ON a.node_id = n.id WHERE n.id = ?");
     db_bind_text(st, id);
     int rc = db_step(st);
@@ -310,9 +335,9 @@ static int node_refusal(struct db *db, const char *id, int *ret_rc, struct errms
                          "node %s is an authority here and cannot be in both: choose another, or "
                          "`rap authority remove %s` and let it join again",
                          name, name);
-        } else if (db_col_text(st, "split")[0] != '\0') {
+        } else if ((rc = split_of_node(db, id, &open)) == 1) {
             rc = refusal(ret_rc, -ERR_CONFLICT, em, "node %s is in the open split %s already", name,
-                         db_col_text(st, "split"));
+                         open.name);
         }
     }
     db_done(st);
@@ -348,5 +373,35 @@ int split_begin_refusal(struct db *db, const char *cluster_id, const struct spli
         uuid_format(&node, id);
         rc = node_refusal(db, id, ret_rc, em);
     }
+    return rc;
+}
+
+int split_names_fit(struct db *db, const struct split_terms *t, struct errmsg *em)
+{
+    struct buf nodes;
+    struct mp_reader r;
+    uint32_t count = 0;
+    int rc = 0;
+    buf_init(&nodes, SPLIT_REPORT_BODY_MAX - SPLIT_REPORT_REST);
+    mp_reader_init(&r, t->nodes.raw);
+    for (uint32_t i = 0; rc == 0 && i < t->nodes.count; i++) {
+        char id[UUID_TEXT_MAX], name[NAME_MAX_BYTES + 1];
+        struct uuid node = mp_get_uuid(&r);
+        uuid_format(&node, id);
+        rc = fsm_node_name(db, id, name);
+        const struct split_report_node row = {.name = blob_str(name),
+                                              .healthy = true,
+                                              .votes = true,
+                                              .current = true,
+                                              .held_version = UINT64_MAX};
+        msg_list_add(&split_report_node_desc, &row, &nodes, &count);
+    }
+    if (rc == 0 && nodes.err != 0) {
+        rc = errmsg_set(em, -ERR_TOO_LARGE,
+                        "the names of these %u nodes are too long for one report: split in steps, "
+                        "with a seed each",
+                        t->nodes.count);
+    }
+    buf_fini(&nodes);
     return rc;
 }

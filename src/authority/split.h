@@ -23,8 +23,14 @@ int split_get(struct db *db, const struct uuid *id, struct split *ret);
 /* The open one whose seed this node is: 1, 0, <0. */
 int split_of_seed(struct db *db, const char *node_id, struct split *ret);
 
+/* The open one that this node is in: 1, 0, <0. */
+int split_of_node(struct db *db, const char *node_id, struct split *ret);
+
 /* The next of its nodes that has not left, the seed after all others: 1, 0 none, <0. */
 int split_next_to_leave(struct db *db, const struct split *s, struct uuid *ret);
+
+/* Writes the names of its nodes that have not left, as an array. <0: the rows cannot be read. */
+int split_put_staying(struct db *db, const char *split_id, struct mp_writer *w);
 
 /* What keeps the nodes from leaving. */
 struct split_gaps {
@@ -44,5 +50,10 @@ int split_gaps_find(struct db *db, const struct split *s, struct blob signed_rep
  * text in em; <0: the rows cannot be read. */
 int split_begin_refusal(struct db *db, const char *cluster_id, const struct split_terms *t,
                         int *ret_rc, struct errmsg *em);
+
+/* Whether the names of these nodes fit into one report: -ERR_TOO_LARGE with its text, or <0 as above. For
+ * the leader, who refuses to begin what could never be finished; apply does not ask. */
+#define SPLIT_REPORT_REST 1024 /* of a report's room: its head, the roles, authorities besides */
+int split_names_fit(struct db *db, const struct split_terms *t, struct errmsg *em);
 
 #endif

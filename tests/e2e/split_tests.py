@@ -92,6 +92,12 @@ def test_nodes_leave_for_a_cluster_of_their_own(env):
              "seed": c.n1.id, "nodes": [c.n1.id], "signature": "00" * 64}
     status, problem, _ = c.a1.api("POST", "/v1/splits", terms)
     expect(status == 403 and problem["code"] == "denied", "the owner signs", status, problem)
+    # As many as fit are looked at; one more is refused, and told what to do.
+    ids = [f"01a2123b-5f94-77e1-a4a2-{n:012x}" for n in range(257)]
+    for count, want in ((256, "there is no node"), (257, "at most 256 nodes leave at once: split in steps")):
+        parts = [",".join(ids[i:min(i + 64, count)]) for i in range(0, count, 64)]
+        status, problem, _ = c.a1.api("POST", "/v1/splits", terms | {"nodes": parts, "seed": ids[0]})
+        expect(status in (404, 413, 422, 400) and want in problem["detail"], f"{count} nodes", status, problem)
     begin(c, new)
     c.a1.ok("split", "cancel", "site-b", "--reason", "tomorrow", "--owner-dir", c.owner_dir(), "--yes")
     c.a1.refused(NOT_FOUND, "not_found", "split", "show", "site-c")
@@ -107,6 +113,16 @@ def test_nodes_leave_for_a_cluster_of_their_own(env):
     r = c.a1.refused(CONFLICT, "split_not_ready", *finish, file, "--dry-run")
     expect({("no_authority", ""), ("no_admin_ingress", "n1"), ("not_joined", "n2"),
             ("role_uncovered", "relay-node")} <= gaps(r), "every gap is listed", r)
+    shown = c.a1.ok("split", "show", "site-b")
+    expect(shown["staying"] == ["n1", "n2"] and "4 gaps: " in shown["last_attempt"] and
+           shown["last_attempt_at"], "who has to leave, and what was missing", shown)
+    r = c.a1.cli("doctor")
+    found = [x for x in r.json["items"] if x["code"] == "split_open"]
+    expect(r.rc == OK and len(found) == 1 and found[0]["next"] == "rap split show site-b" and
+           "2 nodes have still to leave for site-b; last attempt: the nodes cannot leave" in found[0]["text"],
+           "doctor tells of it", r)
+    r = c.a1.refused(CONFLICT, "conflict", "authority", "add", "n2", "--owner-dir", c.owner_dir(), "--yes")
+    expect("rap split cancel site-b" in r.err, "who leaves does not begin to decide here", r)
     r = run_rap(env.rap, *finish, file, "--data-dir", c.a1.dir)
     expect(r.rc == CONFLICT and "\n  not_joined n2: " in r.err and "Splitting a cluster" in r.err,
            "each gap is a line, and the runbook is named", r)
@@ -122,10 +138,14 @@ def test_nodes_leave_for_a_cluster_of_their_own(env):
     new.seed.ok("role", "assign", "n2", "relay-node")
 
     wait_no_gaps(c, new, c.a1, n2, file)
+    r = run_rap(env.rap, "split", "show", "site-b", "--data-dir", c.a1.dir)
+    expect(r.rc == OK and "no gap was left" in r.out and "next: in site-b" in r.err, "and how far it is", r)
     r = c.a1.cli(*finish[:-2], "--report", file, "--no-input")
     expect(r.rc == USAGE, "it asks first", r)
     done = c.a1.ok(*finish, file)
     expect(done["status"] == "finished" and done["ended_at"], "finished", done)
+    expect(c.a1.ok("split", "show", "site-b")["staying"] == [], "nobody has to leave any more")
+    expect(not [x for x in c.a1.cli("doctor").json["items"] if x["code"] == "split_open"], "nor is it open")
 
     # In the old cluster they count for nothing any more.
     rows = members_at(c.a1)

@@ -1,5 +1,6 @@
 /* Splits in the replicated state (SPEC AUTH-05, SEED-02, docs/decisions/0022): who may begin one, what it
  * waits for, who leaves in which order, and what is refused meanwhile. */
+#include "authority/split.h"
 #include "lib/fsm_fixture.h"
 #include "lib/pki_fixture.h"
 #include "pki/statement.h"
@@ -341,6 +342,116 @@ static void test_a_cancelled_split_lets_everybody_stay_and_the_seed_go(void **st
     lab_fini(&l);
 }
 
+/* --- as many as may leave at once --- */
+
+enum { FIRST = 100 }; /* their fsm_fake numbers */
+
+/* SPLIT_NODES_MAX nodes with names of that length, the first the seed; their ids, encoded. */
+static void make_many(struct lab *l, size_t name_len, char (*names)[NAME_MAX_BYTES + 1],
+                      struct buf *ids)
+{
+    struct mp_writer w;
+    buf_init(ids, SPLIT_TERMS_MAX);
+    mp_writer_init(&w, ids);
+    for (uint32_t i = 0; i < SPLIT_NODES_MAX; i++) {
+        struct fsm_fake node;
+        fsm_fake(FIRST + i, &node);
+        memset(names[i], 'n', name_len);
+        names[i][name_len] = '\0';
+        (void)snprintf(names[i] + name_len - 3, 4, "%03u", i);
+        (void)fsm_make_node(&l->w, FIRST + i, names[i]);
+        mp_put_uuid(&w, &node.id);
+    }
+}
+
+static struct split_terms terms_of(struct lab *l, const struct buf *ids, const uint8_t *pin)
+{
+    struct fsm_fake seed;
+    fsm_fake(FIRST, &seed);
+    return (struct split_terms){.cluster_id = l->old.cluster_id,
+                                .split_id = l->split_id,
+                                .name = blob_str("site-b"),
+                                .new_cluster_id = l->new.cluster_id,
+                                .root_pin = blob_of(pin, PKI_HASH_BYTES),
+                                .seed_id = seed.id,
+                                .nodes = {.raw = buf_blob(ids), .count = SPLIT_NODES_MAX}};
+}
+
+static void test_as_many_nodes_as_may_leave_in_one_command(void **state)
+{
+    (void)state;
+    static char names[SPLIT_NODES_MAX][NAME_MAX_BYTES + 1];
+    struct lab l;
+    struct buf ids, bytes, nodes;
+    uint8_t pin[PKI_HASH_BYTES], sig[PKI_SIG_BYTES], hash[PKI_HASH_BYTES];
+    uint32_t count = 0;
+    lab_init(&l);
+    make_many(&l, 32, names, &ids);
+    pin_of(&l.new, pin);
+    struct split_terms t = terms_of(&l, &ids, pin);
+    assert_int_equal(split_names_fit(fsm_db(l.w.fsm), &t, NULL), 0);
+    buf_init(&bytes, SPLIT_TERMS_MAX);
+    msg_encode(&split_terms_desc, &t, &bytes);
+    assert_int_equal(bytes.err, 0);
+    split_terms_sign(l.old.root_key, buf_blob(&bytes), sig);
+    assert_int_equal(fsm_do(&l.w, CMD_SPLIT_BEGIN,
+                            &(struct split_begin){.terms = buf_blob(&bytes),
+                                                  .signature = blob_of(sig, sizeof sig)}),
+                     0);
+    buf_fini(&bytes);
+    buf_init(&bytes, SIGNED_SPLIT_REPORT_MAX);
+    buf_init(&nodes, SPLIT_REPORT_BODY_MAX);
+    for (uint32_t i = 0; i < SPLIT_NODES_MAX; i++) {
+        const struct split_report_node row = {.name = blob_str(names[i]),
+                                              .healthy = true,
+                                              .votes = i < 3,
+                                              .current = true,
+                                              .held_version = UINT64_MAX};
+        msg_list_add(&split_report_node_desc, &row, &nodes, &count);
+    }
+    struct report good = good_report(&l);
+    good.r.admin_name = blob_str(names[1]);
+    good.r.nodes = (struct mp_list){.raw = buf_blob(&nodes), .count = count};
+    assert_int_equal(split_report_sign(l.new.root_key, &good.r, &bytes), 0);
+    pki_sha256(buf_blob(&bytes), hash);
+    const struct split_end e = {.cluster_id = l.old.cluster_id,
+                                .split_id = l.split_id,
+                                .outcome = SPLIT_FINISHED,
+                                .report_hash = blob_of(hash, sizeof hash)};
+    split_end_sign(l.old.root_key, &e, sig);
+    assert_int_equal(fsm_do(&l.w, CMD_SPLIT_FINISH,
+                            &(struct split_finish){.split_id = l.split_id,
+                                                   .report = buf_blob(&bytes),
+                                                   .signature = blob_of(sig, sizeof sig)}),
+                     0);
+    assert_int_equal(fsm_count(&l.w, "SELECT count(*) FROM cluster_memberships"
+                                     " WHERE membership_status = 'disabled'"),
+                     SPLIT_NODES_MAX);
+    buf_fini(&ids);
+    buf_fini(&bytes);
+    buf_fini(&nodes);
+    lab_fini(&l);
+}
+
+/* Such a split could be begun, but no report of it could ever be made. */
+static void test_names_that_no_report_has_room_for(void **state)
+{
+    (void)state;
+    static char names[SPLIT_NODES_MAX][NAME_MAX_BYTES + 1];
+    struct lab l;
+    struct buf ids;
+    struct errmsg em = ERRMSG_INIT;
+    uint8_t pin[PKI_HASH_BYTES];
+    lab_init(&l);
+    make_many(&l, NAME_MAX_BYTES, names, &ids);
+    pin_of(&l.new, pin);
+    struct split_terms t = terms_of(&l, &ids, pin);
+    assert_int_equal(split_names_fit(fsm_db(l.w.fsm), &t, &em), -ERR_TOO_LARGE);
+    assert_non_null(strstr(em.text, "split in steps"));
+    buf_fini(&ids);
+    lab_fini(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +461,8 @@ int main(void)
         cmocka_unit_test(test_nodes_leave_at_once_and_the_seed_last),
         cmocka_unit_test(test_the_seed_of_an_open_split_stays_unless_forced),
         cmocka_unit_test(test_a_cancelled_split_lets_everybody_stay_and_the_seed_go),
+        cmocka_unit_test(test_as_many_nodes_as_may_leave_in_one_command),
+        cmocka_unit_test(test_names_that_no_report_has_room_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
