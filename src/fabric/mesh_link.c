@@ -156,9 +156,14 @@ static void count_flap(struct mesh_link *l, uint64_t now_us)
     l->held_until_us = now_us + hold;
 }
 
-/* Nothing sent or heard before counts. */
-static void forget(struct mesh_link *l, uint64_t now_us)
+/* A new life of the link, as the other end will see from the token: nothing sent or heard before counts. */
+static void begin(struct mesh_link *l, uint64_t now_us)
 {
+    uint64_t old = l->token;
+    while (l->token == 0 || l->token == old) {
+        l->random_state += 0x9e3779b97f4a7c15ULL; /* odd: passes through every value */
+        l->token = l->random_state;
+    }
     l->peer_token = 0;
     l->received = 0;
     l->rtt_samples = 0;
@@ -167,17 +172,6 @@ static void forget(struct mesh_link *l, uint64_t now_us)
     l->next_probe_us = now_us;
     l->look_us = UINT64_MAX;
     memset(l->sent, 0, sizeof l->sent);
-}
-
-/* A new life of the link, as the other end will see from the token. */
-static void begin(struct mesh_link *l, uint64_t now_us)
-{
-    uint64_t old = l->token;
-    while (l->token == 0 || l->token == old) {
-        l->random_state += 0x9e3779b97f4a7c15ULL; /* odd: passes through every value */
-        l->token = l->random_state;
-    }
-    forget(l, now_us);
 }
 
 static void go_down(struct mesh_link *l, const struct mesh_link_event *ev, enum mesh_link_state to,
@@ -236,12 +230,14 @@ static void send_probe(struct mesh_link *l, const struct mesh_link_event *ev,
 }
 
 /* Every probe says who sends it now. A token that we did not know means that the other end has begun
- * anew, and forgotten all that we told it. */
+ * anew, and forgotten all that we told it; or it is a late probe of a life before, and the other end goes on. We
+ * cannot tell, and forget what it told us: so we begin anew as well, or it would not tell us again. Its
+ * answer to the new token carries its own newest, so this ends there. */
 static void meet(struct mesh_link *l, const struct mesh_link_event *ev, struct mesh_link_todo *todo)
 {
     if (alive(l->state) && l->peer_token != ev->probe->token && !PLANTED("restart_unnoticed")) {
         go_down(l, ev, MESH_LINK_TRYING, todo);
-        forget(l, ev->now_us);
+        begin(l, ev->now_us);
     }
     l->peer_token = ev->probe->token;
     l->peer_load = ev->probe->load;

@@ -1,4 +1,4 @@
-"""`rap doctor` names what is wrong, in network namespaces where it is really so (SPEC FAB; issue 4 item 6)."""
+"""`rap doctor` names what is wrong, in network namespaces where it is really so (SPEC FAB)."""
 
 import base64
 import json

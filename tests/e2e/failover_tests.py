@@ -1,5 +1,5 @@
 """Two sites that see each other only through relays: what happens to the relay in use costs a pause,
-never a stream (DESIGN section 10; acceptance of the fabric). A bulk transfer and an echo go on meanwhile."""
+never a stream (DESIGN section 10). A bulk transfer and an echo go on meanwhile."""
 
 import threading
 

@@ -302,7 +302,7 @@ def test_authorities_keep_their_quorum_through_a_third(env):
 
 
 def test_a_node_without_the_role_that_advertises_routes_is_ignored_and_reported(env):
-    """ROLE-02, issue 4: n3 lost its relay role and does not know it, for it cannot reach the authority. Its
+    """ROLE-02: n3 lost its relay role and does not know it, for it cannot reach the authority. Its
     neighbours do know: they believe none of its routes, use it for nothing, and say so."""
     c = NetCluster(env)
     c.init()

@@ -253,6 +253,29 @@ static void test_restarted_peer_voids_what_was_heard(void **state)
     assert_int_equal(w.end[0].link.peer_token, w.end[1].link.token);
 }
 
+/* Who hears it forgets what it was told, although the other end goes on: so that one has to tell it again. */
+static void test_late_probe_of_a_life_before_voids_what_both_were_told(void **state)
+{
+    struct wire w;
+    (void)state;
+    start(&w, 5000);
+    run(&w, 2000000);
+    struct mesh_probe late = {
+        .type = MESH_PROBE, .token = w.end[1].link.token, .peer_token = w.end[0].link.token};
+    mesh_link_init(&w.end[1].link);
+    step(&w, 1, (struct mesh_link_event){.kind = MESH_LINK_SESSION_UP});
+    run(&w, 1000000);
+    unsigned downs[] = {w.end[0].downs, w.end[1].downs};
+    step(&w, 0, (struct mesh_link_event){.kind = MESH_LINK_PROBE, .probe = &late});
+    assert_int_equal(w.end[0].downs, downs[0] + 1);
+    run(&w, 2000000);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(w.end[i].downs, downs[i] + 1);
+        assert_int_equal(w.end[i].link.state, MESH_LINK_UP);
+        assert_int_equal(w.end[i].link.peer_token, w.end[1 - i].link.token);
+    }
+}
+
 static void test_loss_is_estimated_and_its_direction(void **state)
 {
     struct wire w;
@@ -347,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_one_way_loss_is_suspected_sooner_than_silence),
         cmocka_unit_test(test_answers_that_waited_do_not_spoil_the_round_trip),
         cmocka_unit_test(test_restarted_peer_voids_what_was_heard),
+        cmocka_unit_test(test_late_probe_of_a_life_before_voids_what_both_were_told),
         cmocka_unit_test(test_loss_is_estimated_and_its_direction),
         cmocka_unit_test(test_cost_grows_with_loss_latency_and_load),
         cmocka_unit_test(test_flapping_link_is_held_longer_each_time),
