@@ -18,6 +18,20 @@ static int put_switch(struct cli *c, struct util_body *b, const char *name)
     return 0;
 }
 
+static int put_cut_off(struct cli *c, struct util_body *b)
+{
+    const char *v = cli_get(c, "cut-off-after");
+    int64_t ms = 1;
+    if (v == NULL) {
+        return 0;
+    }
+    if (strcmp(v, "never") != 0 && (cli_get_duration(c, "cut-off-after", &ms) != 0 || ms == 0)) {
+        return cli_usage(c, NULL, "--cut-off-after is a duration, or never");
+    }
+    mp_doc_str(&b->w, &b->d, "cut_off_after", strcmp(v, "never") == 0 ? "0s" : v);
+    return 0;
+}
+
 int cli_run_mesh_set(struct cli *c)
 {
     struct buf path;
@@ -27,6 +41,9 @@ int cli_run_mesh_set(struct cli *c)
     int rc = put_switch(c, &body, "overlay");
     if (rc == 0) {
         rc = put_switch(c, &body, "synthetic");
+    }
+    if (rc == 0) {
+        rc = put_cut_off(c, &body);
     }
     if (rc == 0) {
         rc = util_mutate(c, "PATCH", &path, util_body_end(&body),

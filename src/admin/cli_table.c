@@ -401,10 +401,13 @@ const struct cli_cmd cli_commands[] = {
      cli_run_mesh_show, {{0}}},
     {"mesh", "set", "", "turn the overlay and its test traffic on or off, for the whole cluster",
      "Nodes obey with their next signed configuration. `rap node mesh` says otherwise for one node. Which "
-     "nodes forward is a matter of roles: relay-node, core-mesh.",
+     "nodes forward is a matter of roles: relay-node, core-mesh. A node that no authority has answered for "
+     "--cut-off-after, or an authority without a majority for so long, serves nobody any more until it is in "
+     "contact again; it goes on to relay, for that is the way back.",
      CLI_MUTATES, cli_run_mesh_set,
      {{"overlay", "on|off", "probe links, keep routes and use relays", false, false},
-      {"synthetic", "on|off", "answer the test traffic of `rap node ping`", false, false}}},
+      {"synthetic", "on|off", "answer the test traffic of `rap node ping`", false, false},
+      {"cut-off-after", "T|never", "how long services go on without the authority", false, false}}},
     {"intent", "list", "", "what the owner wants of routes", NULL, CLI_READS | CLI_LISTS,
      cli_run_intent_list, {{0}}},
     {"intent", "show", "I", "one intent", NULL, CLI_READS, cli_run_intent_show, {{0}}},

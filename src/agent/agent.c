@@ -427,6 +427,7 @@ void agent_status(const struct agent *a, struct agent_status *ret)
         .connected = a->uplink.local || live,
         .authority = a->uplink.local ? a->member->node_id : (live ? a->stream_to : UUID_NIL),
         .last_contact_ms = a->last_contact_ms,
+        .contact_age_ms = a->uplink.local ? 0 : agent_mono_ms() - a->uplink.contact_ms,
         .degraded = expired || uplink_is_cut_off(&a->uplink, agent_mono_ms()),
         .certificate_expires_ms = a->leaf.not_after_ms,
         .issuer_expires_ms = a->issuer.not_after_ms,

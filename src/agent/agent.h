@@ -101,9 +101,11 @@ struct agent_status {
     struct uuid authority;   /* which */
     int64_t last_contact_ms; /* wall clock; 0 never */
     int contact_rc;          /* not connected: why the last try came to nothing; 0 not known */
-    bool disabled;           /* our membership is: peers refuse us, authorities only tell us */
-    bool degraded;           /* snapshot expired, or no authority for 3 heartbeats */
-    const char *health;      /* "healthy", "degraded", or "revoked": our key is banned, or an
+    uint64_t
+        contact_age_ms; /* monotonic: since an authority answered, or since the start; 0: we are one */
+    bool disabled;      /* our membership is: peers refuse us, authorities only tell us */
+    bool degraded;      /* snapshot expired, or no authority for 3 heartbeats */
+    const char *health; /* "healthy", "degraded", or "revoked": our key is banned, or an
                                 authority refused it; it asks again about once a minute */
     int64_t certificate_expires_ms;
     int64_t issuer_expires_ms, root_expires_ms; /* above it */

@@ -515,6 +515,7 @@ void config_mesh(const struct config *c, struct config_mesh *ret)
     CHECK(own_mesh(&c->body, &ret->own) == 0); /* checked when it was decoded */
     ret->overlay = switched(ret->own.overlay, c->body.overlay);
     ret->synthetic = switched(ret->own.synthetic, c->body.synthetic);
+    ret->cut_off_after_ms = c->body.cut_off_after_ms;
 }
 
 bool config_is_disabled(const struct config *c)

@@ -86,6 +86,7 @@ bool config_lists_authority(const struct config *c, const struct uuid *node_id);
 struct config_mesh {
     struct snapshot_mesh own;
     bool overlay, synthetic;
+    uint64_t cut_off_after_ms; /* 0: never */
 };
 void config_mesh(const struct config *c, struct config_mesh *ret);
 

@@ -56,13 +56,18 @@ static int cut_own_mesh(struct db *state, const char *id, struct cut *c)
     return rc < 0 ? rc : 0;
 }
 
-static int cut_mesh(struct db *state, struct cut *c)
+static int cut_mesh(struct db *state, unsigned level, struct cut *c)
 {
-    struct db_stmt *st = db_prepare(state, "SELECT overlay, synthetic FROM mesh_settings");
+    struct db_stmt *st = db_prepare(
+        state, level >= LEVEL_CUT_OFF
+                   ? "SELECT overlay, synthetic, coalesce(cut_off_after_ms, 0) AS"
+                     " cut_off_after_ms FROM mesh_settings"
+                   : "SELECT overlay, synthetic, 0 AS cut_off_after_ms FROM mesh_settings");
     int rc = db_step(st);
     if (rc == 1) {
         c->body.overlay = db_col_int(st, "overlay") != 0;
         c->body.synthetic = db_col_int(st, "synthetic") != 0;
+        c->body.cut_off_after_ms = (uint64_t)db_col_int(st, "cut_off_after_ms");
     }
     db_done(st);
     return rc < 0 ? rc : 0;
@@ -261,7 +266,7 @@ int cut_node_mesh(struct db *state, unsigned level, const char *id, struct cut *
 
 int cut_cluster_mesh(struct db *state, unsigned level, struct cut *c)
 {
-    int rc = level >= LEVEL_MESH ? cut_mesh(state, c) : 0;
+    int rc = level >= LEVEL_MESH ? cut_mesh(state, level, c) : 0;
     if (rc != 0 || level < LEVEL_INTENTS) {
         return rc;
     }

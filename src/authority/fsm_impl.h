@@ -242,10 +242,12 @@ int fsm_audit_cert(struct fsm_ctx *x, const char *event, const char *node_id,
 #define FSM_SQL_HEARTBEAT                                                                      \
     "SELECT h.node_id, h.observed_at, h.received_at, h.health, h.version, h.config_version"    \
     " FROM node_heartbeats h"
-#define FSM_SQL_MESH                                                                          \
+#define FSM_SQL_MESH_(more)                                                                   \
     "SELECT c.id AS cluster_id, coalesce(s.overlay, 0) AS overlay,"                            \
-    " coalesce(s.synthetic, 0) AS synthetic, s.updated_at FROM clusters c"                     \
+    " coalesce(s.synthetic, 0) AS synthetic, " more "s.updated_at FROM clusters c"             \
     " LEFT JOIN mesh_settings s ON s.cluster_id = c.id"
+#define FSM_SQL_MESH FSM_SQL_MESH_("s.cut_off_after_ms, ")
+#define FSM_SQL_MESH_BEFORE FSM_SQL_MESH_("NULL AS cut_off_after_ms, ")
 #define FSM_SQL_NODE_MESH                                                                     \
     "SELECT m.node_id, n.name AS node_name, m.overlay, m.synthetic, m.kind, m.region,"         \
     " m.bandwidth_mbps, m.trust, m.updated_at FROM node_mesh_settings m"                       \

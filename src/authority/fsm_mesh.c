@@ -5,7 +5,8 @@
 
 static int mesh_doc(struct fsm_ctx *x)
 {
-    struct db_stmt *st = db_prepare(x->db, FSM_SQL_MESH);
+    struct db_stmt *st = db_prepare(x->db, x->v->level >= LEVEL_CUT_OFF ? FSM_SQL_MESH
+                                                                        : FSM_SQL_MESH_BEFORE);
     int rc = db_step(st);
     if (rc == 1) {
         fsm_doc_row(st, &x->doc);
@@ -20,13 +21,44 @@ static const char *switch_text(uint64_t v)
     return v == SWITCH_ON ? "on" : v == SWITCH_OFF ? "off" : "";
 }
 
+static int check_cut_off(struct fsm_ctx *x, uint64_t ms)
+{
+    if (ms == 0 || ms == CUT_OFF_NEVER) {
+        return 0;
+    }
+    return ms >= CUT_OFF_MS_MIN && ms <= CUT_OFF_MS_MAX
+               ? 0
+               : fsm_refuse(x, -ERR_INVALID, "--cut-off-after is 1s to 168h, or never");
+}
+
+/* After the row is there. 0: as it was. */
+static int set_cut_off(struct fsm_ctx *x, uint64_t ms)
+{
+    if (ms == 0) {
+        return 0;
+    }
+    struct db_stmt *st = db_prepare(x->db,
+                                    "UPDATE mesh_settings SET cut_off_after_ms = nullif(?, 0)");
+    db_bind_int(st, ms == CUT_OFF_NEVER ? 0 : (int64_t)ms);
+    return db_run(st);
+}
+
 int fsm_mesh_set(struct fsm_ctx *x, const struct mesh_set *b)
 {
     if (b->overlay > SWITCH_ON || b->synthetic > SWITCH_ON) {
         return fsm_refuse(x, -ERR_INVALID, "a switch is on or off");
     }
-    if (b->overlay == SWITCH_KEEP && b->synthetic == SWITCH_KEEP) {
-        return fsm_refuse(x, -ERR_INVALID, "nothing to set: give --overlay or --synthetic");
+    if (b->overlay == SWITCH_KEEP && b->synthetic == SWITCH_KEEP && b->cut_off_after_ms == 0) {
+        return fsm_refuse(x, -ERR_INVALID,
+                          "nothing to set: give --overlay, --synthetic or --cut-off-after");
+    }
+    if (b->cut_off_after_ms != 0 && x->v->level < LEVEL_CUT_OFF) {
+        return fsm_refuse(x, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, x->v->level, "--cut-off-after",
+                          LEVEL_CUT_OFF);
+    }
+    int unfit = check_cut_off(x, b->cut_off_after_ms);
+    if (unfit != 0) {
+        return unfit;
     }
     struct db_stmt *st = db_prepare(
         x->db, "INSERT INTO mesh_settings (cluster_id, overlay, synthetic, updated_at)"
@@ -44,12 +76,17 @@ int fsm_mesh_set(struct fsm_ctx *x, const struct mesh_set *b)
     }
     db_bind_int(st, x->now_ms);
     int rc = db_run(st);
+    rc = rc == 0 ? set_cut_off(x, b->cut_off_after_ms) : rc;
     if (rc == 0) {
         struct fsm_json j;
         x->config_changed = true;
         fsm_json_begin(&j);
         fsm_json_text(&j, "overlay", switch_text(b->overlay));
         fsm_json_text(&j, "synthetic", switch_text(b->synthetic));
+        if (b->cut_off_after_ms != 0) {
+            fsm_json_int(&j, "cut_off_after_ms",
+                         b->cut_off_after_ms == CUT_OFF_NEVER ? 0 : (int64_t)b->cut_off_after_ms);
+        }
         const struct fsm_audit a = {
             .event = "mesh_configured", .subject_type = "cluster", .subject_id = x->cluster_id};
         rc = fsm_audit_add(x, &a, fsm_json_end(&j));

@@ -4,8 +4,17 @@
 
 int op_mesh_set(struct prepare *p)
 {
-    const struct mesh_set body = {.overlay = op_arg_switch(p, "overlay"),
-                                  .synthetic = op_arg_switch(p, "synthetic")};
+    struct mesh_set body = {.overlay = op_arg_switch(p, "overlay"),
+                            .synthetic = op_arg_switch(p, "synthetic")};
+    if (mp_find(p->in->args, "cut_off_after_ms").len > 0) {
+        int64_t ms = mp_find_int(p->in->args, "cut_off_after_ms");
+        if (fsm_level(p->a->fsm) < LEVEL_CUT_OFF) {
+            return errmsg_set(p->em, -ERR_UNSUPPORTED, FSM_LEVEL_TEXT, fsm_level(p->a->fsm),
+                              "--cut-off-after", LEVEL_CUT_OFF);
+        }
+        /* 1 is "never" in the log, 0 in a call. What is below a second is refused by apply. */
+        body.cut_off_after_ms = ms == 0 ? CUT_OFF_NEVER : ms == 1 ? 2 : (uint64_t)ms;
+    }
     op_put_body(p, CMD_MESH_SET, &body);
     return 0;
 }

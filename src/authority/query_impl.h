@@ -55,6 +55,8 @@ int query_pools(struct db *db, const struct query_args *args, struct mp_writer *
 int query_resources(struct db *db, const struct query_args *args, struct mp_writer *w,
                     struct errmsg *em);
 int query_qos(struct db *db, const struct query_args *args, struct mp_writer *w, struct errmsg *em);
+int query_mesh_before(struct db *db, const struct query_args *args, struct mp_writer *w,
+                      struct errmsg *em);
 int query_mesh(struct db *db, const struct query_args *args, struct mp_writer *w,
                struct errmsg *em);
 void query_node_mesh(struct fsm *f, const char *node_id, struct mp_writer *w, struct mp_doc *d);

@@ -2,16 +2,29 @@
 #include "authority/query_impl.h"
 #include "fabric/overlay.h"
 
-int query_mesh(struct db *db, const struct query_args *args, struct mp_writer *w, struct errmsg *em)
+static int mesh(struct db *db, const char *sql, struct mp_writer *w, struct errmsg *em)
 {
-    (void)args;
-    struct db_stmt *st = db_prepare(db, FSM_SQL_MESH " LIMIT 1");
+    struct db_stmt *st = db_prepare(db, sql);
     int rc = db_step(st);
     if (rc == 1) {
         fsm_doc_row(st, w);
     }
     db_done(st);
     return rc == 1 ? 0 : errmsg_set(em, -ERR_NOT_FOUND, "there is no cluster yet");
+}
+
+int query_mesh(struct db *db, const struct query_args *args, struct mp_writer *w, struct errmsg *em)
+{
+    (void)args;
+    return mesh(db, FSM_SQL_MESH " LIMIT 1", w, em);
+}
+
+/* Below LEVEL_CUT_OFF. */
+int query_mesh_before(struct db *db, const struct query_args *args, struct mp_writer *w,
+                      struct errmsg *em)
+{
+    (void)args;
+    return mesh(db, FSM_SQL_MESH_BEFORE " LIMIT 1", w, em);
 }
 
 void query_node_mesh(struct fsm *f, const char *node_id, struct mp_writer *w, struct mp_doc *d)

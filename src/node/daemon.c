@@ -285,6 +285,7 @@ static void apply_mesh(struct node *n, const struct config *cfg)
         config_mesh(cfg, &mesh);
     }
     n->synthetic.on = n->options->synthetic || mesh.synthetic;
+    cut_off_limit(n, mesh.cut_off_after_ms);
     bool overlay = n->options->overlay || mesh.overlay;
     if (overlay && n->overlay == NULL) {
         n->overlay = overlay_open(&(struct overlay_config){.loop = &n->loop,
@@ -369,6 +370,7 @@ static void stop(struct node *n)
     }
     n->stopping = true;
     loop_watch_close(&n->loop_watch);
+    cut_off_close(n);
     uv_close((uv_handle_t *)&n->sigint, NULL);
     uv_close((uv_handle_t *)&n->sigterm, NULL);
     /* Admin finishes closing when the authority has answered the calls it holds. */
@@ -533,6 +535,7 @@ static int open_all(struct node *n, struct errmsg *em)
         return rc;
     }
     synthetic_serve(n);
+    cut_off_open(n);
     apply_mesh(n, agent_snapshot(n->agent));
     char *issuer = member_path(n->member, "issuer.crt");
     if (file_exists(issuer)) {

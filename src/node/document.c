@@ -140,6 +140,7 @@ static void status_doc(struct node *n, struct mp_writer *w)
     mp_doc_str(w, &doc, "contact_error",
                st.member || as.contact_rc == 0 ? NULL : err_slug(as.contact_rc));
     mp_doc_time(w, &doc, "last_contact_at", as.last_contact_ms);
+    mp_doc_bool(w, &doc, "cut_off", n->cut_off.is);
     mp_doc_int(w, &doc, "clock_ahead_ms", st.member ? st.clock_ahead_ms : as.clock_ahead_ms);
     mp_doc_int(w, &doc, "config_version", cfg == NULL ? 0 : (int64_t)cfg->body.config_version);
     mp_doc_time(w, &doc, "config_expires_at", cfg == NULL ? 0 : cfg->body.expires_at_ms);

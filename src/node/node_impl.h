@@ -6,6 +6,7 @@
 #include "agent/agent.h"
 #include "authority/authority.h"
 #include "authority/heal.h"
+#include "node/cut_off.h"
 #include "node/loop_watch.h"
 #include "node/node.h"
 #include "node/overlay.h"
@@ -46,6 +47,7 @@ struct node {
     struct admin *admin;
     struct overlay *overlay; /* NULL: off */
     struct synthetic_server synthetic;
+    struct cut_off cut_off;
     struct route_id routes[ROUTE_IDS_MAX];
     unsigned pings; /* under way */
     uv_signal_t sigint, sigterm;

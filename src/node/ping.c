@@ -393,6 +393,8 @@ void synthetic_ping(struct node *n, struct admin_call *c)
     p->deadline_ns = clock_mono_ns() + (uint64_t)c->timeout_ms * 1000000;
     if (p->count < 1 || p->size < 0 || p->bytes < 0) {
         finish(p, -ERR_INVALID, "count is 1 to 1000, size at most 65536, bytes at most 1 GiB");
+    } else if (n->cut_off.is) {
+        finish(p, -ERR_DENIED, CUT_OFF_TEXT);
     } else if (n->pings > PINGS_MAX) {
         finish(p, -ERR_BUSY, "too many pings at once: wait for the others");
     } else {

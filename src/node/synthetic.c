@@ -32,7 +32,7 @@ static void on_echo(void *data, struct fabric_request *rq, struct blob body)
 {
     struct node *n = data;
     struct synthetic m;
-    int rc = n->synthetic.on ? check(body, &m) : -ERR_NO_SERVICE;
+    int rc = !n->synthetic.on ? -ERR_NO_SERVICE : n->cut_off.is ? -ERR_DENIED : check(body, &m);
     if (rc == 0 && !within_rate(&n->synthetic)) {
         rc = -ERR_BUSY;
     }
@@ -49,7 +49,7 @@ static void on_bulk_frame(struct fabric_stream *s, void *data, struct blob frame
     struct bulk *b = data;
     struct synthetic m;
     struct buf out;
-    int rc = check(frame, &m);
+    int rc = b->node->cut_off.is ? -ERR_DENIED : check(frame, &m);
     if (rc == 0 && b->bytes + m.body.len > STREAM_BYTES_MAX) {
         rc = -ERR_TOO_LARGE;
     }
@@ -82,8 +82,12 @@ static void on_bulk(void *data, struct fabric_stream *s)
     static const struct fabric_stream_vtab vtab = {.frame = on_bulk_frame,
                                                    .closed = on_bulk_closed};
     struct node *n = data;
-    if (!n->synthetic.on || n->synthetic.streams >= STREAMS_MAX) {
-        fabric_stream_reset(s, n->synthetic.on ? -ERR_BUSY : -ERR_NO_SERVICE);
+    int rc = !n->synthetic.on                      ? -ERR_NO_SERVICE
+             : n->cut_off.is                       ? -ERR_DENIED
+             : n->synthetic.streams >= STREAMS_MAX ? -ERR_BUSY
+                                                   : 0;
+    if (rc != 0) {
+        fabric_stream_reset(s, rc);
         return;
     }
     n->synthetic.streams++;

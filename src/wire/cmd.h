@@ -40,6 +40,7 @@
 #define LEVEL_HEAL 14
 #define LEVEL_SPLITS 15
 #define LEVEL_RESOURCES 16
+#define LEVEL_CUT_OFF 17
 
 /*   X(NAME, number, lower-case name, high risk, level, who) : numbers are never reused.
  * The struct of the body is called name, its handler fsm_name. level: the state's schema level

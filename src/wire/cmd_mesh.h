@@ -8,8 +8,14 @@
 /* For every node whose own row says nothing else. enum cmd_switch. */
 #define MESH_SET_FIELDS(X, T)        \
     X(T, 1, U64, overlay, 0, 0)      \
-    X(T, 2, U64, synthetic, 0, 0)
+    X(T, 2, U64, synthetic, 0, 0)    \
+    /* From LEVEL_CUT_OFF on: */     \
+    X(T, 3, U64, cut_off_after_ms, 0, 0) /* 0: stays as it is; CUT_OFF_NEVER */
 MSG_DECLARE(mesh_set, MESH_SET_FIELDS)
+/* How long services of a node go on that no authority answers, or of an authority without a majority (AUTH-04). */
+#define CUT_OFF_NEVER 1
+#define CUT_OFF_MS_MIN 1000
+#define CUT_OFF_MS_MAX (7ULL * 24 * 3600 * 1000)
 
 /* One node's whole row: who prepares it fills in what stays. */
 #define NODE_MESH_SET_FIELDS(X, T)                                       \

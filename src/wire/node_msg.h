@@ -179,7 +179,8 @@ MSG_DECLARE(op_request, OP_REQUEST_FIELDS)
     X(T, 82, FLAG, peers_prove, 0, 0)          /* nodes ask each other for a leaf_proof */ \
     X(T, 83, LIST, qos, 8, 0)                  /* of bin: snapshot_qos */ \
     X(T, 84, LIST, all_intents, INTENTS_MAX, 0) /* of bin: snapshot_intent, for every node */ \
-    X(T, 85, LIST, all_pools, POOLS_MAX, 0)    /* of bin: snapshot_pool, that every node may use */
+    X(T, 85, LIST, all_pools, POOLS_MAX, 0)    /* of bin: snapshot_pool, that every node may use */ \
+    X(T, 86, U64, cut_off_after_ms, 0, 0)      /* services end then, without an authority; 0: never */
 MSG_DECLARE(snapshot_body, SNAPSHOT_BODY_FIELDS)
 
 #define SNAPSHOT_AUTHORITY_FIELDS(X, T)                    \

@@ -201,6 +201,47 @@ static bool cluster_overlay(struct fsm_world *w, struct snapshot_relay *ret_rela
     return on;
 }
 
+static uint64_t cut_off_told(struct fsm_world *w)
+{
+    struct cut c;
+    cut_init(&c);
+    assert_int_equal(cut_cluster(fsm_db(w->fsm), fsm_level(w->fsm), &c), 0);
+    uint64_t ms = c.body.cut_off_after_ms;
+    cut_fini(&c);
+    return ms;
+}
+
+/* AUTH-04. */
+static void test_how_long_services_go_on_is_told_to_every_node(void **state)
+{
+    struct fsm_world *w = *state;
+    struct fsm_position pos;
+    const struct mesh_set set = {.cut_off_after_ms = 60000};
+    const struct mesh_set synthetic = {.synthetic = SWITCH_ON};
+    const struct mesh_set never = {.cut_off_after_ms = CUT_OFF_NEVER};
+    fsm_world_raise_to(w, LEVEL_CUT_OFF - 1);
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &set), -ERR_UNSUPPORTED);
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &synthetic), 0);
+    assert_int_equal(cut_off_told(w), 0);
+    fsm_world_raise(w);
+    assert_int_equal(cut_off_told(w), 0);
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &set), 0);
+    fsm_position(w->fsm, &pos);
+    assert_int_equal(pos.config_index, w->index);
+    assert_int_equal(cut_off_told(w), 60000);
+    assert_int_equal(fsm_count(w, "SELECT synthetic FROM mesh_settings"), 1);
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &synthetic), 0);
+    assert_int_equal(cut_off_told(w), 60000); /* what is not given stays */
+    static const uint64_t bad[] = {2, CUT_OFF_MS_MIN - 1, CUT_OFF_MS_MAX + 1, UINT64_MAX};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        const struct mesh_set wrong = {.cut_off_after_ms = bad[i]};
+        assert_int_equal(fsm_do(w, CMD_MESH_SET, &wrong), -ERR_INVALID);
+    }
+    assert_int_equal(cut_off_told(w), 60000);
+    assert_int_equal(fsm_do(w, CMD_MESH_SET, &never), 0);
+    assert_int_equal(cut_off_told(w), 0);
+}
+
 static void test_settings_reach_whom_they_concern(void **state)
 {
     struct fsm_world *w = *state;
@@ -538,6 +579,7 @@ int main(void)
         T(test_those_of_one_organization_know_each_other),
         T(test_a_large_organization_is_a_ring),
         T(test_an_older_state_tells_of_nobody_and_then_all_at_once),
+        T(test_how_long_services_go_on_is_told_to_every_node),
         T(test_settings_reach_whom_they_concern),
         T(test_intents_reach_their_sources_and_nobody_else),
         T(test_pools_are_known_to_their_organization_and_grants_to_their_sources),

@@ -205,6 +205,69 @@ static void test_bulk_is_counted_and_refuses_other_payload(void **state)
     assert_int_equal(w->node.synthetic.streams, 0);
 }
 
+/* --- cut off from the authority (AUTH-04) --- */
+
+static void test_services_end_while_cut_off_and_begin_again(void **state)
+{
+    struct world *w = *state;
+    static const struct fabric_stream_vtab vtab = {.frame = on_ack, .closed = on_closed};
+    struct fabric_stream_to to = {.node_id = w->e->b->id,
+                                  .service = SYNTHETIC_BULK,
+                                  .bulk = true,
+                                  .frame_max_bytes = SYNTHETIC_BODY_MAX + 128};
+    struct flow f = {.acked = 0};
+    struct flow late = {.acked = 0};
+    struct buf b;
+    size_t len;
+    synthetic_serve(&w->node);
+    put(&b, SYNTHETIC_KIND, 5000);
+    assert_int_equal(fabric_stream_open(w->e->a->f, &to, &vtab, &f, &f.s), 0);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(fabric_stream_send(f.s, buf_blob(&b)), 0);
+    }
+    fabric_world_run(&w->e->w, has_ten_acks, &f);
+    w->node.cut_off.is = true;
+    assert_int_equal(ask(w, buf_blob(&b), &len), -ERR_DENIED);
+    assert_int_equal(fabric_stream_send(f.s, buf_blob(&b)), 0);
+    fabric_world_run(&w->e->w, is_closed, &f);
+    assert_int_equal(f.rc, -ERR_DENIED);
+    assert_int_equal(fabric_stream_open(w->e->a->f, &to, &vtab, &late, &late.s), 0);
+    fabric_world_run(&w->e->w, is_closed, &late);
+    assert_int_equal(late.rc, -ERR_DENIED);
+    assert_int_equal(w->node.synthetic.streams, 0);
+    w->node.cut_off.is = false;
+    assert_int_equal(ask(w, buf_blob(&b), &len), 0);
+    buf_fini(&b);
+}
+
+static void test_cut_off_is_who_was_not_answered_for_so_long(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t limit_ms, contact_ms, now_ms;
+        bool changed, is;
+    } steps[] = {
+        {0, 1000, 900000, false, false},  /* no limit: never */
+        {2000, 1000, 2999, false, false}, /* not yet */
+        {2000, 1000, 3000, true, true},   /* now */
+        {2000, 1000, 4000, false, true},  /* still */
+        {2000, 500, 4000, false, true},   /* a contact of before is no news */
+        {2000, 4000, 4000, true, false},  /* one of now is */
+        {2000, 0, 5999, false, false},    /* without a majority the last contact counts */
+        {2000, 0, 6000, true, true},      /* */
+        {3000, 0, 6000, true, false},     /* the owner allows more, */
+        {1000, 0, 6000, true, true},      /* or less, */
+        {0, 0, 6000, true, false},        /* or for ever */
+        {2000, 7000, 6500, false, false}, /* clocks of two reads may cross */
+    };
+    struct cut_off c = {.contact_ms = 1000};
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        c.limit_ms = steps[i].limit_ms;
+        assert_int_equal(cut_off_step(&c, steps[i].contact_ms, steps[i].now_ms), steps[i].changed);
+        assert_int_equal(c.is, steps[i].is);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +278,8 @@ int main(void)
         T(test_size_is_bounded),
         T(test_rate_is_bounded),
         T(test_bulk_is_counted_and_refuses_other_payload),
+        T(test_services_end_while_cut_off_and_begin_again),
+        cmocka_unit_test(test_cut_off_is_who_was_not_answered_for_so_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
