@@ -237,7 +237,8 @@ static void refuse_source(struct fabric *f, const struct addr *from, const struc
  * is a hundred times what a packet of a live session does, so those are read, run and answered first --- */
 
 #define WAITING_MAX 512 /* packets of each kind; with their Ethernet sizes 3/4 MiB */
-#define HANDSHAKES_NS (500 * 1000ULL) /* of a turn: when so much has passed, the next waits */
+/* Of a turn: when so much has passed, the next waits. One step is more than that, a few resets are not. */
+#define HANDSHAKES_NS (50 * 1000ULL)
 
 struct waiting {
     struct link link;

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define SWEEP_MS 1000
-#define GUESTS_NS (500 * 1000ULL) /* of a turn, as for handshakes */
+#define GUESTS_NS (50 * 1000ULL) /* of a turn, as for handshakes */
 #define LATE_NS (300 * NS_PER_MS)
 #define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define SOURCES_MAX 16384
