@@ -41,7 +41,19 @@ bool raft_io_votes(const struct raft_configuration *c, raft_id id)
 #define SUSPECT_MS 2500
 #define SUSPECT_MESSAGES 8
 
-static void convict(struct raft_io_peer *p, const struct raft_digest *d)
+/* Of the leader's own term nothing is taken back while it leads, so what counts is all it has counted, committed or
+ * not, and not only what was committed when the member last spoke. */
+static uint64_t acked_by(const struct raft_io_impl *im, const struct raft_io_peer *p)
+{
+    struct raft *r = im->io->data;
+    raft_index match = 0;
+    return r->state == RAFT_LEADER && raft_match_index(r, p->id, &match) == 0 && match > p->acked
+               ? match
+               : p->acked;
+}
+
+static void convict(const struct raft_io_impl *im, struct raft_io_peer *p,
+                    const struct raft_digest *d)
 {
     p->boot_before = p->boot;
     p->boot = d->boot;
@@ -49,7 +61,7 @@ static void convict(struct raft_io_peer *p, const struct raft_digest *d)
     p->suspect = 0;
     p->why = (struct raft_old_disk){.acked_term = p->term,
                                     .shown_term = d->boot_term,
-                                    .acked_index = p->acked,
+                                    .acked_index = acked_by(im, p),
                                     .shown_index = d->boot_index};
 }
 
@@ -62,7 +74,7 @@ static void suspect(struct raft_io_impl *im, struct raft_io_peer *p, const struc
         p->suspect_count = 0;
     }
     if (++p->suspect_count >= SUSPECT_MESSAGES && now - p->suspect_ms >= SUSPECT_MS) {
-        convict(p, d);
+        convict(im, p, d);
     }
 }
 
@@ -122,7 +134,7 @@ static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
     if (d->boot == p->boot_before) {
         return true; /* a straggler of the start before: out of date, and it proves nothing */
     }
-    bool less = d->boot_term < p->term || d->boot_index < p->acked;
+    bool less = d->boot_term < p->term || d->boot_index < acked_by(im, p);
     if (voter && p->boot != 0 && less) {
         suspect(im, p, d);
         return true;

@@ -457,9 +457,14 @@ static void test_majority_is_counted_without_those_that_are_damaged(void **state
 
 /* --- between members --- */
 
+/* A heartbeat of a leader, or to us as leader an acknowledgement. */
 static int receive_as(struct fixture *f, const struct raft_digest *d)
 {
     struct raft_message m = fx_heartbeat(5, 0, 0);
+    if (f->raft.state == RAFT_LEADER) {
+        m = (struct raft_message){.type = RAFT_APPEND_ENTRIES_RESULT,
+                                  .append_entries_result = {.version = 2, .term = 5}};
+    }
     struct buf bytes;
     buf_init(&bytes, RAFT_FRAME_MAX);
     assert_int_equal(raft_msg_encode(&m, d, &bytes), 0);
@@ -612,6 +617,40 @@ static void test_healed_voter_is_not_accused_by_an_old_memory(void **state)
     }
 }
 
+/* A torn write at the end of its log: the leader counts the entry, and has not heard of the member since. It would wait for
+ * that entry for ever, for the leader takes it for stored (G13). */
+static void test_last_acknowledged_entry_is_missed_before_the_member_speaks_of_it_again(
+    void **state)
+{
+    (void)state;
+    static const struct raft_digest good = {.boot = 11, .boot_term = 5, .boot_index = 3};
+    static const struct raft_digest torn = {.boot = 12, .boot_term = 5, .boot_index = 6};
+    static const struct raft_digest whole = {.boot = 13, .boot_term = 5, .boot_index = 7};
+    uint64_t progress[64]; /* libraft's own struct: whatever it looks at in there is a 7 */
+    struct fixture f;
+    fx_setup(&f);
+    for (size_t i = 0; i < ARRAY_SIZE(progress); i++) {
+        progress[i] = 7;
+    }
+    now_ms = 1000;
+    f.env.mono_ms = later;
+    assert_int_equal(raft_configuration_add(&f.raft.configuration, PEER, "peer", RAFT_VOTER), 0);
+    f.raft.state = RAFT_LEADER;
+    f.raft.commit_index = 6;
+    f.raft.leader_state.progress = (void *)progress;
+    assert_int_equal(keep_talking(&f, &good, 1, 1), 1);
+    assert_int_equal(keep_talking(&f, &torn, 20, 5000), 0);
+    assert_true(is_accused(&f));
+    assert_int_equal(old_disk.acked_index, 7);
+    assert_int_equal(old_disk.shown_index, 6);
+    assert_int_equal(keep_talking(&f, &whole, 1, 1), 1);
+    assert_false(is_accused(&f));
+    f.raft.state = RAFT_FOLLOWER;
+    raft_configuration_close(&f.raft.configuration);
+    raft_configuration_init(&f.raft.configuration);
+    fx_teardown(&f);
+}
+
 static void test_restart_without_a_loss_is_none(void **state)
 {
     (void)state;
@@ -654,6 +693,8 @@ int main(void)
         cmocka_unit_test(test_message_of_another_epoch_never_reaches_libraft),
         cmocka_unit_test(test_voter_that_starts_below_a_term_it_acted_in_is_not_heard),
         cmocka_unit_test(test_healed_voter_is_not_accused_by_an_old_memory),
+        cmocka_unit_test(
+            test_last_acknowledged_entry_is_missed_before_the_member_speaks_of_it_again),
         cmocka_unit_test(test_restart_without_a_loss_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
