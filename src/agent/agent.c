@@ -94,6 +94,13 @@ int agent_load_identity(struct agent *a, struct errmsg *em)
     }
     int rc = read_chain(a, chain, certs, em);
     const struct blob views[3] = {buf_blob(&chain[0]), buf_blob(&chain[1]), buf_blob(&chain[2])};
+    if (rc == 0 && (!uuid_equal(&certs[0].node_id, &a->member->node_id) ||
+                    !uuid_equal(&certs[0].cluster_id, &a->member->cluster_id))) {
+        rc = errmsg_runbook(
+            em,
+            errmsg_set(em, -ERR_CORRUPT, "node.db and node.crt are of two nodes: one is damaged"),
+            MEMBER_RUNBOOK);
+    }
     if (rc == 0) {
         rc = fabric_set_identity(a->fabric, views, 3, a->key, em);
     }

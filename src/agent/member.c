@@ -128,14 +128,20 @@ static int get_text(struct member *m, const char *key, char *out, size_t size)
     return rc == -ERR_TOO_LARGE ? -ERR_CORRUPT : rc;
 }
 
+static int no_membership(const struct member *m, struct errmsg *em)
+{
+    return errmsg_set(
+        em, -ERR_NOT_FOUND,
+        "%s holds no membership: run `rap init` for a new cluster or `rap join` with a "
+        "token",
+        m->data_dir);
+}
+
 static int load_settings(struct member *m, struct errmsg *em)
 {
     int rc = get_fixed(m, "cluster_id", m->cluster_id.b, sizeof m->cluster_id.b);
     if (rc == -ERR_NOT_FOUND) {
-        return errmsg_set(em, rc,
-                          "%s holds no membership: run `rap init` for a new cluster or `rap join` "
-                          "with a token",
-                          m->data_dir);
+        return no_membership(m, em);
     }
     const struct {
         const char *key;
@@ -164,6 +170,16 @@ static int load_settings(struct member *m, struct errmsg *em)
 }
 
 /* --- create, open, discard --- */
+
+/* A certificate is what a membership leaves when its store is gone, be it removed or emptied. Nothing may
+ * take the place of the one or the other. */
+static int refuse_orphan(const struct member *m, struct errmsg *em)
+{
+    return errmsg_set(em, -ERR_CORRUPT,
+                      "%s/node.db is missing or empty, but node.crt beside it says that this host "
+                      "is a member",
+                      m->dir);
+}
 
 static int check_address(const char *what, const char *text, struct errmsg *em)
 {
@@ -281,6 +297,10 @@ int member_create(const char *data_dir, const struct member_settings *s, struct 
     if (rc != 0) {
         goto out;
     }
+    if (member_has(m, "node.crt") && !member_has(m, "node.db")) {
+        rc = errmsg_runbook(em, refuse_orphan(m, em), MEMBER_RUNBOOK);
+        goto out;
+    }
     if (member_has(m, "node.db")) {
         struct uuid held;
         rc = open_db(m, em);
@@ -290,6 +310,10 @@ int member_create(const char *data_dir, const struct member_settings *s, struct 
         rc = get_fixed(m, "cluster_id", held.b, sizeof held.b);
         if (rc != -ERR_NOT_FOUND) {
             rc = errmsg_set(em, -ERR_EXISTS, "%s already holds a membership", data_dir);
+            goto out;
+        }
+        if (member_has(m, "node.crt")) {
+            rc = errmsg_runbook(em, refuse_orphan(m, em), MEMBER_RUNBOOK);
             goto out;
         }
     }
@@ -329,10 +353,8 @@ int member_open(const char *data_dir, struct member **ret, struct errmsg *em)
     struct member *m = member_alloc(data_dir);
     int rc;
     if (!member_has(m, "node.db")) {
-        rc = errmsg_set(em, -ERR_NOT_FOUND,
-                        "%s holds no membership: run `rap init` for a new cluster or `rap join` "
-                        "with a token",
-                        data_dir);
+        rc = member_has(m, "node.crt") ? errmsg_runbook(em, refuse_orphan(m, em), MEMBER_RUNBOOK)
+                                       : no_membership(m, em);
         goto out;
     }
     rc = member_lock(m, em);
@@ -342,7 +364,10 @@ int member_open(const char *data_dir, struct member **ret, struct errmsg *em)
     if (rc == 0) {
         rc = load_settings(m, em);
     }
-    (void)errmsg_runbook(em, rc, "docs/OPERATIONS.md#a-node-whose-store-is-damaged");
+    if (rc == -ERR_NOT_FOUND && member_has(m, "node.crt")) {
+        rc = refuse_orphan(m, em);
+    }
+    (void)errmsg_runbook(em, rc, MEMBER_RUNBOOK);
     if (rc == 0 && !member_has(m, "node.key")) {
         rc = errmsg_set(em, -ERR_CORRUPT,
                         "%s/node.key is missing: restore it, or remove %s and join again", m->dir,
@@ -366,14 +391,32 @@ bool member_is_pending(const struct member *m)
     return uuid_is_nil(&m->node_id) || !member_has(m, "node.crt");
 }
 
+static int drop_file(const struct member *m, const char *name, struct errmsg *em)
+{
+    char *path = member_path(m, name);
+    int rc = unlink(path) == 0 || errno == ENOENT
+                 ? 0
+                 : errmsg_set(em, -ERR_IO, "unlink %s: %s", path, strerror(errno));
+    free(path);
+    return rc;
+}
+
 int member_discard(struct member *m, struct errmsg *em)
 {
-    static const char *const files[] = {"node.db",    "node.db-wal", "node.db-journal",
-                                        "join.token", "node.crt",    "node.key"};
+    static const char *const files[] = {"node.db", "node.db-wal", "node.db-journal", "join.token",
+                                        "node.key"};
     int rc = 0;
     if (!member_is_pending(m)) {
         rc = errmsg_set(em, -ERR_CONFLICT, "the membership in %s is not a pending one",
                         m->data_dir);
+        goto out;
+    }
+    /* First: without a store it would say that there is a membership. A pending one has none, or one of no use. */
+    rc = drop_file(m, "node.crt", em);
+    if (rc == 0) {
+        rc = file_sync_dir(m->dir, em);
+    }
+    if (rc != 0) {
         goto out;
     }
     /* From here on there is no membership; the files are only tidied away. */
@@ -385,11 +428,8 @@ int member_discard(struct member *m, struct errmsg *em)
     db_close(m->db);
     m->db = NULL;
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        char *path = member_path(m, files[i]);
-        if (unlink(path) != 0 && errno != ENOENT && rc == 0) {
-            rc = errmsg_set(em, -ERR_IO, "unlink %s: %s", path, strerror(errno));
-        }
-        free(path);
+        int dropped = drop_file(m, files[i], rc == 0 ? em : NULL);
+        rc = rc == 0 ? dropped : rc;
     }
     if (rc == 0) {
         rc = file_sync_dir(m->dir, em);

@@ -53,8 +53,10 @@ struct member_settings {
 };
 int member_create(const char *data_dir, const struct member_settings *s, struct member **ret,
                   struct errmsg *em);
+#define MEMBER_RUNBOOK "docs/OPERATIONS.md#a-node-whose-store-is-damaged"
 /* -ERR_NOT_FOUND: this data directory has no membership (em says what to run). -ERR_BUSY as above.
- * -ERR_CORRUPT: settings or the key are damaged or missing. */
+ * -ERR_CORRUPT: settings or the key are damaged or missing, or the store is, beside a certificate; em names
+ * the runbook. So does member_create then, which makes no other member of this one. */
 int member_open(const char *data_dir, struct member **ret, struct errmsg *em);
 /* Unlocks the data directory. NULL-safe. */
 void member_free(struct member *m);

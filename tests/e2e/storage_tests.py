@@ -4,8 +4,9 @@ others go on, and nothing acknowledged is lost (S2; reliability.md section 4).""
 import os
 import sqlite3
 
-from lib import CONFLICT, LIMIT, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
+from lib import CONFLICT, LIMIT, OK, UNAVAILABLE, Failure, expect, has_quorum, items, wait_until
 from cluster_tests import events
+from recovery_tests import owner_copy, recover
 
 
 class FailingDisk:
@@ -194,6 +195,98 @@ def test_damaged_log_on_a_majority_is_refused_and_changes_nothing(env):
     c.a3.refused(UNAVAILABLE, "no_quorum", "token", "create", "--timeout", "3s")
 
 
+def garble_frame(node, last):
+    """One sector of a page in the write-ahead log, as kill -9 left it: of the last frame, or with whole transactions
+    behind it."""
+    with open(file_of(node, "raft.db") + "-wal", "r+b") as f:
+        header = f.read(32)
+        page = int.from_bytes(header[8:12], "big")
+        frames = []
+        while (head := f.read(24)) and len(head) == 24 and head[8:16] == header[16:24]:
+            frames.append(f.tell())
+            f.seek(page, os.SEEK_CUR)
+        expect(len(frames) > 3, "several transactions", len(frames))
+        at = frames[-1 if last else 0] + page - 512
+        f.seek(at)
+        sector = f.read(512)
+        f.seek(at)
+        f.write(bytes(b ^ 0xff for b in sector))
+
+
+def test_torn_write_in_the_log_of_a_killed_follower_loses_nothing(env):
+    """Before the end it is damage, and heals; at the end nobody can tell it from a power cut, and what is missing comes
+    from the others."""
+    c = env.cluster(authorities=3, nodes=0)
+    made = set()
+    for last in (False, True):
+        victim = c.others(c.wait_leader())[0]
+        rest = c.others(victim)
+        victim.stop()  # begins a new write-ahead log
+        victim.start()
+        c.settle()
+        made |= make_tokens(victim, 5)
+        victim.kill9()
+        garble_frame(victim, last)
+        made |= make_tokens(c.wait_leader(rest), 1)
+        victim.start(wait=False)
+        if not last:
+            row = wait_until(lambda: events(rest[0], "authority_damaged"), "the audit to tell")[0]
+            expect(row["subject_id"] == victim.id and "frame" in str(row["details"]), "what it was", row)
+        wait_until(lambda: token_ids(victim) >= made, "nothing to be missing")
+        wait_until(lambda: voters(rest[0]) == {n.name for n in c.authorities()}, "it to vote")
+        c.settle()
+    c.one_digest()
+    for n in c.authorities():
+        expect(token_ids(n) >= made, f"{n.name} holds every acknowledged token")
+
+
+def flip_image(node):
+    """One bit of the packed state in the snapshot that is stored."""
+    db = sqlite3.connect(file_of(node, "raft.db"))
+    index, part, data = db.execute("SELECT snapshot_index, part, data FROM snapshot_parts"
+                                   " ORDER BY part DESC LIMIT 1").fetchone()
+    flipped = bytearray(data)
+    flipped[len(flipped) // 2] ^= 0x10
+    db.execute("UPDATE snapshot_parts SET data = ? WHERE snapshot_index = ? AND part = ?",
+               (bytes(flipped), index, part))
+    db.commit()
+    db.close()
+
+
+def test_damaged_snapshot_image_heals_on_a_minority_and_is_refused_on_a_majority(env):
+    c = env.cluster(authorities=3, nodes=0)
+    made = make_tokens(c.a1, 2)
+    owner = owner_copy(c)
+    c.settle()
+    c.stop_all()
+    recover(c.a1, owner)  # its log goes on from an image, which the others get
+    c.a1.start()
+    for n in c.others(c.a1):  # one by one: together they would go on by themselves
+        n.start(wait=False)
+        wait_until(lambda n=n: n.name in voters(c.a1), f"{n.name} to vote in epoch 2")
+    c.settle()
+    victim = c.others(c.wait_leader())[0]
+    rest = c.others(victim)
+    victim.stop()
+    flip_image(victim)
+    made |= make_tokens(c.wait_leader(rest), 1)
+    victim.start(wait=False)
+    row = wait_until(lambda: events(rest[0], "authority_damaged"), "the audit to tell")[0]
+    expect(row["subject_id"] == victim.id and "snapshots" in str(row["details"]), "what it was", row)
+    wait_until(lambda: voters(rest[0]) == {"a1", "a2", "a3"} and token_ids(victim) >= made, "it to have healed")
+    c.settle()
+    c.stop_all()
+    damaged = (c.a1, c.a2)
+    for n in damaged:
+        flip_image(n)
+    before = [read_bytes(file_of(n, "raft.db")) for n in damaged]
+    for n in c.authorities():
+        n.start(wait=False)
+    for n in damaged:
+        ended(n, "snapshots", "a majority is lost", "docs/OPERATIONS.md#an-authority")
+    expect([read_bytes(file_of(n, "raft.db")) for n in damaged] == before, "nothing was changed")
+
+
 def test_damaged_log_of_the_only_authority_is_refused_at_once(env):
     c = env.cluster(authorities=1, nodes=0)
     c.a1.stop()
@@ -202,14 +295,52 @@ def test_damaged_log_of_the_only_authority_is_refused_at_once(env):
     ended(c.a1, "checksum does not match", "docs/OPERATIONS.md#an-authority")
 
 
+def flip_node_id(path):
+    """One bit of what it takes itself for."""
+    db = sqlite3.connect(path)
+    node_id = bytearray(db.execute("SELECT value FROM settings WHERE key = 'node_id'").fetchone()[0])
+    node_id[9] ^= 1
+    db.execute("UPDATE settings SET value = ? WHERE key = 'node_id'", (bytes(node_id),))
+    db.commit()
+    db.close()
+
+
+def truncate(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+STORE_DAMAGES = {"garbled": garble, "truncated": truncate, "emptied": lambda path: os.truncate(path, 0),
+                 "missing": os.unlink, "flipped": flip_node_id}
+
+
 def test_node_with_a_damaged_store_does_not_guess(env):
-    """node.db holds what was last accepted (S17): a damaged one is refused, with what to do."""
+    """node.db holds what was last accepted (S17): a damaged one is refused, with what to do, and neither a start nor a
+    join makes another node of this one."""
     c = env.cluster(authorities=1, nodes=1)
-    c.n1.stop()
-    garble(file_of(c.n1, "node.db"))
-    c.n1.start(wait=False)
-    ended(c.n1, "node.db", "docs/OPERATIONS.md#a-node")
-    expect(c.a1.ok("token", "create")["id"], "the authority goes on")
+    token, _ = c.token()
+    for node in (c.n1, c.a1):
+        node.stop()
+        path = file_of(node, "node.db")
+        folder = os.path.dirname(path)
+        drop_wal(path)
+        whole, key = read_bytes(path), read_bytes(os.path.join(folder, "node.key"))
+        for name, damage in STORE_DAMAGES.items():
+            damage(path)
+            node.start(wait=False)
+            ended(node, "node.db", "docs/OPERATIONS.md#a-node")
+            if name != "flipped":  # that one says what a whole one says: there is a membership
+                r = node.cli(*node.join_args(token, "--no-wait"))
+                expect(r.rc not in (OK, 2) and "node.db" in r.err, f"{name}: a join is refused", r)
+            expect(read_bytes(os.path.join(folder, "node.key")) == key, f"{name}: its key is untouched")
+            for suffix in ("", "-wal", "-shm"):
+                if os.path.exists(path + suffix):
+                    os.unlink(path + suffix)
+            with open(path, "wb") as f:
+                f.write(whole)
+        was = node.id
+        node.start()
+        expect(node.id == was, f"{node.name}: with its store as it was it is who it was")
+    expect(c.a1.ok("token", "create")["id"], "the cluster goes on")
 
 
 def test_no_vote_is_taken_while_a_damaged_one_is_to_come(env):

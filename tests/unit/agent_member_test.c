@@ -345,6 +345,46 @@ static void test_missing_key_or_damaged_setting_is_corrupt(void **state)
     assert_int_equal(member_open(*state, &m, NULL), -ERR_CORRUPT); /* the lock was given back */
 }
 
+/* As the store is after it was deleted, or emptied. */
+static void test_store_that_is_gone_beside_a_certificate_is_never_replaced(void **state)
+{
+    fake_cluster_init(&cluster, FAKE_NOW_MS);
+    fake_node_init(&authority, &cluster, true, FAKE_NOW_MS);
+    for (int emptied = 0; emptied < 2; emptied++) {
+        struct member *m = create(*state);
+        struct member_settings s = settings();
+        struct errmsg em = ERRMSG_INIT;
+        struct buf key, after;
+        char *db = member_path(m, "node.db");
+        char *key_path = member_path(m, "node.key");
+        char *crt = member_path(m, "node.crt");
+        member_free(m);
+        do_approve(*state);
+        buf_init(&key, 4096);
+        buf_init(&after, 4096);
+        assert_int_equal(file_read(key_path, &key, NULL), 0);
+        assert_int_equal(emptied ? truncate(db, 0) : unlink(db), 0);
+        assert_int_equal(member_open(*state, &m, &em), -ERR_CORRUPT);
+        assert_non_null(strstr(em.text, "node.db"));
+        assert_non_null(strstr(em.text, MEMBER_RUNBOOK));
+        assert_int_equal(member_create(*state, &s, &m, &em), -ERR_CORRUPT);
+        assert_non_null(strstr(em.text, MEMBER_RUNBOOK));
+        assert_int_equal(file_read(key_path, &after, NULL), 0);
+        assert_true(blob_equal(buf_blob(&key), buf_blob(&after)));
+        /* Once the owner of the host has taken the rest away, there is none. */
+        assert_int_equal(unlink(crt), 0);
+        assert_int_equal(member_open(*state, &m, NULL), -ERR_NOT_FOUND);
+        (void)unlink(db);
+        buf_fini(&key);
+        buf_fini(&after);
+        free(crt);
+        free(key_path);
+        free(db);
+    }
+    fake_node_fini(&authority);
+    fake_cluster_fini(&cluster);
+}
+
 static void test_missing_key_refused_at_open(void **state)
 {
     struct member *m = create(*state);
@@ -387,6 +427,7 @@ int main(void)
         T(test_discard_leaves_no_membership_key_or_token),
         T(test_complete_membership_cannot_be_discarded),
         T(test_missing_key_or_damaged_setting_is_corrupt),
+        T(test_store_that_is_gone_beside_a_certificate_is_never_replaced),
         T(test_missing_key_refused_at_open),
         T(test_small_values_survive_reopen_and_can_be_dropped),
     };

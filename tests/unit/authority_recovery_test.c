@@ -617,8 +617,7 @@ static void test_healed_voter_is_not_accused_by_an_old_memory(void **state)
     }
 }
 
-/* A torn write at the end of its log: the leader counts the entry, and has not heard of the member since. It would wait for
- * that entry for ever, for the leader takes it for stored (G13). */
+/* A torn write at its log's end: it would wait for that entry for ever, which the leader takes for stored (G13). */
 static void test_last_acknowledged_entry_is_missed_before_the_member_speaks_of_it_again(
     void **state)
 {
