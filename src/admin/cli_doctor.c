@@ -280,7 +280,8 @@ static void check_version(struct doctor_run *r, struct blob doc)
         (void)snprintf(text, sizeof text, "the daemon is version %s, this command %s", version,
                        RAP_VERSION);
         tell(r, "version", CLI_CHECK_WARN, "version_skew", text, "restart the daemon");
-    } else if (level != 0 && level < known) {
+    } else if (level != 0 && level < known &&
+               mp_find_bool(doc, "quorum")) { /* or nobody could raise it */
         (void)snprintf(text, sizeof text,
                        "the cluster's schema is at level %lld, this version knows %lld: some "
                        "authority is older",

@@ -27,6 +27,22 @@ static void print_roles(FILE *out, const char *lead, const char *between)
     }
 }
 
+/* Text in lines of at most that many columns, broken at spaces. */
+static void put_folded(FILE *out, const char *text, size_t columns)
+{
+    while (strlen(text) > columns) {
+        size_t n = columns;
+        while (n > 0 && text[n] != ' ') {
+            n--;
+        }
+        n = n == 0 ? strcspn(text, " ") : n; /* a word longer than a line stays whole */
+        fprintf(out, "%.*s\n", (int)n, text);
+        text += n;
+        text += strspn(text, " ");
+    }
+    fprintf(out, "%s\n", text);
+}
+
 void cli_help_command(FILE *out, const struct cli_cmd *cmd)
 {
     print_name(out, cmd);
@@ -37,7 +53,8 @@ void cli_help_command(FILE *out, const struct cli_cmd *cmd)
     }
     fprintf(out, "\n\n  %s\n", cmd->summary);
     if (cmd->details != NULL) {
-        fprintf(out, "\n%s\n", cmd->details);
+        fputc('\n', out);
+        put_folded(out, cmd->details, 96);
     }
     if ((cmd->flags & CLI_ROLES) != 0) {
         print_roles(out, "\nRoles:\n  ", "\n  ");

@@ -53,6 +53,7 @@ int cli_exit_of(int rc)
         case ERR_CAPABILITY:
         case ERR_LAST_VOTER:
         case ERR_SPLIT_NOT_READY:
+        case ERR_ADDRESS_TAKEN:
         case ERR_REUSED_ID:
             return CLI_CONFLICT;
         case ERR_BUSY:
@@ -99,6 +100,9 @@ static const char *advice(int rc)
         case CLI_CONFLICT:
             if (rc == -ERR_SPLIT_NOT_READY) {
                 return "do what each gap says; OPERATIONS, Splitting a cluster, has the order";
+            }
+            if (rc == -ERR_ADDRESS_TAKEN) {
+                return "choose another with --listen, or end that process: `ss -lunp` names it";
             }
             return "look at the state as it is now (list or show), then decide again";
         case CLI_TIMED_OUT:

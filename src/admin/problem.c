@@ -51,6 +51,7 @@ int api_status(int rc)
         case ERR_CAPABILITY:
         case ERR_LAST_VOTER:
         case ERR_SPLIT_NOT_READY:
+        case ERR_ADDRESS_TAKEN:
             return 409;
         case ERR_TOO_LARGE:
             return 413;

@@ -67,7 +67,8 @@
     X(HISTORY, 63, "history_rewritten", "does not continue the history seen before", 0)          \
     X(MIRROR_UNAVAILABLE, 70, "mirror_unavailable", "PostgreSQL is required and too far behind", 1)  \
     X(SUSPENDED, 80, "membership_disabled", "membership is disabled", 0)                            \
-    X(SPLIT_NOT_READY, 90, "split_not_ready", "the new cluster cannot stand alone yet", 0)
+    X(SPLIT_NOT_READY, 90, "split_not_ready", "the new cluster cannot stand alone yet", 0)          \
+    X(ADDRESS_TAKEN, 91, "address_taken", "another process of this host has this address", 0)
 
 enum err {
 #define ERR_ENUM_(name, num, slug, text, retry) ERR_##name = num,

@@ -40,6 +40,22 @@ static void set_buffers(struct endpoint *ep, size_t window_max)
     }
 }
 
+/* The two that people meet are said in their words. */
+static int bind_refused(const struct addr *want, int os_error, struct errmsg *em)
+{
+    char text[ADDR_TEXT_MAX];
+    addr_format(want, text);
+    if (os_error == EADDRINUSE) {
+        return errmsg_set(em, -ERR_ADDRESS_TAKEN,
+                          "UDP %s is in use by another process of this host", text);
+    }
+    if (os_error == EADDRNOTAVAIL) {
+        return errmsg_set(em, -ERR_INVALID,
+                          "%s is no address of this host: `ip address` lists them", text);
+    }
+    return errmsg_set(em, -ERR_IO, "bind %s: %s", text, strerror(os_error));
+}
+
 static int open_socket(struct fabric *f, struct errmsg *em)
 {
     struct endpoint *ep = &f->ep;
@@ -72,8 +88,7 @@ static int open_socket(struct fabric *f, struct errmsg *em)
     ep->gso = set_option(ep->fd, SOL_UDP, UDP_SEGMENT, 0) == 0;
     (void)set_option(ep->fd, SOL_UDP, UDP_GRO, 1);
     if (bind(ep->fd, (const struct sockaddr *)&want->ss, want->len) != 0) {
-        int rc = errno == EADDRINUSE ? -ERR_EXISTS : -ERR_IO;
-        return errmsg_set(em, rc, "bind: %s", strerror(errno));
+        return bind_refused(want, errno, em);
     }
     ep->local.len = sizeof ep->local.ss;
     if (getsockname(ep->fd, (struct sockaddr *)&ep->local.ss, &ep->local.len) != 0) {

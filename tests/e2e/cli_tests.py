@@ -76,6 +76,12 @@ def test_exit_codes_tell_what_happened(env):
     c.a1.refused(NOT_FOUND, "not_found", "token", "revoke", str(uuid.uuid4()), "--yes")
     r = c.a1.cli("role", "assign", "n1", "emperor")
     expect(r.rc != OK and says(r, "role_unknown"), "an unknown role", r)
+    # Somebody has the address.
+    host = c.add("h0")
+    token, _ = c.token("--uses", "1")
+    for address, rc, slug in ((c.n1.address, CONFLICT, "address_taken"), ("192.0.2.1:7", USAGE, "no address of")):
+        r = host.cli("join", "--token-file", token, "--listen", address, "--name", "h0", "--no-wait")
+        expect(r.rc == rc and slug in r.err and address in r.err, "which address is wrong", r)
     # Nobody is there.
     c.n1.stop()
     r = c.n1.cli("status")

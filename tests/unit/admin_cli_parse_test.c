@@ -154,6 +154,21 @@ static void test_usage_errors_exit_2_and_say_what_next(void **state)
     contains(o.err, "\"code\": \"usage\"");
 }
 
+static void test_help_keeps_within_the_terminal(void **state)
+{
+    (void)state;
+    assert_int_equal(rap("help split begin"), 0);
+    const char *line = strstr(o.out, "Make the new cluster first");
+    assert_non_null(line);
+    while (*line != '\n') { /* to the end of the paragraph */
+        size_t len = strcspn(line, "\n");
+        assert_in_range(len, 1, 96);
+        assert_int_not_equal(line[len - 1], ' ');
+        line += len + 1;
+    }
+    contains(o.out, "OPERATIONS, Splitting"); /* nothing is lost at the end of a line */
+}
+
 static void test_no_arguments_shows_help_as_an_error(void **state)
 {
     (void)state;
@@ -461,6 +476,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HERE(test_usage_errors_exit_2_and_say_what_next),
+        HERE(test_help_keeps_within_the_terminal),
         HERE(test_no_arguments_shows_help_as_an_error),
         HERE(test_help_for_each_command),
         HERE(test_ways_to_write_options),
