@@ -259,7 +259,7 @@ int cli_run_partition_list(struct cli *c)
     static const struct out_col cols[] = {
         {"ID", "id", OUT_TEXT},
         {"STATUS", "status", OUT_STATE},
-        {"OUT", "members", OUT_TEXT},
+        {"OUT", "member_names", OUT_TEXT},
         {"QUORUM", "has_quorum", OUT_TEXT},
         {"DETECTED", "detected_at", OUT_AGE},
         {"RESOLVED", "resolved_at", OUT_AGE},

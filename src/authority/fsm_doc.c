@@ -46,14 +46,9 @@ void fsm_doc_time(struct mp_writer *w, int64_t ms)
 
 void fsm_doc_row(struct db_stmt *st, struct mp_writer *w)
 {
-    static const char *const lists[] = {"roles",
-                                        "capabilities",
-                                        "reported_capabilities",
-                                        "requested_roles",
-                                        "scope_roles",
-                                        "members",
-                                        "reachable",
-                                        NULL};
+    static const char *const lists[] = {"roles",           "capabilities", "reported_capabilities",
+                                        "requested_roles", "scope_roles",  "members",
+                                        "member_names",    "reachable",    NULL};
     static const char *const flags[] = {"authority",  "high_risk", "verified", "test_telemetry",
                                         "has_quorum", "committed", "overlay",  "synthetic",
                                         "droppable",  NULL};

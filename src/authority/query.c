@@ -502,11 +502,16 @@ static const struct query_finder partition_finder = {
     .by_range = "SELECT id FROM cluster_partitions WHERE id >= ? AND id < ? LIMIT 2",
 };
 
+/* With the names of who was out: ids say nothing to somebody in a hurry. */
+#define PARTITIONS_NAMED                                                                        \
+    "SELECT q.*, (SELECT json_group_array(coalesce(n.name, j.value)) FROM json_each(q.members) j" \
+    " LEFT JOIN nodes n ON n.id = j.value) AS member_names FROM (" FSM_SQL_PARTITION ") q"
+
 static int q_partitions(struct db *db, const struct query_args *args, struct mp_writer *w,
                         struct errmsg *em)
 {
     if (args->id != NULL) {
-        return query_one(db, &partition_finder, FSM_SQL_PARTITION " WHERE p.id = ?", args->id, w,
+        return query_one(db, &partition_finder, PARTITIONS_NAMED " WHERE q.id = ?", args->id, w,
                          em);
     }
     struct query_page p = {.cursor_column = "id"};
@@ -514,8 +519,8 @@ static int q_partitions(struct db *db, const struct query_args *args, struct mp_
     return rc != 0 ? rc
                    : query_put_page(&p,
                                     query_begin_page(db,
-                                                     FSM_SQL_PARTITION " WHERE p.id > ?1"
-                                                                       " ORDER BY p.id LIMIT ?2",
+                                                     PARTITIONS_NAMED " WHERE q.id > ?1"
+                                                                      " ORDER BY q.id LIMIT ?2",
                                                      args, p.limit),
                                     w, em);
 }

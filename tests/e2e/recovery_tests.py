@@ -217,8 +217,8 @@ def test_dead_authority_is_replaced(env):
     left[0].ok("token", "create")
     row = wait_until(lambda: [p for p in lists(left[0], "partition", "list")
                               if p["status"] == "open"], "the partition to be seen")[0]
-    expect(row["members"] == [dead.id] and row["has_quorum"] and row["resolved_at"] is None,
-           "who is out", row)
+    expect(row["members"] == [dead.id] and row["member_names"] == [dead.name] and row["has_quorum"] and
+           row["resolved_at"] is None, "who is out", row)
     left[0].ok("authority", "remove", dead.name, "--reason", "dead", "--yes")
     row = wait_until(lambda: [p for p in lists(left[0], "partition", "list")
                               if p["id"] == row["id"] and p["status"] == "resolved"],
