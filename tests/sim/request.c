@@ -16,6 +16,11 @@ struct join {
     struct uuid decided_by;
     const struct oracle *decided_in;
 };
+struct member {
+    struct uuid id;
+    uint8_t key[32];
+    bool expelled; /* somebody was told so */
+};
 /* Requests that were tried more than once. */
 struct tried {
     enum ask ask;
@@ -25,7 +30,7 @@ struct tried {
 struct things {
     struct token tokens[TABLE_MAX];
     struct join joins[TABLE_MAX];
-    struct uuid members[TABLE_MAX];
+    struct member members[TABLE_MAX];
     struct tried tried[TABLE_MAX];
     size_t tokens_count, joins_count, members_count, tried_count;
     uint64_t names;
@@ -54,11 +59,11 @@ static enum ask choose(struct world *w)
 {
     const struct things *t = w->things;
     uint64_t r = between(w, 0, 99);
-    if (t->members_count > 0 && r < 18) {
-        return r < 11 ? ASK_ASSIGN : ASK_UNASSIGN;
+    if (t->members_count > 0 && r < 22) {
+        return r < 9 ? ASK_ASSIGN : r < 14 ? ASK_UNASSIGN : r < 19 ? ASK_RENEW : ASK_EXPEL;
     }
-    if (t->joins_count > 0 && r < 46) {
-        return r < 38 ? ASK_APPROVE : ASK_REJECT;
+    if (t->joins_count > 0 && r < 48) {
+        return r < 41 ? ASK_APPROVE : ASK_REJECT;
     }
     if (t->tokens_count > 0 && r < 82) {
         return r < 77 ? ASK_JOIN : ASK_REVOKE;
@@ -76,6 +81,16 @@ void request_new(struct world *w, struct request *q)
     q->ttl_ms = chance(w, 200) ? (uint32_t)between(w, 200, 20000) : 3600000;
     q->role = (uint8_t)between(w, 0, ARRAY_SIZE(roles) - 1);
     prng_bytes(&w->rng, q->key, sizeof q->key);
+    /* Sometimes a host that asked before, or one that was expelled and tries again. */
+    if (t->joins_count > 0 && chance(w, 50)) {
+        memcpy(q->key, t->joins[pick(w, t->joins_count)].key, sizeof q->key);
+    }
+    const struct member *again = t->members_count == 0
+                                     ? NULL
+                                     : &t->members[between(w, 0, t->members_count - 1)];
+    if (again != NULL && again->expelled) {
+        memcpy(q->key, again->key, sizeof q->key);
+    }
     /* Sometimes a name that is taken. */
     uint64_t name = chance(w, 80) && t->names > 0 ? between(w, 1, t->names) : ++t->names;
     (void)snprintf(q->name, sizeof q->name, "n%llu", (unsigned long long)name);
@@ -87,6 +102,7 @@ void request_new(struct world *w, struct request *q)
     }
     if (t->members_count > 0) {
         q->member = pick(w, t->members_count);
+        q->remove = t->members[q->member].expelled;
     }
 }
 
@@ -145,6 +161,11 @@ void request_encode(struct node *n, struct request *q, struct buf *out)
     struct buf cert;
     struct buf raw;
     struct buf no_roles;
+    char actor[UUID_TEXT_MAX] = "uid:0";
+    bool by_node = q->ask == ASK_JOIN || q->ask == ASK_RENEW;
+    if (q->ask == ASK_RENEW) {
+        uuid_format(&t->members[q->member].id, actor);
+    }
     fsm_position(n->fsm, &at);
     int64_t now = node_wall_ms(n) > at.time_ms ? node_wall_ms(n) : at.time_ms;
     buf_init(&cert, SIZE_MAX);
@@ -153,8 +174,8 @@ void request_encode(struct node *n, struct request *q, struct buf *out)
     struct cmd c = {
         .request_id = q->id,
         .time_ms = now,
-        .actor_kind = blob_str(q->ask == ASK_JOIN ? ACTOR_NODE : ACTOR_ADMIN),
-        .actor_id = blob_str("uid:0"),
+        .actor_kind = blob_str(by_node ? ACTOR_NODE : ACTOR_ADMIN),
+        .actor_id = blob_str(actor),
         .request_hash = blob_of(q->hash, sizeof q->hash),
     };
     switch (q->ask) {
@@ -192,7 +213,8 @@ void request_encode(struct node *n, struct request *q, struct buf *out)
         }
         case ASK_APPROVE: {
             const struct made *m = make(w, q);
-            put_cert(w, t->joins[q->join].key, now, &cert);
+            /* Sometimes for another key than the one that was shown: S7. */
+            put_cert(w, chance(w, 50) ? q->key : t->joins[q->join].key, now, &cert);
             struct join_approve b = {
                 .join_id = t->joins[q->join].id, .node_id = m->id, .cert = buf_blob(&cert)};
             c.kind = CMD_JOIN_APPROVE;
@@ -208,17 +230,33 @@ void request_encode(struct node *n, struct request *q, struct buf *out)
         case ASK_ASSIGN: {
             const struct made *m = make(w, q);
             struct role_assign b = {.assignment_id = m->id,
-                                    .node_id = t->members[q->member],
+                                    .node_id = t->members[q->member].id,
                                     .role = blob_str(roles[q->role])};
             c.kind = CMD_ROLE_ASSIGN;
             encode(&c, &b, out);
             break;
         }
         case ASK_UNASSIGN: {
-            struct role_unassign b = {.node_id = t->members[q->member],
+            struct role_unassign b = {.node_id = t->members[q->member].id,
                                       .role = blob_str(roles[q->role])};
             c.kind = CMD_ROLE_UNASSIGN;
             encode(&c, &b, out);
+            break;
+        }
+        case ASK_RENEW: {
+            const struct member *m = &t->members[q->member];
+            put_cert(w, m->key, now, &cert);
+            struct cert_renew b = {.node_id = m->id, .cert = buf_blob(&cert)};
+            c.kind = CMD_CERT_RENEW;
+            encode(&c, &b, out);
+            break;
+        }
+        case ASK_EXPEL: {
+            const struct member *m = &t->members[q->member];
+            struct node_revoke b = {.node_id = m->id, .reason = blob_str("stolen")};
+            struct node_remove gone = {.node_id = m->id};
+            c.kind = q->remove ? CMD_NODE_REMOVE : CMD_NODE_REVOKE;
+            encode(&c, q->remove ? (const void *)&gone : &b, out);
             break;
         }
     }
@@ -243,6 +281,20 @@ static const struct made *made_by(const struct request *q, struct blob doc)
         }
     }
     return NULL;
+}
+
+/* A host whose request waits already is told of that one (ENR-04). */
+static bool asked_before(struct node *n, const struct request *q, struct blob doc)
+{
+    char id[UUID_TEXT_MAX];
+    mp_find_str(doc, "id", id, sizeof id);
+    struct db_stmt *st = db_prepare(
+        fsm_db(n->fsm), "SELECT 1 FROM node_join_requests WHERE id = ? AND public_key = ?");
+    db_bind_text(st, id);
+    db_bind_blob(st, blob_of(q->key, sizeof q->key));
+    bool found = db_step(st) == 1;
+    db_done(st);
+    return found;
 }
 
 /* S6 as soon as a use is counted. */
@@ -299,6 +351,9 @@ void request_answered(struct world *w, struct node *n, struct request *q,
     } else if (q->ask == ASK_APPROVE) {
         m = made_by(q, mp_find(r->doc, "node"));
     }
+    if (q->ask == ASK_JOIN && m == NULL && asked_before(n, q, r->doc)) {
+        return;
+    }
     bool makes = q->made_count > 0;
     if (makes && m == NULL) {
         violate(w, "S4: the answer names something that no attempt would have made");
@@ -322,7 +377,9 @@ void request_answered(struct world *w, struct node *n, struct request *q,
         case ASK_APPROVE:
             decided(w, n, q);
             if (t->members_count < TABLE_MAX) {
-                t->members[t->members_count++] = m->id;
+                struct member *k = &t->members[t->members_count++];
+                k->id = m->id;
+                memcpy(k->key, t->joins[q->join].key, sizeof k->key);
             }
             break;
         case ASK_REJECT:
@@ -331,6 +388,10 @@ void request_answered(struct world *w, struct node *n, struct request *q,
         case ASK_REVOKE:
         case ASK_ASSIGN:
         case ASK_UNASSIGN:
+        case ASK_RENEW:
+            break;
+        case ASK_EXPEL:
+            t->members[q->member].expelled = true;
             break;
     }
 }

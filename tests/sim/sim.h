@@ -428,7 +428,17 @@ void clients_event(struct world *w, int client, uint32_t generation);
 void clients_free(struct world *w);
 
 /* request.c: the things clients know of, and commands about them */
-enum ask { ASK_TOKEN, ASK_REVOKE, ASK_JOIN, ASK_APPROVE, ASK_REJECT, ASK_ASSIGN, ASK_UNASSIGN };
+enum ask {
+    ASK_TOKEN,
+    ASK_REVOKE,
+    ASK_JOIN,
+    ASK_APPROVE,
+    ASK_REJECT,
+    ASK_ASSIGN,
+    ASK_UNASSIGN,
+    ASK_RENEW, /* by a member, its certificate */
+    ASK_EXPEL, /* a member and its key, for ever */
+};
 struct made {
     struct uuid id;
     uint8_t hash[32];
@@ -440,6 +450,7 @@ struct request {
     size_t token, join, member;
     uint8_t role;
     uint8_t key[32];
+    bool remove; /* ASK_EXPEL of who was expelled: out of every list */
     char name[24];
     uint32_t max_uses;
     uint32_t ttl_ms;
