@@ -464,6 +464,7 @@ static void op_put(struct raft_store *s, const struct raft_store_snapshot *snap,
         d->w->stats.snapshots_installed++;
     } else {
         d->w->stats.snapshots_taken++;
+        members_check_snapshot(&d->w->nodes[d->node], op->snap);
         if (snap->index > snap->trailing) {
             rec_list_drop_before(&d->view, snap->index - snap->trailing + 1);
         }

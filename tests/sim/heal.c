@@ -70,6 +70,7 @@ void heal_event(struct node *n, const struct event *e)
     if (e->len > 0) {
         struct come c;
         memcpy(&c, e->bytes, sizeof c);
+        members_check_emptied(n);
         disk_begin_empty(&n->disk, c.term, c.leader, c.index);
         n->heals = false;
         n->broken = false;

@@ -95,10 +95,10 @@ static uint32_t voters_by(const struct world *w, const struct rec *r, const stru
     return mask;
 }
 
-/* The last one on this disk before `index`. */
-static uint32_t voters_stored(const struct node *n, uint64_t index, uint64_t *ret_at)
+/* The last one before `index`, in this list or in the snapshot of this disk. */
+static uint32_t voters_in(const struct node *n, const struct rec_list *l, uint64_t index,
+                          uint64_t *ret_at)
 {
-    const struct rec_list *l = &n->disk.durable;
     for (size_t i = l->count; i > 0; i--) {
         const struct rec *r = l->items[i - 1];
         if (r->type == RAFT_CHANGE && r->index < index) {
@@ -108,6 +108,11 @@ static uint32_t voters_stored(const struct node *n, uint64_t index, uint64_t *re
     }
     *ret_at = n->disk.snap == NULL ? 0 : n->disk.snap->conf_index;
     return n->disk.snap == NULL ? 0 : voters_by(n->w, NULL, n->disk.snap);
+}
+
+static uint32_t voters_stored(const struct node *n, uint64_t index, uint64_t *ret_at)
+{
+    return voters_in(n, &n->disk.durable, index, ret_at);
 }
 
 bool members_majority_without(const struct world *w, uint32_t lost)
@@ -219,6 +224,29 @@ static int take_out(struct world *w, struct node *leader, int i)
     return core_remove(leader->core, &pending_of(w)->change, w->nodes[i].raft_id, changed);
 }
 
+void members_check_snapshot(struct node *n, const struct snap *s)
+{
+    uint64_t at;
+    uint32_t voters = voters_in(n, &n->disk.view, s->index + 1, &at);
+    if (voters != 0 && voters != voters_by(n->w, NULL, s)) {
+        violate(n->w, "S15: node %d has a snapshot of %llu with other voters than those of %llu",
+                n->i, (unsigned long long)s->index, (unsigned long long)at);
+    }
+}
+
+void members_check_emptied(struct node *n)
+{
+    if ((n->oracle->conf_voters >> n->i & 1) != 0) {
+        violate(n->w, "S1: node %d begins an empty log and votes by the configuration of %llu",
+                n->i, (unsigned long long)n->oracle->conf_index);
+    }
+}
+
+uint32_t members_committed_voters(const struct node *n)
+{
+    return voters_of(n->w, &n->core->raft.configuration_committed);
+}
+
 static bool somebody_heals(const struct world *w)
 {
     bool heals = false;
@@ -256,8 +284,8 @@ static void check_vote_taken(struct world *w, const struct node *leader, int i)
         lost += (left >> k & 1) != 0 && !n->up && w->now_us - n->down_since_us > NOTICED_US;
     }
     if (lost > 0 && 2 * lost >= __builtin_popcount(left)) {
-        violate(w, "L1: node %d takes the vote of %d: of %d that are left %d are down", leader->i, i,
-                __builtin_popcount(left), lost);
+        violate(w, "L1: node %d takes the vote of %d: of %d that are left %d are down", leader->i,
+                i, __builtin_popcount(left), lost);
     }
 }
 

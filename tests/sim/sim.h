@@ -232,7 +232,8 @@ struct oracle {
     struct uuid last_acked_id;
     uint8_t last_acked_hash[32];
     uint64_t audit_expected;
-    uint64_t conf_index; /* highest configuration that some node knows to be committed */
+    uint64_t conf_index;  /* highest configuration that some node knows to be committed, */
+    uint32_t conf_voters; /* and who votes in it */
 };
 
 struct faults {
@@ -350,6 +351,11 @@ struct node *members_leader(struct world *w);
 bool members_majority_without(const struct world *w, uint32_t lost);
 /* r, a change of the configuration, goes to its disk. */
 void members_check_stored(struct node *n, const struct rec *r);
+/* It takes one of its own state. */
+void members_check_snapshot(struct node *n, const struct snap *s);
+/* Its log is to begin anew, without what it acknowledged. */
+void members_check_emptied(struct node *n);
+uint32_t members_committed_voters(const struct node *n);
 /* It has lost its log: out, and in again as one that catches up. */
 void members_damaged(struct world *w, int i);
 

@@ -376,6 +376,7 @@ static void settle(struct world *w)
             }
             if (n->up && members_committed_conf(n) > n->oracle->conf_index) {
                 n->oracle->conf_index = members_committed_conf(n);
+                n->oracle->conf_voters = members_committed_voters(n);
             }
         }
         if (turns > SETTLE_MAX) {
