@@ -101,8 +101,8 @@ struct agent_status {
     struct uuid authority;   /* which */
     int64_t last_contact_ms; /* wall clock; 0 never */
     int contact_rc;          /* not connected: why the last try came to nothing; 0 not known */
-    uint64_t
-        contact_age_ms; /* monotonic: since an authority answered, or since the start; 0: we are one */
+    /* Monotonic: since an authority answered, or since the start; 0: we are one. */
+    uint64_t contact_age_ms;
     bool disabled;      /* our membership is: peers refuse us, authorities only tell us */
     bool degraded;      /* snapshot expired, or no authority for 3 heartbeats */
     const char *health; /* "healthy", "degraded", or "revoked": our key is banned, or an
