@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from lib import OK, expect, wait_until
+from lib import OK, UNAVAILABLE, expect, wait_until
 from clock_tests import skewed
 from cluster_tests import all_items
 from model_tests import level_reached, log_has, trust
@@ -96,3 +96,36 @@ def test_an_authority_whose_ca_expired_is_replaced(env):
     leader.ok("authority", "add", back.name, "--owner-dir", os.path.join(env.folder, "owner"), "--yes")
     wait_until(lambda: c.authority_status(back, leader) == "voter", "it to vote")
     expect(c.n1.cli("status", "--check").rc == OK, "the node works")
+
+
+def test_a_majority_whose_cas_expired_is_recovered_by_the_owner(env):
+    """Nobody renewed anything: no authority lets another in. One of them goes on alone and is renewed; its node comes back
+    by itself."""
+    c = env.cluster(authorities=3, nodes=1)
+    level_reached(c)
+    owner = os.path.join(env.folder, "owner")
+    shutil.copytree(c.owner_dir(), owner)
+    leader = c.wait_leader()
+    for a in c.authorities():
+        leader.ok("authority", "renew", a.name, "--owner-dir", owner, "--ca-lifetime", "90s", "--yes")
+    c.settle()
+    clocks = skewed(env, c)
+    later(c, clocks, 10 * MINUTE)
+    c.stop_all()
+    for n in c.nodes.values():
+        n.start(wait=False)
+    wait_until(lambda: any(log_has(a, "error=certificate_expired") for a in c.authorities()), "them to refuse each other")
+    r = c.a1.cli("authority", "renew", "a1", "--owner-dir", owner, "--yes", "--timeout", "2s")
+    expect(r.rc == UNAVAILABLE, "nothing is decided without a majority", r)
+    for a in c.authorities():
+        a.stop()
+    c.a1.ok("authority", "recover", "--owner-dir", owner, "--yes")
+    c.a1.start(wait=False)
+    wait_until(lambda: c.a1.status()["quorum"], "a1 to decide alone")
+    c.a1.ok("authority", "renew", "a1", "--owner-dir", owner, "--yes")
+    c.a1.wait_ready()
+    wait_until(lambda: c.n1.cli("status", "--check").rc == OK, "the node to be back")
+    for gone in c.others(c.a1):
+        c.a1.ok("authority", "remove", gone.name, "--reason", "its CA expired", "--force", "--yes")
+    c.a1.ok("role", "assign", "n1", "relay-node")
+    wait_until(lambda: "relay-node" in c.n1.roles(), "the cluster to go on")
