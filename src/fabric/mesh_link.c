@@ -11,6 +11,8 @@
 #define COST_SUSPECT_US 500000u
 #define LOSS_HISTORY_MIN 16u /* a loss among the first few probes says little */
 #define ANCHOR_PROBES 32u
+/* An end that wakes sends its probe before it answers what waited for it. */
+#define WAKING_US 10000u
 
 void mesh_link_init(struct mesh_link *l)
 {
@@ -66,6 +68,19 @@ static uint64_t patience_us(const struct mesh_link *l)
     return us < MESH_PROBE_US + grace_us(l) ? us : MESH_PROBE_US + grace_us(l);
 }
 
+/* The last probe should have its answer by now. */
+static bool overdue(const struct mesh_link *l, uint64_t now_us)
+{
+    return l->last_probe_us > l->heard_us && now_us >= l->last_probe_us + patience_us(l);
+}
+
+static uint64_t reprobe_at_us(const struct mesh_link *l)
+{
+    uint64_t patience = patience_us(l);
+    uint64_t wait = patience > MESH_REPROBE_US ? patience : MESH_REPROBE_US;
+    return l->last_probe_us + (wait < MESH_PROBE_US ? wait : MESH_PROBE_US);
+}
+
 static uint64_t dead_at_us(const struct mesh_link *l)
 {
     return l->heard_us + MESH_DEAD_US + grace_us(l);
@@ -91,7 +106,7 @@ uint32_t mesh_link_cost_us(const struct mesh_link *l, uint64_t now_us)
     if (l->peer_load > COST_LOAD_FREE_PERCENT) {
         cost += (l->peer_load - COST_LOAD_FREE_PERCENT) * COST_LOAD_US_PER_PERCENT;
     }
-    cost += l->state == MESH_LINK_SUSPECT ? COST_SUSPECT_US : 0;
+    cost += l->state == MESH_LINK_SUSPECT || now_us < l->wary_until_us ? COST_SUSPECT_US : 0;
     cost += now_us < l->held_until_us ? MESH_COST_HELD_US : 0;
     return cost;
 }
@@ -253,8 +268,12 @@ static void on_probe(struct mesh_link *l, const struct mesh_link_event *ev,
     struct mesh_probe *answer = add_probe(l, ev, todo);
     answer->type = MESH_PROBE_ANSWER;
     answer->seq = ev->probe->seq;
-    if (ev->now_us - l->last_probe_us + 10000 >= MESH_PROBE_US || l->last_probe_us == 0) {
+    bool late = alive(l->state) && overdue(l, ev->now_us);
+    uint64_t due_us = late ? reprobe_at_us(l) : l->last_probe_us + MESH_PROBE_US;
+    if (ev->now_us + 10000 >= due_us || l->last_probe_us == 0) {
         send_probe(l, ev, todo); /* the other end is active: so are we */
+    } else if (late && ev->now_us + WAKING_US < l->look_us) {
+        l->look_us = ev->now_us + WAKING_US;
     }
 }
 
@@ -281,6 +300,7 @@ static void on_answer(struct mesh_link *l, const struct mesh_link_event *ev,
         come_up(l, todo);
     } else if (l->state == MESH_LINK_SUSPECT) {
         set_state(l, MESH_LINK_UP);
+        l->wary_until_us = ev->now_us + MESH_WARY_US;
     }
 }
 
@@ -297,25 +317,34 @@ static void count_lost(struct mesh_link *l, uint64_t now_us)
     }
 }
 
-/* Probes without an answer since the last that had one. */
-static unsigned missed(const struct mesh_link *l, uint64_t now_us)
+/* Probes without an answer since the last that had one, and when the first of them was due. */
+static unsigned missed(const struct mesh_link *l, uint64_t now_us, uint64_t *ret_due_us)
 {
     unsigned count = 0;
+    uint64_t first_us = UINT64_MAX;
     for (uint32_t k = 0; k < ARRAY_SIZE(l->sent); k++) {
         const struct mesh_link_sent *s = &l->sent[k];
-        count += s->at_us > l->heard_us && now_us >= s->at_us + patience_us(l);
+        if (s->at_us > l->heard_us && now_us >= s->at_us + patience_us(l)) {
+            count++;
+            first_us = s->at_us < first_us ? s->at_us : first_us;
+        }
     }
+    *ret_due_us = count > 0 ? first_us + patience_us(l) : UINT64_MAX;
     return count;
 }
 
-/* The other end speaks all the time and does not hear us, after a time in which it heard everything. */
-static bool is_one_way(const struct mesh_link *l, uint64_t now_us)
+/* Too many probes without an answer; fewer are too many when the other end, which heard everything before,
+ * has spoken since it should have answered. */
+static bool is_doubtful(const struct mesh_link *l, uint64_t now_us)
 {
+    uint64_t due_us;
+    unsigned count = missed(l, now_us, &due_us);
     uint64_t before = l->outcomes >> MESH_MISSED_ONE_WAY;
-    return l->outcomes_count >= LOSS_HISTORY_MIN &&
-           (before & ((1u << LOSS_HISTORY_MIN) - 1)) == 0 &&
-           now_us < l->probed_us + MESH_PROBE_US + patience_us(l) &&
-           missed(l, now_us) >= MESH_MISSED_ONE_WAY;
+    bool clean = l->outcomes_count >= LOSS_HISTORY_MIN &&
+                 (before & ((1u << LOSS_HISTORY_MIN) - 1)) == 0;
+    return count >= MESH_MISSED_SUSPECT ||
+           (count >= MESH_MISSED_ONE_WAY && clean && l->probed_us >= due_us &&
+            now_us >= l->probed_us + WAKING_US);
 }
 
 static void judge(struct mesh_link *l, const struct mesh_link_event *ev,
@@ -324,8 +353,7 @@ static void judge(struct mesh_link *l, const struct mesh_link_event *ev,
     if (alive(l->state) && ev->now_us >= dead_at_us(l) && !PLANTED("silence_ignored")) {
         go_down(l, ev, MESH_LINK_TRYING, todo);
         begin(l, ev->now_us);
-    } else if (l->state == MESH_LINK_UP &&
-               (missed(l, ev->now_us) >= MESH_MISSED_SUSPECT || is_one_way(l, ev->now_us))) {
+    } else if (l->state == MESH_LINK_UP && is_doubtful(l, ev->now_us)) {
         set_state(l, MESH_LINK_SUSPECT);
         todo->suspected = true;
     }
@@ -380,6 +408,10 @@ void mesh_link_step(struct mesh_link *l, const struct mesh_link_event *ev,
             break;
         case MESH_LINK_TICK:
             break;
+    }
+    if (l->active && alive(l->state) && overdue(l, ev->now_us)) {
+        uint64_t at = reprobe_at_us(l);
+        l->next_probe_us = at < l->next_probe_us ? at : l->next_probe_us;
     }
     if (ev->kind != MESH_LINK_PROBE && l->active && l->state != MESH_LINK_DOWN &&
         ev->now_us >= l->next_probe_us) {

@@ -4,9 +4,12 @@
  * calls it for every session event, probe and tick; next_us says when the next tick is due.
  *
  * An *active* end sends a probe every 250 ms; the other end answers each, and sends one of its own
- * with it, so that both know. Three probes without answer make the link *suspect*, and two when the other
- * end is heard all the time and nothing was lost before: then what we send is lost, and nothing else
- * explains it (the check of both directions, as in RFC 5880 and in Babel's IHU, RFC 8966 section 3.4.2).
+ * with it, so that both know. A probe whose answer is overdue is followed by the next after 100 ms instead
+ * of 250, so a lost packet and a dead link are soon told apart. Three probes without answer make the link
+ * *suspect*, and two when nothing was lost before and the other end still probes us after it should have
+ * answered: then what we send is lost, and nothing else explains it (the check of both directions, as in
+ * RFC 5880 and in Babel's IHU, RFC 8966 section 3.4.2). An end that has merely not run for a while sends no
+ * probes either, and what we did not run ourselves is at most one probe: the next goes out when we do.
  * With the last answered one sent more than a second ago (plus the round trip, at most half a second) the
  * link is down. That bound is exact and hard: the routes' safety after a restart rests on it (route.h).
  *
@@ -18,18 +21,21 @@
  *
  * A link that failed comes back at once when it answers, but costs a second more until it has held
  * for a while, doubling with each failure of the recent minutes: so a flapping link is used only where
- * there is no other way, instead of moving everybody's routes with it. */
+ * there is no other way, instead of moving everybody's routes with it. One that was only suspect stays as
+ * dear as it was for a second. */
 #ifndef RAP_FABRIC_MESH_LINK_H
 #define RAP_FABRIC_MESH_LINK_H
 
 #include "wire/mesh_msg.h"
 
 #define MESH_PROBE_US 250000ULL
+#define MESH_REPROBE_US 100000ULL /* instead, while an answer is overdue */
 #define MESH_DEAD_US 1000000ULL
 #define MESH_DEAD_RTT_MAX_US 500000ULL /* how much the round trip may add to it */
 #define MESH_MISSED_SUSPECT 3
 #define MESH_MISSED_ONE_WAY 2
 #define MESH_RTT_YOUNG 4 /* samples of a new life of the link, of which the smallest counts */
+#define MESH_WARY_US 1000000ULL  /* after a suspicion that was wrong */
 #define MESH_HOLD_MIN_US 2000000ULL
 #define MESH_HOLD_MAX_US 64000000ULL
 #define MESH_FLAP_FORGET_US 60000000ULL /* one failure is forgotten each minute */
@@ -103,7 +109,7 @@ struct mesh_link {
     uint32_t out_loss_permille;
     unsigned flaps;
     uint64_t flap_us; /* when the last was counted or forgotten */
-    uint64_t held_until_us;
+    uint64_t held_until_us, wary_until_us;
     bool one_way; /* went down although the other end was heard */
     uint8_t peer_load;
     bool peer_full;
