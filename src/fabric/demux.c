@@ -244,7 +244,7 @@ struct waiting {
     struct link link;
     struct addr from;
     struct source src;
-    struct uuid bringing; /* relayed: the neighbour it came by */
+    struct relay_arrival bringing; /* relayed: the neighbour it came by */
     size_t len;
     uint8_t data[];
 };

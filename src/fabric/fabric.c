@@ -5,6 +5,7 @@
 #include "fabric/fabric_impl.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <sys/timerfd.h>
@@ -19,6 +20,28 @@
 void fabric_tick(struct fabric *f)
 {
     f->now_ns = clock_mono_ns();
+}
+
+void fabric_note_pause(struct fabric *f, uint64_t slept_ns)
+{
+    log_debug(LOG_FABRIC, "ran late", "ms=%llu", (unsigned long long)(slept_ns / NS_PER_MS));
+    f->woke_ns = f->now_ns;
+    f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
+    f->pauses[f->pause_count++ % OWN_PAUSES] = (struct own_pause){.woke_ns = f->now_ns,
+                                                                  .slept_ns = slept_ns};
+}
+
+uint64_t fabric_slept_since(const struct fabric *f, uint64_t from_ns)
+{
+    uint64_t slept_ns = 0;
+    for (size_t i = 0; i < OWN_PAUSES; i++) {
+        const struct own_pause *p = &f->pauses[i];
+        if (p->woke_ns > from_ns) {
+            uint64_t since_ns = p->woke_ns - from_ns;
+            slept_ns += p->slept_ns < since_ns ? p->slept_ns : since_ns;
+        }
+    }
+    return slept_ns;
 }
 
 /* --- events --- */
@@ -257,9 +280,7 @@ static void turn(struct fabric *f)
 {
     fabric_tick(f);
     if (f->armed_ns != UINT64_MAX && f->now_ns > f->armed_ns + LATE_NS) {
-        /* We did not run for a while; silence meanwhile is no sign of death. */
-        f->woke_ns = f->now_ns;
-        f->grace_until_ns = f->now_ns + f->cfg.keepalive_ms * 2 * NS_PER_MS;
+        fabric_note_pause(f, f->now_ns - f->armed_ns);
     }
     run_timers(f);
     run_events(&f->events);

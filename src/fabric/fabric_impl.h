@@ -306,22 +306,35 @@ struct datagram {
     uint8_t data[];
 };
 
+/* Who brought a relayed packet, and its place among those of its class that its source has sent. */
+struct relay_arrival {
+    struct uuid by;
+    enum overlay_class class;
+    uint64_t sequence;
+};
+
 /* Which way a session goes, and what is known of that way (path.c). */
 struct path_state {
     bool relayed;
-    bool half_open;       /* counted among the relayed handshakes */
-    uint8_t generation;   /* dialled: of our virtual address */
-    struct uuid remote;   /* relayed: the other end's id */
-    struct uuid via;      /* relayed: where our packets went last; nil: nowhere yet */
-    struct uuid came_by;  /* relayed: who brought the first packet, then the last genuine one */
-    bool genuine;         /* the packet being read had something in it */
-    struct link parked;   /* in relay->parked: its queue is full */
-    uint64_t since_ns;    /* judge this way by what came later: it, or its keep-alive, is new */
-    uint64_t progress_ns; /* something of ours was acknowledged, or nothing was under way */
-    uint64_t carried_ns;  /* last packet relayed over it */
-    uint64_t active_ns;   /* last data of a stream, or its acknowledgement */
-    struct uuid shunned;  /* accepted: nothing of ours arrives over this one */
+    bool half_open;            /* counted among the relayed handshakes */
+    uint8_t generation;        /* dialled: of our virtual address */
+    struct uuid remote;        /* relayed: the other end's id */
+    struct uuid via;           /* relayed: where our packets went last; nil: nowhere yet */
+    struct relay_arrival came; /* relayed: the first packet, then the last genuine one */
+    bool waiting;              /* for an acknowledgement */
+    bool genuine;              /* the packet being read had something in it */
+    struct link parked;        /* in relay->parked: its queue is full */
+    uint64_t since_ns;        /* judge this way by what came later: it, or its keep-alive, is new */
+    uint64_t progress_ns;     /* something of ours was acknowledged, or nothing was under way */
+    uint64_t carried_ns;      /* last packet relayed over it */
+    uint64_t active_ns;       /* last data of a stream, or its acknowledgement */
+    struct uuid asked_by;     /* accepted: who brought the last packet of another generation, */
+    uint8_t asked_generation; /* which may be a challenge, and no proof that it is genuine */
+    struct uuid shunned;      /* accepted: nothing of ours arrives over this one */
     uint64_t shortcut_at_ns, retreat_at_ns;
+    uint64_t routes_ns; /* the routes moved then, and nothing has been acknowledged since; 0: no */
+    uint64_t tried_ns;  /* the last retreat */
+    unsigned tries;     /* retreats since something of ours was acknowledged */
     unsigned shortcut_failures;
     uint32_t keepalive_ms;
 };
@@ -533,6 +546,8 @@ void path_virtual_id(const void *sockaddr, struct uuid *ret);
 uint8_t path_virtual_generation(const void *sockaddr);
 void path_fill(struct session *ss, const struct addr *remote, ngtcp2_path_storage *ps);
 void path_init(struct session *ss, const struct addr *remote);
+/* At debug level: what has become of its path. */
+void path_log(const struct session *ss, const char *phrase);
 /* After the library read a packet, wrote some, or moved. */
 void path_settle(struct session *ss);
 /* Silence, or nothing acknowledged, for longer than a live path could be. */
@@ -543,8 +558,15 @@ bool path_is_stalled(const struct session *ss);
 bool path_leave_direct(struct session *ss);
 /* When path_tick wants to run next. */
 uint64_t path_deadline(const struct session *ss);
+/* After so many tries to leave a way that is dark, the next is so much later. */
+uint64_t path_retreat_pause_ns(unsigned tries);
 /* From the session's timer: leave a path that has died. */
 void path_tick(struct session *ss);
+/* The overlay's routes are others now. A relayed session that waits for an acknowledgement tries the new
+ * way at once, instead of when its next probe is due: each is twice as far away as the one before. */
+void path_routes_moved(struct session *ss);
+/* A packet of the session has come so, and was the peer's. Accepted: answers go where the last came from. */
+void path_came(struct session *ss, const struct relay_arrival *now);
 /* Somebody wants the direct way now: the pauses between our own tries may be long by now. */
 void path_want_direct(struct session *ss);
 /* The direct way works for this session, so it is there for the peer's others. */
@@ -562,7 +584,7 @@ struct relay {
     uint64_t sequence[OVERLAY_CLASSES];
     struct link inbound; /* for us, not yet read */
     size_t inbound_bytes;
-    struct uuid bringing; /* the neighbour whose packet is being read */
+    struct relay_arrival bringing; /* of the packet that is being read */
     struct link parked;
     size_t half_open;
     size_t queued_bytes;
@@ -599,6 +621,11 @@ void relay_drop(struct fabric *f, enum fabric_drop why);
 bool relay_may_accept(struct fabric *f, const struct uuid *from);
 
 /* --- the fabric --- */
+struct own_pause { /* this process was not run, for so long, until then */
+    uint64_t woke_ns, slept_ns;
+};
+#define OWN_PAUSES 4
+
 struct fabric {
     struct fabric_config cfg;
     uv_loop_t *loop;
@@ -617,6 +644,8 @@ struct fabric {
     void (*close_cb)(void *data);
     void *close_data;
     uint64_t now_ns, last_turn_ns, grace_until_ns, woke_ns;
+    struct own_pause pauses[OWN_PAUSES]; /* the latest, in a ring */
+    unsigned pause_count;
     struct timer_heap timers;
     uint64_t armed_ns;
     bool armed_precise;
@@ -647,6 +676,9 @@ struct fabric {
 };
 
 void fabric_tick(struct fabric *f);
+void fabric_note_pause(struct fabric *f, uint64_t slept_ns);
+/* How much of the time from then on this process did not run: no silence of anybody else. */
+uint64_t fabric_slept_since(const struct fabric *f, uint64_t from_ns);
 void event_init(struct event *e, void (*run)(struct event *e));
 void event_post(struct fabric *f, struct event *e);
 void event_cancel(struct event *e);

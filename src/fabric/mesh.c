@@ -131,6 +131,7 @@ void mesh_todo_fini(struct mesh_todo *todo)
 {
     free(todo->send);
     free(todo->change);
+    free(todo->news);
     *todo = (struct mesh_todo){0};
 }
 
@@ -277,9 +278,20 @@ static uint8_t relay_load(const struct mesh *m)
     return leaves > m->own_load ? (uint8_t)(leaves < 100 ? leaves : 100) : m->own_load;
 }
 
+static void add_news(const struct mesh_neighbour *n, struct mesh_todo *todo)
+{
+    if (todo->news_count == todo->news_cap) {
+        todo->news_cap = todo->news_cap == 0 ? 8 : todo->news_cap * 2;
+        todo->news = xrealloc(todo->news, todo->news_cap * sizeof *todo->news);
+    }
+    todo->news[todo->news_count++] = (struct mesh_link_news){
+        .id = n->id, .state = n->link.state, .one_way = n->link.one_way};
+}
+
 static void step_link(struct mesh *m, struct mesh_neighbour *n, struct mesh_link_event *ev,
                       struct mesh_todo *todo)
 {
+    enum mesh_link_state was = n->link.state;
     struct mesh_link_todo out;
     ev->now_us = m->now_us;
     ev->random = m->random += 0x9e3779b97f4a7c15ULL;
@@ -287,6 +299,9 @@ static void step_link(struct mesh *m, struct mesh_neighbour *n, struct mesh_link
     ev->own_full = n->refused;
     bool full = n->link.peer_full;
     mesh_link_step(&n->link, ev, &out);
+    if (n->link.state != was) {
+        add_news(n, todo);
+    }
     for (unsigned i = 0; i < out.send_count; i++) {
         struct route_send *s = add_send(todo, &n->id);
         s->len = mesh_probe_encode(&out.send[i], s->data);
@@ -487,7 +502,7 @@ static uint64_t next_us(const struct mesh *m)
 void mesh_step(struct mesh *m, const struct mesh_event *ev, struct mesh_todo *todo)
 {
     CHECK(ev->now_us >= m->now_us);
-    todo->send_count = todo->change_count = 0;
+    todo->send_count = todo->change_count = todo->news_count = 0;
     m->now_us = ev->now_us;
     m->random ^= ev->random;
     m->own_load = ev->own_load;

@@ -51,11 +51,19 @@ struct mesh_event {
     uint8_t own_load; /* percent, told to neighbours */
 };
 
+struct mesh_link_news { /* for the log */
+    struct uuid id;
+    enum mesh_link_state state;
+    bool one_way; /* TRYING, DOWN: it was heard all the time */
+};
+
 struct mesh_todo {
     struct route_send *send; /* grows as needed; the caller keeps the struct from step to step */
     size_t send_count, send_cap;
     struct mesh_peers_change *change;
     size_t change_count, change_cap;
+    struct mesh_link_news *news; /* links whose state is another one now */
+    size_t news_count, news_cap;
     uint64_t next_us; /* tick no later */
 };
 void mesh_todo_fini(struct mesh_todo *todo);

@@ -18,11 +18,18 @@
  * and its challenge brings the acknowledgement that ends the back-off. */
 #include "fabric/fabric_impl.h"
 
+#include "base/log.h"
+
 /* More than 20 bits: the kernel gives no such flow label. Compared by us only; to the library a
  * virtual address is an address like any other. */
 #define VIRTUAL_MARK 0x72617021u
 #define ACTIVE_KEEPALIVE_MS 250
+/* A try takes one of seven spare connection ids, and new ones come only over a way that works: so the first
+ * tries are near, the others further apart each time, and changes of routes have some of the first. */
 #define RETREAT_AGAIN_NS (300 * NS_PER_MS)
+#define RETREATS_NEAR 4
+#define RETREAT_MAX_SHIFT 3
+#define WAITED_MIN_NS (100 * NS_PER_MS)
 #define CARRIED_FOR_NS (10000 * NS_PER_MS)
 #define ACTIVE_FOR_NS (3000 * NS_PER_MS)
 #define SHORTCUT_FIRST_NS (1000 * NS_PER_MS)
@@ -91,6 +98,29 @@ void path_init(struct session *ss, const struct addr *remote)
         path_virtual_id(&remote->ss, &p->remote);
         p->shortcut_at_ns = ss->f->now_ns + SHORTCUT_FIRST_NS;
     }
+}
+
+void path_log(const struct session *ss, const char *phrase)
+{
+    if (!log_enabled(LOG_DEBUG)) {
+        return;
+    }
+    const struct path_state *p = &ss->path;
+    ngtcp2_conn_info ci;
+    char id[UUID_TEXT_MAX];
+    char via[UUID_TEXT_MAX];
+    ngtcp2_conn_get_conn_info(ss->conn, &ci);
+    uuid_format(&ss->who.identity.node_id, id);
+    uuid_format(&p->via, via);
+    log_debug(LOG_FABRIC, phrase,
+              "peer=%s kind=%s dialled=%d relayed=%d via=%s generation=%u heard_ms=%llu "
+              "progress_ms=%llu pto_ms=%llu rtt_us=%llu in_flight=%llu",
+              id, ss->kind == KIND_BULK ? "bulk" : "control", (int)ss->dialled, (int)p->relayed,
+              via, p->generation,
+              (unsigned long long)((ss->f->now_ns - ss->last_rx_ns) / NS_PER_MS),
+              (unsigned long long)((ss->f->now_ns - p->progress_ns) / NS_PER_MS),
+              (unsigned long long)(ngtcp2_conn_get_pto(ss->conn) / NS_PER_MS),
+              (unsigned long long)(ci.smoothed_rtt / 1000), (unsigned long long)ci.bytes_in_flight);
 }
 
 static void schedule_shortcut(struct session *ss)
@@ -165,9 +195,10 @@ void path_settle(struct session *ss)
     }
     ngtcp2_conn_info ci;
     ngtcp2_conn_get_conn_info(ss->conn, &ci);
-    if (ci.bytes_in_flight == 0) {
+    if (ci.bytes_in_flight == 0 || !p->waiting) {
         p->progress_ns = ss->f->now_ns;
     }
+    p->waiting = ci.bytes_in_flight > 0;
 }
 
 /* When silence since `from_ns` becomes too long. */
@@ -177,10 +208,10 @@ static uint64_t too_long(const struct session *ss, uint64_t from_ns)
     ngtcp2_conn_info ci;
     ngtcp2_conn_get_conn_info(ss->conn, &ci);
     from_ns = from_ns > p->since_ns ? from_ns : p->since_ns;
-    /* While we did not run ourselves, answers were lying in the socket. */
-    from_ns = from_ns > ss->f->woke_ns ? from_ns : ss->f->woke_ns;
-    return from_ns + 2 * p->keepalive_ms * NS_PER_MS + ss->f->suspect_margin_ns +
-           3 * ci.smoothed_rtt;
+    /* While we did not run ourselves, answers were lying in the socket; what was silence before that, and is
+     * after it, stays silence. */
+    return from_ns + fabric_slept_since(ss->f, from_ns) + 2 * p->keepalive_ms * NS_PER_MS +
+           ss->f->suspect_margin_ns + 3 * ci.smoothed_rtt;
 }
 
 static uint64_t suspect_at(const struct session *ss)
@@ -205,18 +236,38 @@ static bool may_move(const struct session *ss)
            ss->kind != KIND_ENROLL;
 }
 
+/* When a session that waits for an acknowledgement follows the routes, which have moved. */
+static uint64_t follow_at(const struct session *ss)
+{
+    const struct path_state *p = &ss->path;
+    uint64_t from_ns = p->progress_ns > p->since_ns ? p->progress_ns : p->since_ns;
+    uint64_t patience_ns = 2 * ngtcp2_conn_get_pto(ss->conn);
+    patience_ns = patience_ns > WAITED_MIN_NS ? patience_ns : WAITED_MIN_NS;
+    uint64_t at_ns = from_ns + fabric_slept_since(ss->f, from_ns) + patience_ns;
+    uint64_t again_ns = p->tried_ns > p->progress_ns ? p->tried_ns + WAITED_MIN_NS : 0;
+    return at_ns > again_ns ? at_ns : again_ns;
+}
+
 uint64_t path_deadline(const struct session *ss)
 {
     if (!may_move(ss)) {
         return UINT64_MAX;
     }
     uint64_t at = suspect_at(ss);
-    return at > ss->path.retreat_at_ns ? at : ss->path.retreat_at_ns;
+    at = at > ss->path.retreat_at_ns ? at : ss->path.retreat_at_ns;
+    uint64_t follow_ns = ss->path.routes_ns != 0 ? follow_at(ss) : UINT64_MAX;
+    return at < follow_ns ? at : follow_ns;
 }
 
 static enum overlay_class class_of(const struct session *ss)
 {
     return ss->kind == KIND_BULK ? OVERLAY_BULK : OVERLAY_CONTROL;
+}
+
+uint64_t path_retreat_pause_ns(unsigned tries)
+{
+    unsigned shift = tries > RETREATS_NEAR ? tries - RETREATS_NEAR : 0;
+    return RETREAT_AGAIN_NS << (shift < RETREAT_MAX_SHIFT ? shift : RETREAT_MAX_SHIFT);
 }
 
 static bool move_to_relay(struct session *ss)
@@ -231,6 +282,9 @@ static bool move_to_relay(struct session *ss)
         return false; /* no spare connection id, or not confirmed: later */
     }
     p->generation = generation;
+    p->tries = p->progress_ns > p->tried_ns ? 1 : p->tries + 1;
+    p->tried_ns = ss->f->now_ns;
+    p->retreat_at_ns = ss->f->now_ns + path_retreat_pause_ns(p->tries);
     if (!p->relayed) {
         path_settle(ss);
     } /* else nothing is better yet: it stays suspect */
@@ -243,23 +297,54 @@ bool path_leave_direct(struct session *ss)
     return may_move(ss) && !ss->path.relayed && move_to_relay(ss);
 }
 
+/* Since the routes moved nothing was acknowledged: now the session has waited long enough. */
+static void follow_routes(struct session *ss)
+{
+    struct path_state *p = &ss->path;
+    struct uuid hop;
+    bool tried = p->tried_ns > p->progress_ns; /* and not answered so far */
+    if (p->progress_ns > p->routes_ns || (tried && p->tries >= RETREATS_NEAR)) {
+        p->routes_ns = 0;
+    } else if (ss->f->now_ns >= follow_at(ss)) {
+        p->routes_ns = 0;
+        bool moved = relay_way_to(ss->peer, class_of(ss), &hop) == 0 && move_to_relay(ss);
+        path_log(ss, moved ? "session migrates with the routes" : "session cannot migrate");
+    }
+}
+
 void path_tick(struct session *ss)
 {
     struct fabric *f = ss->f;
     struct path_state *p = &ss->path;
     struct uuid hop;
+    if (p->routes_ns != 0 && may_move(ss)) {
+        follow_routes(ss);
+    }
     if (!may_move(ss) || f->now_ns < p->retreat_at_ns || !path_is_suspect(ss)) {
         return;
     }
     p->retreat_at_ns = f->now_ns + RETREAT_AGAIN_NS;
     if (relay_way_to(ss->peer, class_of(ss), &hop) != 0) {
+        path_log(ss, "session is suspect and has no other way");
         return;
     }
     bool was_direct = !p->relayed;
-    if (move_to_relay(ss) && was_direct) {
+    bool moved = move_to_relay(ss);
+    path_log(ss,
+             moved ? "session is suspect and migrates" : "session is suspect and cannot migrate");
+    if (moved && was_direct) {
         /* A way that has just failed is not tried again at once; one that fails often, rarely. */
         p->shortcut_failures++;
         schedule_shortcut(ss);
+    }
+}
+
+void path_routes_moved(struct session *ss)
+{
+    if (may_move(ss) && ss->path.relayed && ss->path.waiting) {
+        ss->path.routes_ns = ss->f->now_ns;
+        follow_routes(ss);
+        session_arm(ss);
     }
 }
 
@@ -289,8 +374,27 @@ void path_want_direct(struct session *ss)
     }
 }
 
+void path_came(struct session *ss, const struct relay_arrival *now)
+{
+    struct path_state *p = &ss->path;
+    /* What the dialler sent before it changed its way may come after what it sent then. */
+    bool late = now->class == p->came.class && now->sequence < p->came.sequence;
+    if (late && !uuid_equal(&p->came.by, &p->shunned)) {
+        return;
+    }
+    if (!uuid_equal(&p->came.by, &now->by)) {
+        p->shunned = UUID_NIL;
+        if (!ss->dialled) {
+            p->since_ns =
+                ss->f->now_ns; /* nothing went this way yet that could have been acknowledged */
+        }
+    }
+    p->came = *now;
+}
+
 void path_validated(struct session *ss, const ngtcp2_path *path, bool ok)
 {
+    path_log(ss, ok ? "path is valid" : "path is not valid");
     if (ss->dialled && ok && !path_is_virtual(path->remote.addr)) {
         ss->path.since_ns = ss->f->now_ns;
         ss->src = (struct source){0};

@@ -388,6 +388,16 @@ static void end_race(struct peer *p, struct session *winner)
     }
 }
 
+/* One connection is up, so the peer is there: the other does not wait for what is left of its back-off. */
+static void dial_the_other(struct peer *p, bool bulk)
+{
+    if (p->failures[bulk] > 0 && peer_session(p, bulk) == NULL && wanted(p, bulk)) {
+        p->failures[bulk] = p->tried[bulk] = 0;
+        p->next_dial_ns[bulk] = 0;
+        peer_want(p, bulk);
+    }
+}
+
 void peer_session_up(struct session *ss)
 {
     struct fabric *f = ss->f;
@@ -431,6 +441,7 @@ void peer_session_up(struct session *ss)
     }
     if (!ss->path.relayed) {
         path_direct_works(ss);
+        dial_the_other(p, !bulk);
     }
 }
 

@@ -27,7 +27,8 @@ const char *const fabric_drop_slugs[FABRIC_DROP_COUNT] = {FABRIC_DROPS(SLUG_)};
 
 struct inbound {
     struct link link;
-    struct uuid neighbour, from;
+    struct relay_arrival arrival;
+    struct uuid from;
     uint8_t path;
     size_t len;
     uint8_t data[];
@@ -334,24 +335,42 @@ static enum overlay_class queue_class(struct fabric *f, const struct overlay_pac
                : p->class;
 }
 
+static bool may_carry(struct fabric *f, const struct uuid *neighbour)
+{
+    return fabric_is_neighbour(f, neighbour) &&
+           f->relay.vtab.may_relay(f->relay.vtab.data, neighbour);
+}
+
+/* A challenge is answered on the way it came by (RFC 9000 section 8.2.2), whatever way the session goes: that
+ * one may be the dead one that the dialler wants to leave. */
+static bool is_answer(struct session *ss, const struct addr *to)
+{
+    const ngtcp2_path *now = ngtcp2_conn_get_path(ss->conn);
+    uint8_t generation = path_virtual_generation(&to->ss);
+    return !ss->dialled && !uuid_is_nil(&ss->path.asked_by) &&
+           generation == ss->path.asked_generation &&
+           !(path_is_virtual(now->remote.addr) &&
+             path_virtual_generation(now->remote.addr) == generation) &&
+           may_carry(ss->f, &ss->path.asked_by);
+}
+
 static int way_out(struct fabric *f, struct session *ss, const struct uuid *to,
                    enum overlay_class class, struct uuid *ret)
 {
     int rc = ss != NULL && ss->peer != NULL ? relay_way_to(ss->peer, class, ret)
                                             : relay_next_hop(f, to, class, to, ret);
-    if (!f->relay.on || ss == NULL || ss->dialled || uuid_is_nil(&ss->path.came_by)) {
+    if (!f->relay.on || ss == NULL || ss->dialled || uuid_is_nil(&ss->path.came.by)) {
         return rc;
     }
     /* Accepted: only the dialler can look for another way, and the one it found is known to work in
      * one direction at least; answers follow it, unless nothing of them arrives. */
     struct path_state *p = &ss->path;
-    if (uuid_equal(&p->via, &p->came_by) && rc == 0 && path_is_stalled(ss)) {
-        p->shunned = p->came_by;
+    if (uuid_equal(&p->via, &p->came.by) && rc == 0 && path_is_stalled(ss)) {
+        p->shunned = p->came.by;
         p->since_ns = f->now_ns;
     }
-    if (!uuid_equal(&p->came_by, &p->shunned) && fabric_is_neighbour(f, &p->came_by) &&
-        f->relay.vtab.may_relay(f->relay.vtab.data, &p->came_by)) {
-        *ret = p->came_by;
+    if (!uuid_equal(&p->came.by, &p->shunned) && may_carry(f, &p->came.by)) {
+        *ret = p->came.by;
         rc = 0;
     }
     return rc;
@@ -371,7 +390,11 @@ void relay_send(struct fabric *f, struct session *ss, const struct addr *to, str
         relay_drop(f, FABRIC_DROP_TOO_LARGE);
         return;
     }
-    int rc = way_out(f, ss, &p.to, p.class, &hop);
+    bool answer = r->on && ss != NULL && is_answer(ss, to);
+    if (answer) {
+        hop = ss->path.asked_by;
+    }
+    int rc = answer ? 0 : way_out(f, ss, &p.to, p.class, &hop);
     if (rc != 0) {
         relay_drop(f, r->on ? drop_for(rc) : FABRIC_DROP_OFF);
         return;
@@ -379,8 +402,9 @@ void relay_send(struct fabric *f, struct session *ss, const struct addr *to, str
     p.sequence = ++r->sequence[p.class];
     struct relay_flow *flow = relay_guard_pass(&r->guard, &f->node_id, &p, f->now_ns);
     CHECK(flow != NULL); /* our own sequence only rises */
-    if (ss != NULL) {
+    if (ss != NULL && !answer && !uuid_equal(&ss->path.via, &hop)) {
         ss->path.via = hop;
+        path_log(ss, "session goes another way");
     }
     if (enqueue(f, &hop, queue_class(f, &p, flow), &p)) {
         r->counters.sent++;
@@ -443,7 +467,8 @@ static void keep_inbound(struct fabric *f, const struct uuid *neighbour,
         return;
     }
     struct inbound *in = xmalloc(sizeof *in + p->payload.len);
-    in->neighbour = *neighbour;
+    in->arrival = (struct relay_arrival){
+        .by = *neighbour, .class = p->class, .sequence = p->sequence};
     in->from = p->from;
     in->path = p->path;
     in->len = p->payload.len;
@@ -521,11 +546,11 @@ void relay_deliver(struct fabric *f)
     struct relay *r = &f->relay;
     while (!list_empty(&r->inbound)) {
         struct inbound *in = container_of(r->inbound.next, struct inbound, link);
-        struct peer *p = peer_find(f, &in->neighbour);
+        struct peer *p = peer_find(f, &in->arrival.by);
         struct addr from;
         struct source none = {0};
         path_virtual(&in->from, in->path, &from);
-        r->bringing = in->neighbour;
+        r->bringing = in->arrival;
         r->counters.delivered++;
         if (p != NULL && relay_carrier(p, true) == NULL && p->addr_count > 0) {
             /* It brings us packets and may have no way to dial us: give it our data connection. */
@@ -555,6 +580,10 @@ void fabric_set_qos(struct fabric *f, const struct overlay_qos qos[OVERLAY_CLASS
 
 void fabric_overlay_changed(struct fabric *f)
 {
+    fabric_tick(f);
+    for (struct link *l = f->sessions.next; l != &f->sessions; l = l->next) {
+        path_routes_moved(container_of(l, struct session, link));
+    }
     peer_kick_all(f);
 }
 

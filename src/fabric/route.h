@@ -148,7 +148,7 @@ enum route_refusal route_next_hop(const struct route_table *t, const struct uuid
 
 /* Whether it is a destination here, reachable or not. */
 bool route_has(const struct route_table *t, const struct uuid *dst);
-/* Rises when any next hop may have changed. */
+/* Rises when any next hop may have changed, or the way behind one. */
 uint64_t route_generation(const struct route_table *t);
 void route_counters(const struct route_table *t, struct route_counters *ret);
 size_t route_destination_count(const struct route_table *t);

@@ -117,6 +117,10 @@ bool route_feasible(const struct route_destination *d, const struct route *r);
 uint32_t route_dislike(const struct route_table *t, const struct route_destination *d,
                        const struct route *r);
 struct route *route_selected(const struct route_destination *d);
+/* r is about to say that: when we go that way and it is another one behind the next hop, as its metric
+ * tells, the generation rises. */
+void route_note_move(struct route_table *t, const struct route_destination *d,
+                     const struct route *r, struct route_pair said, uint8_t hops);
 /* Chooses again, sets what is advertised, and asks for a newer seqno where that would help. */
 void route_select(struct route_table *t, struct route_destination *d);
 void route_select_all(struct route_table *t);

@@ -114,8 +114,10 @@ static bool take_entry(struct route_table *t, struct route_neighbour *n,
     } else if (route_pair_better(said, r->best)) {
         r->best = said;
     }
+    uint8_t hops = own ? 0 : e->hops;
+    route_note_move(t, d, r, said, hops);
     r->last = said;
-    r->hops = own ? 0 : e->hops;
+    r->hops = hops;
     r->heard_ms = t->now_ms;
     t->counters.infeasible += !own && !route_feasible(d, r);
     route_select(t, d);

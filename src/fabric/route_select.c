@@ -95,13 +95,15 @@ static void withdraw(struct route_table *t, struct route_destination *d)
     }
 }
 
-static void advertise(struct route_table *t, struct route_destination *d, const struct route *r)
+/* switched: others are told though the metric is much the same, for what was sent the old way may be lost. */
+static void advertise(struct route_table *t, struct route_destination *d, const struct route *r,
+                      bool switched)
 {
     struct route_pair now = {.seqno = r->last.seqno, .metric = route_total(r)};
     uint32_t moved = now.metric > d->adv.metric ? now.metric - d->adv.metric
                                                 : d->adv.metric - now.metric;
     if (d->adv.metric != MESH_METRIC_INFINITE && d->adv.seqno == now.seqno &&
-        d->adv_hops == r->hops + 1 && moved <= MARGIN(d->adv.metric)) {
+        d->adv_hops == r->hops + 1 && moved <= MARGIN(d->adv.metric) && !switched) {
         return;
     }
     d->adv = now;
@@ -139,6 +141,13 @@ static void switch_to(struct route_table *t, struct route_destination *d, struct
         route_mark(t, n, d);
     }
     d->next = n;
+}
+
+void route_note_move(struct route_table *t, const struct route_destination *d,
+                     const struct route *r, struct route_pair said, uint8_t hops)
+{
+    /* Small changes are told only when there is another way (advertise). */
+    t->generation += r->via == d->next && (said.metric != r->last.metric || hops != r->hops);
 }
 
 /* Where a newer sequence number would help: no way but infeasible ones, a much better infeasible one,
@@ -181,14 +190,14 @@ void route_select(struct route_table *t, struct route_destination *d)
         choice_cost(t, d, best) + MARGIN(route_total(best)) >= choice_cost(t, d, current)) {
         best = current;
     }
-    bool had = d->next != NULL;
+    const struct route_neighbour *was = d->next;
     switch_to(t, d, best == NULL ? NULL : best->via);
     if (best != NULL && t->cfg.relay) {
-        advertise(t, d, best);
+        advertise(t, d, best, was != NULL && was != best->via);
     } else {
         withdraw(t, d);
     }
-    if (best != NULL || had || d->count > 0) {
+    if (best != NULL || was != NULL || d->count > 0) {
         ask_newer(t, d, best);
     }
 }

@@ -148,7 +148,7 @@ struct session *session_accept(struct fabric *f, const ngtcp2_pkt_hd *hd, const 
     ss->half_open = true;
     if (ss->path.relayed) {
         /* Where we have no way of our own, or are allowed none, it hears of it the way it came. */
-        ss->path.came_by = f->relay.bringing;
+        ss->path.came = f->relay.bringing;
     }
     f->half_open++;
     ss->path.half_open = ss->path.relayed;
@@ -504,6 +504,12 @@ static void session_up(struct event *e)
     }
 }
 
+static bool goes_to(const struct session *ss, const struct addr *remote)
+{
+    const ngtcp2_addr *now = &ngtcp2_conn_get_path(ss->conn)->remote;
+    return now->addrlen == remote->len && memcmp(now->addr, &remote->ss, remote->len) == 0;
+}
+
 void session_read(struct session *ss, const struct addr *from, const struct source *src,
                   struct blob packet)
 {
@@ -530,19 +536,27 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
         return;
     }
     ss->bytes_in += packet.len;
+    if (relayed) {
+        ss->path.asked_by = f->relay.bringing.by;
+        ss->path.asked_generation = path_virtual_generation(&from->ss);
+    }
     ngtcp2_path_storage ps;
     path_fill(ss, from, &ps);
     ngtcp2_pkt_info pi = {0};
     ss->path.genuine = false;
+    const ngtcp2_addr *remote = &ngtcp2_conn_get_path(ss->conn)->remote;
+    struct addr was = {.len = remote->addrlen};
+    memcpy(&was.ss, remote->addr, remote->addrlen);
     int rv = ngtcp2_conn_read_pkt(ss->conn, &ps.path, &pi, packet.data, packet.len, f->now_ns);
     if (rv != 0) {
         session_failed(ss, rv);
         return;
     }
     ss->last_rx_ns = f->now_ns;
-    if (relayed && ss->path.genuine && !uuid_equal(&ss->path.came_by, &f->relay.bringing)) {
-        ss->path.came_by = f->relay.bringing;
-        ss->path.shunned = UUID_NIL;
+    /* The library follows a peer to another address only by a packet that proved to be the peer's. */
+    ss->path.genuine = ss->path.genuine || (relayed && !goes_to(ss, &was) && goes_to(ss, from));
+    if (relayed && ss->path.genuine) {
+        path_came(ss, &f->relay.bringing);
     } else if (!relayed) {
         ss->src = *src;
     }

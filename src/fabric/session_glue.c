@@ -222,7 +222,11 @@ static int path_validation_cb(ngtcp2_conn *conn, uint32_t flags, const ngtcp2_pa
     (void)conn;
     (void)flags;
     (void)old_path;
-    genuine(user);
+    if (res == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS) {
+        progress(user); /* our challenge has arrived, and its answer has */
+    } else {
+        genuine(user);
+    }
     path_validated(user, path, res == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS);
     return 0;
 }

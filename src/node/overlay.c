@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 
-#define TICK_MS 50
+#define TICK_MIN_MS 2 /* between two looks at what is due */
 #define SYNC_US 250000 /* how often the sessions are looked through */
 #define SAVE_US 60000000
 #define REFUSED_REPORT 40 /* of its messages: ten seconds, as each is repeated */
@@ -23,6 +23,34 @@ static uint8_t own_load(const struct overlay *o)
     return (uint8_t)(percent < 100 ? percent : 100);
 }
 
+static void on_timer(uv_timer_t *timer);
+
+/* When something is due. Probes and updates that wait for the next tick of a fixed rhythm would make every
+ * pause longer by one or two of them. */
+static void arm(struct overlay *o)
+{
+    if (o->closing) {
+        return;
+    }
+    uint64_t now_us = overlay_now_us();
+    uint64_t at_us = o->todo.next_us < o->next_sync_us ? o->todo.next_us : o->next_sync_us;
+    at_us = o->next_save_us < at_us ? o->next_save_us : at_us;
+    uint64_t wait_ms = at_us > now_us ? (at_us - now_us + 999) / 1000 : 0;
+    wait_ms = wait_ms < TICK_MIN_MS || o->want_count > 0 ? TICK_MIN_MS : wait_ms;
+    CHECK(uv_timer_start(&o->timer, on_timer, wait_ms, 0) == 0);
+}
+
+static void log_links(const struct mesh_todo *todo)
+{
+    for (size_t i = 0; log_enabled(LOG_DEBUG) && i < todo->news_count; i++) {
+        const struct mesh_link_news *n = &todo->news[i];
+        char id[UUID_TEXT_MAX];
+        uuid_format(&n->id, id);
+        log_debug(LOG_FABRIC, "link", "peer=%s state=%s one_way=%d", id,
+                  mesh_link_state_text(n->state), (int)n->one_way);
+    }
+}
+
 void overlay_step(struct overlay *o, struct mesh_event *ev)
 {
     CHECK(!o->stepping);
@@ -31,6 +59,7 @@ void overlay_step(struct overlay *o, struct mesh_event *ev)
     ev->random = rng_u64();
     ev->own_load = own_load(o);
     mesh_step(o->mesh, ev, &o->todo);
+    log_links(&o->todo);
     for (size_t i = 0; i < o->todo.send_count; i++) {
         const struct route_send *s = &o->todo.send[i];
         /* What is lost here is lost as on the wire: probes and updates cope. */
@@ -41,8 +70,10 @@ void overlay_step(struct overlay *o, struct mesh_event *ev)
         fabric_overlay_keep(o->cfg.fabric, &c->id, c->keep);
     }
     o->stepping = false;
+    arm(o);
     if (route_generation(mesh_routes(o->mesh)) != o->generation) {
         o->generation = route_generation(mesh_routes(o->mesh));
+        log_debug(LOG_FABRIC, "next hops have changed", "%s", "");
         fabric_overlay_changed(o->cfg.fabric);
     }
 }
@@ -138,6 +169,7 @@ static void want(struct overlay *o, const struct uuid *to)
     }
     if (o->want_count < OVERLAY_WANTS_MAX) { /* the mesh must not be stepped from in here */
         o->want[o->want_count++] = *to;
+        arm(o);
     }
 }
 
@@ -262,6 +294,7 @@ static void on_timer(uv_timer_t *timer)
         struct mesh_event ev = {.kind = MESH_TICK};
         overlay_step(o, &ev);
     }
+    arm(o);
 }
 
 /* --- the directory --- */
@@ -353,7 +386,7 @@ struct overlay *overlay_open(const struct overlay_config *config)
     o->next_save_us = mc.now_us + SAVE_US;
     CHECK(uv_timer_init(config->loop, &o->timer) == 0);
     o->timer.data = o;
-    CHECK(uv_timer_start(&o->timer, on_timer, TICK_MS, TICK_MS) == 0);
+    arm(o);
     fabric_on_datagram(config->fabric, on_datagram, o);
     fabric_set_overlay(config->fabric, &(struct fabric_overlay){.data = o,
                                                                 .next_hop = next_hop,

@@ -10,10 +10,12 @@
 #include "node/route_id.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #define COUNT_MAX 1000
 #define BYTES_MAX (1LL << 30)
 #define PINGS_MAX 16
+#define PAUSE_NS 100000000ULL /* is worth a line of the log */
 #define ECHO_TIMEOUT_MS 5000
 #define BULK_BODY 60000
 
@@ -186,6 +188,10 @@ static void on_ack(struct fabric_stream *s, void *data, struct blob frame)
     }
     uint64_t gap = now - p->last_ack_ns;
     p->gap_ns = gap > p->gap_ns ? gap : p->gap_ns;
+    if (gap >= PAUSE_NS) {
+        log_debug(LOG_FABRIC, "pause of test traffic", "kind=bulk ms=%llu",
+                  (unsigned long long)(gap / 1000000));
+    }
     p->last_ack_ns = now;
     p->acked = (int64_t)ack.bytes;
     if (p->acked >= p->bytes) {
@@ -242,7 +248,12 @@ static void on_echo(struct fabric_call *call, int rc, struct blob body)
         return;
     }
     if (rc == 0) {
-        p->rtt_us[p->received++] = (clock_mono_ns() - p->started_ns) / 1000;
+        uint64_t us = (clock_mono_ns() - p->started_ns) / 1000;
+        p->rtt_us[p->received++] = us;
+        if (us >= PAUSE_NS / 1000) {
+            log_debug(LOG_FABRIC, "pause of test traffic", "kind=echo ms=%llu",
+                      (unsigned long long)(us / 1000));
+        }
     }
     next_echo(p);
 }

@@ -45,8 +45,8 @@ def links_up(node, to):
 class Sites:
     """n1 reaches b1 over one of r1, r2 and one of r3, r4."""
 
-    def __init__(self, env):
-        c = self.c = NetCluster(env, "--overlay", "--synthetic")
+    def __init__(self, env, *run_args):
+        c = self.c = NetCluster(env, "--overlay", "--synthetic", *run_args)
         c.init()
         for name in SITE_A[1:] + SITE_B:
             c.enroll(name)

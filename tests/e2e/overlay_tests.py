@@ -11,10 +11,10 @@ MIB = 1 << 20
 GAP_LIMIT_MS = 3000
 
 
-def mesh(env, relays, hosts):
+def mesh(env, relays, hosts, *run_args):
     """An authority a1 and these hosts, all reachable by all; the relays have their role and everybody
     knows it."""
-    c = NetCluster(env, "--overlay", "--synthetic")
+    c = NetCluster(env, "--overlay", "--synthetic", *run_args)
     c.init()
     for name in (*relays, *hosts):
         c.enroll(name)

@@ -94,6 +94,69 @@ static void test_direct_connection_of_the_other_end_brings_a_relayed_session_bac
     fabric_stream_close(t.s);
 }
 
+/* What this process slept does not count as silence; what was silent before it and after it does. */
+static void test_own_pause_is_taken_from_the_silence_and_no_more(void **state)
+{
+    struct relay_line *l = *state;
+    struct fabric *f = l->a->n->f;
+    struct session *ss = relay_carrier(peer_find(f, &l->r->n->id), false);
+    uint64_t start_ns = f->now_ns;
+    uint64_t now_ns = start_ns + 10000 * NS_PER_MS;
+    uint64_t suspect_ms = 2 * 50 +
+                          200; /* two keep-alives and the margin; and a round trip below 33 ms */
+    ss->last_rx_ns = ss->path.progress_ns = now_ns;
+    f->now_ns = now_ns + 600 * NS_PER_MS;
+    fabric_note_pause(f, 500 * NS_PER_MS);
+    assert_int_equal(fabric_slept_since(f, now_ns), 500 * NS_PER_MS);
+    assert_int_equal(fabric_slept_since(f, now_ns + 400 * NS_PER_MS), 200 * NS_PER_MS);
+    assert_int_equal(fabric_slept_since(f, f->now_ns), 0);
+    f->now_ns = now_ns + (600 + suspect_ms - 101) * NS_PER_MS;
+    assert_false(path_is_suspect(ss));
+    f->now_ns = now_ns + (600 + suspect_ms) * NS_PER_MS;
+    assert_true(path_is_suspect(ss));
+    memset(f->pauses, 0, sizeof f->pauses);
+    f->woke_ns = f->grace_until_ns = 0;
+    fabric_tick(f);
+    ss->last_rx_ns = ss->path.progress_ns = f->now_ns;
+}
+
+/* Seven spare connection ids, and none comes while the way is dark: they must last. */
+static void test_tries_of_a_dark_session_are_further_apart_each_time(void **state)
+{
+    uint64_t last_ns = 0;
+    (void)state;
+    for (unsigned tries = 1; tries < 7; tries++) {
+        uint64_t pause_ns = path_retreat_pause_ns(tries);
+        assert_true(pause_ns <= (tries <= 4 ? 300 : 2400) * NS_PER_MS);
+        last_ns += pause_ns;
+    }
+    assert_true(last_ns >= 3000 * NS_PER_MS);
+    assert_int_equal(path_retreat_pause_ns(1000), path_retreat_pause_ns(100));
+}
+
+/* One of two connections is up, so the peer is there: the other is not dialled at the end of its back-off. */
+static void test_connection_that_comes_up_ends_the_back_off_of_the_other(void **state)
+{
+    struct relay_line *l = *state;
+    struct peer *p = peer_find(l->a->n->f, &l->r->n->id);
+    struct session *bulk = relay_carrier(p, true);
+    while (bulk == NULL) {
+        (void)fabric_world_turn(&l->w->e.w);
+        bulk = relay_carrier(p, true);
+    }
+    session_drop(p->up[0][1], -ERR_TIMEOUT);
+    p->failures[0] = 6;
+    p->next_dial_ns[0] = l->a->n->f->now_ns + 60000 * NS_PER_MS;
+    session_drop(bulk, -ERR_TIMEOUT);
+    p->next_dial_ns[1] = 0;
+    uint64_t start_ns = l->a->n->f->now_ns;
+    peer_want(p, true);
+    while (relay_carrier(p, false) == NULL) {
+        (void)fabric_world_turn(&l->w->e.w);
+        assert_true(l->a->n->f->now_ns - start_ns < 20000 * NS_PER_MS);
+    }
+}
+
 /* Only one direction fails: a hears b, b does not hear a. Silence alone would not tell a. */
 static void test_live_session_leaves_a_path_that_is_dead_one_way(void **state)
 {
@@ -301,6 +364,157 @@ static void test_transfer_survives_the_death_of_its_relay(void **state)
     fabric_stream_reset(t.s, -ERR_CANCELED);
 }
 
+static struct session *dialled_to(struct relay_node *from, struct relay_node *to, bool bulk)
+{
+    return peer_find(from->n->f, &to->n->id)->up[bulk][1];
+}
+
+/* Nothing passes r1 any more, in neither direction. */
+static void lose_first_way(struct mesh *m)
+{
+    relay_world_cut(m->a, m->r1);
+    relay_world_cut(m->r1, m->a);
+}
+
+static void run_ms(struct mesh *m, uint64_t ms)
+{
+    uint64_t start_ns = m->a->n->f->now_ns;
+    while (m->a->n->f->now_ns - start_ns < ms * NS_PER_MS) {
+        (void)fabric_world_turn(&m->w->e.w);
+    }
+}
+
+/* The routes move before the session would have noticed by itself: it follows by a migration. One that is
+ * acknowledged has no reason to. The other end, which would send along the dead way for ten seconds, answers
+ * the challenge along the way it came by. */
+static void test_waiting_session_migrates_when_the_routes_move(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    add_second_way(m);
+    relay_world_be_patient(m->w);
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 100);
+    struct session *ss = dialled_to(m->a, m->b, true);
+    uint8_t generation = ss->path.generation;
+    fabric_overlay_changed(ss->f);
+    run_ms(m, 500);
+    assert_int_equal(ss->path.generation, generation); /* acknowledgements come all the time */
+    lose_first_way(m);
+    run_ms(m, 2500);
+    assert_int_equal(ss->path.generation, generation); /* nobody has told it */
+    m->a->routes = 0;
+    relay_world_route(m->a, m->b, m->r3);
+    fabric_overlay_changed(ss->f);
+    assert_int_equal(ss->path.generation, (uint8_t)(generation + 1));
+    fabric_overlay_changed(ss->f);
+    assert_int_equal(ss->path.generation,
+                     (uint8_t)(generation + 1)); /* its challenge is on the way */
+    uint64_t moved_ns = ss->f->now_ns;
+    transfer_run(m->w, &t, 300);
+    assert_true(ss->f->now_ns - moved_ns < 8000 * NS_PER_MS);
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* An idle session has nothing to show but its challenge. The other end, whose own way is the dead one, answers
+ * along the way the challenge came by, and follows. */
+static void test_challenge_is_answered_along_the_way_it_came_by(void **state)
+{
+    struct mesh *m = *state;
+    add_second_way(m);
+    relay_world_be_patient(m->w);
+    fabric_peer_keep(m->a->n->f, &m->b->n->id, true);
+    struct session *ss = NULL;
+    while ((ss = dialled_to(m->a, m->b, false)) == NULL || !ss->path.relayed) {
+        (void)fabric_world_turn(&m->w->e.w);
+    }
+    run_ms(m, 1000);
+    lose_first_way(m);
+    m->a->routes = 0;
+    relay_world_route(m->a, m->b, m->r3);
+    run_ms(m, 500);
+    fabric_overlay_changed(ss->f);
+    run_ms(m, 3000);
+    assert_int_equal(ss->path.generation, 1);
+    assert_true(ss->f->now_ns - ss->path.progress_ns < 1000 * NS_PER_MS);
+    struct session *other = peer_find(m->b->n->f, &m->a->n->id)->up[0][0];
+    assert_true(uuid_equal(&other->path.via, &m->r3->n->id));
+}
+
+/* They move when it has waited for a moment only: it gives the old way that moment, and no more. */
+static void test_session_follows_the_routes_when_it_has_waited_long_enough(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    add_second_way(m);
+    relay_world_be_patient(m->w);
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 100);
+    struct session *ss = dialled_to(m->a, m->b, true);
+    uint8_t generation = ss->path.generation;
+    lose_first_way(m);
+    fabric_overlay_changed(ss->f);
+    assert_int_equal(ss->path.generation, generation);
+    assert_true(path_deadline(ss) - ss->f->now_ns < 2000 * NS_PER_MS);
+    run_ms(m, 2500);
+    assert_int_equal(ss->path.generation,
+                     (uint8_t)(generation + 1)); /* once: that was all there was */
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* Packets that were under way when the dialler left a dead way come in last. Answers do not go back for them,
+ * unless what is newer leads nowhere. */
+static void test_late_packet_does_not_bring_the_old_way_back(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    add_second_way(m);
+    relay_world_be_patient(m->w);
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 100);
+    struct session *ss = peer_find(m->b->n->f, &m->a->n->id)->up[1][0];
+    struct relay_arrival old = ss->path.came;
+    assert_true(uuid_equal(&old.by, &m->r2->n->id));
+    struct relay_arrival newer = {
+        .by = m->r3->n->id, .class = old.class, .sequence = old.sequence + 10};
+    ss->path.progress_ns = ss->path.since_ns = 1;
+    assert_true(path_is_stalled(ss));
+    path_came(ss, &newer);
+    assert_true(uuid_equal(&ss->path.came.by, &m->r3->n->id));
+    assert_false(path_is_stalled(ss)); /* or it would shun the new way for the old one's silence */
+    old.sequence += 9;
+    path_came(ss, &old);
+    assert_true(uuid_equal(&ss->path.came.by, &m->r3->n->id));
+    ss->path.shunned = m->r3->n->id;
+    path_came(ss, &old);
+    assert_true(uuid_equal(&ss->path.came.by, &m->r2->n->id));
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
+/* An answered challenge is an acknowledgement: the session does not leave the way it has just found. */
+static void test_validated_path_is_progress(void **state)
+{
+    struct mesh *m = *state;
+    struct transfer t = {0};
+    add_second_way(m);
+    relay_world_be_patient(m->w);
+    transfer_start(&t, m->a, m->b);
+    transfer_run(m->w, &t, 100);
+    struct session *ss = dialled_to(m->a, m->b, true);
+    ss->path.progress_ns = 1;
+    assert_int_equal(session_callbacks.path_validation(ss->conn, 0, ngtcp2_conn_get_path(ss->conn),
+                                                       NULL, NGTCP2_PATH_VALIDATION_RESULT_FAILURE,
+                                                       ss),
+                     0);
+    assert_int_equal(ss->path.progress_ns, 1);
+    assert_int_equal(session_callbacks.path_validation(ss->conn, 0, ngtcp2_conn_get_path(ss->conn),
+                                                       NULL, NGTCP2_PATH_VALIDATION_RESULT_SUCCESS,
+                                                       ss),
+                     0);
+    assert_int_equal(ss->path.progress_ns, ss->f->now_ns);
+    fabric_stream_reset(t.s, -ERR_CANCELED);
+}
+
 /* Routes that go round in a ring, which no table should have: the hop limit ends them. */
 static void test_ring_of_routes_is_ended_by_the_hop_limit(void **state)
 {
@@ -410,12 +624,20 @@ int main(void)
         LINE(test_live_session_leaves_a_dead_direct_path_and_returns_to_it),
         LINE(test_overlay_that_wants_a_neighbour_has_the_direct_way_tried_at_once),
         LINE(test_direct_connection_of_the_other_end_brings_a_relayed_session_back),
+        LINE(test_own_pause_is_taken_from_the_silence_and_no_more),
+        LINE(test_connection_that_comes_up_ends_the_back_off_of_the_other),
+        cmocka_unit_test(test_tries_of_a_dark_session_are_further_apart_each_time),
         LINE(test_live_session_leaves_a_path_that_is_dead_one_way),
         LINE(test_direct_address_that_does_not_answer_falls_back_to_the_relay),
         LINE(test_direct_path_that_answers_is_used_alone),
         LINE(test_bulk_goes_over_one_relay_in_packets_that_fit),
         MESH(test_bulk_goes_over_two_relays),
         MESH(test_transfer_survives_the_death_of_its_relay),
+        MESH(test_waiting_session_migrates_when_the_routes_move),
+        MESH(test_challenge_is_answered_along_the_way_it_came_by),
+        MESH(test_session_follows_the_routes_when_it_has_waited_long_enough),
+        MESH(test_late_packet_does_not_bring_the_old_way_back),
+        MESH(test_validated_path_is_progress),
         MESH(test_ring_of_routes_is_ended_by_the_hop_limit),
         LINE(test_retry_works_through_a_relay),
         LINE(test_restarted_node_resets_relayed_sessions),

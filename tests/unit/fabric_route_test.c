@@ -280,6 +280,37 @@ static void test_a_slightly_better_path_does_not_move_traffic(void **state)
     assert_int_equal(next_hop(w, 0, 3), 2);
 }
 
+/* The way moves behind the next hop, which stays: whoever waits for an acknowledgement is told by the
+ * generation. Noise tells nobody. */
+static void test_way_that_moves_behind_the_next_hop_is_noticed(void **state)
+{
+    struct net *w = *state;
+    start(w, 5);
+    link_nodes(w, 0, 1, 1000);
+    link_nodes(w, 1, 2, 1000);
+    link_nodes(w, 2, 4, 1000);
+    link_nodes(w, 1, 3, 1200);
+    link_nodes(w, 3, 4, 1000);
+    run(w, 1000);
+    assert_int_equal(path_cost(w, 0, 4), 3000);
+    uint64_t before = route_generation(w->t[0]);
+    step(w, 1, (struct route_event){.kind = ROUTE_LINK_COST, .neighbour = id_of(2), .cost = 1100});
+    run(w, 100);
+    assert_int_equal(route_generation(w->t[0]), before);
+    cut(w, 1, 2); /* told, though the other way is as long and costs much the same */
+    run(w, 100);
+    assert_int_equal(next_hop(w, 1, 4), 3);
+    assert_int_equal(next_hop(w, 0, 4), 1);
+    const struct uuid far_end = id_of(4);
+    assert_int_equal(route_destination_find(w->t[0], &far_end)->route[0].last.metric, 2200);
+    assert_true(route_generation(w->t[0]) > before);
+    before = route_generation(w->t[0]);
+    step(w, 1, (struct route_event){.kind = ROUTE_LINK_COST, .neighbour = id_of(3), .cost = 90000});
+    run(w, 100);
+    assert_int_equal(next_hop(w, 0, 4), 1);
+    assert_true(route_generation(w->t[0]) > before);
+}
+
 static void test_lost_messages_are_repeated(void **state)
 {
     struct net *w = *state;
@@ -621,6 +652,7 @@ int main(void)
         T(test_cheapest_path_is_chosen_not_the_shortest),
         T(test_cut_moves_traffic_and_a_newer_seqno_is_asked_for),
         T(test_a_slightly_better_path_does_not_move_traffic),
+        T(test_way_that_moves_behind_the_next_hop_is_noticed),
         T(test_lost_messages_are_repeated),
         T(test_leaf_asks_and_learns_and_is_told_no_more),
         T(test_leaf_asks_a_new_relay_again_when_it_has_a_way_already),
