@@ -189,8 +189,9 @@ void path_settle(struct session *ss)
         /* The old way's acknowledgements say nothing about the new one. */
         p->progress_ns = ss->f->now_ns;
     }
-    /* Over relays the routes move first: a migration before that would only lose its challenge. */
-    if (p->keepalive_ms > ACTIVE_KEEPALIVE_MS && !p->relayed && judges_paths(ss)) {
+    /* Over relays too, though the routes should move first: when the news of that are lost, silence is all there
+     * is to go by. */
+    if (p->keepalive_ms > ACTIVE_KEEPALIVE_MS && judges_paths(ss)) {
         choose_keepalive(ss);
     }
     ngtcp2_conn_info ci;

@@ -94,6 +94,21 @@ static void test_direct_connection_of_the_other_end_brings_a_relayed_session_bac
     fabric_stream_close(t.s);
 }
 
+/* From its first packet on, not from the next sweep: until then silence would be noticed after 2.2 s. */
+static void test_relayed_session_in_use_is_missed_soon(void **state)
+{
+    struct relay_line *l = *state;
+    struct talk t = {.l = l};
+    l->a->n->f->cfg.keepalive_ms = l->b->n->f->cfg.keepalive_ms = 1000;
+    timer_stop(l->a->n->f, &l->a->n->f->sweep);
+    talk_open(&t, l->a, l->b);
+    talk_run_for_more(&t);
+    struct session *ss = peer_find(l->a->n->f, &l->b->n->id)->up[0][1];
+    assert_true(ss->path.relayed);
+    assert_int_equal(ss->path.keepalive_ms, 250);
+    fabric_stream_close(t.s);
+}
+
 /* What this process slept does not count as silence; what was silent before it and after it does. */
 static void test_own_pause_is_taken_from_the_silence_and_no_more(void **state)
 {
@@ -624,6 +639,7 @@ int main(void)
         LINE(test_live_session_leaves_a_dead_direct_path_and_returns_to_it),
         LINE(test_overlay_that_wants_a_neighbour_has_the_direct_way_tried_at_once),
         LINE(test_direct_connection_of_the_other_end_brings_a_relayed_session_back),
+        LINE(test_relayed_session_in_use_is_missed_soon),
         LINE(test_own_pause_is_taken_from_the_silence_and_no_more),
         LINE(test_connection_that_comes_up_ends_the_back_off_of_the_other),
         cmocka_unit_test(test_tries_of_a_dark_session_are_further_apart_each_time),
