@@ -343,7 +343,7 @@ struct session {
     struct fabric *f;
     struct link link;       /* in fabric->sessions */
     struct link dirty_link; /* in fabric->dirty */
-    struct event up_event;
+    struct event up_event, direct_event;
     struct timer timer; /* the library's and our own deadlines in one */
     ngtcp2_conn *conn;
     ngtcp2_crypto_conn_ref ref;

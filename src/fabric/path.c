@@ -87,10 +87,13 @@ void path_fill(struct session *ss, const struct addr *remote, ngtcp2_path_storag
     fill(ss, remote, ss->path.generation, ps);
 }
 
+static void run_direct_works(struct event *e);
+
 void path_init(struct session *ss, const struct addr *remote)
 {
     struct path_state *p = &ss->path;
     list_init(&p->parked);
+    event_init(&ss->direct_event, run_direct_works);
     p->keepalive_ms = ss->f->cfg.keepalive_ms;
     p->since_ns = p->progress_ns = ss->f->now_ns;
     p->relayed = path_is_virtual(&remote->ss);
@@ -131,16 +134,6 @@ static void schedule_shortcut(struct session *ss)
     bool neighbour = ss->peer != NULL && (ss->peer->keep & KEEP_OVERLAY) != 0;
     uint64_t max_ns = neighbour ? SHORTCUT_NEIGHBOUR_NS : SHORTCUT_MAX_NS;
     p->shortcut_at_ns = ss->f->now_ns + (wait_ns > max_ns ? max_ns : wait_ns);
-}
-
-void path_direct_works(struct session *ss)
-{
-    for (size_t i = 0; ss->peer != NULL && i < 4; i++) {
-        struct session *other = ss->peer->up[i / 2][i % 2];
-        if (other != NULL && other != ss && other->path.relayed) {
-            other->path.shortcut_at_ns = ss->f->now_ns;
-        }
-    }
 }
 
 static bool judges_paths(const struct session *ss)
@@ -364,6 +357,27 @@ static void try_shortcut(struct session *ss)
     fill(ss, &remote, 0, &ps);
     if (ngtcp2_conn_initiate_migration(ss->conn, &ps.path, ss->f->now_ns) == 0) {
         session_dirty(ss);
+    }
+}
+
+/* Relayed packets for a neighbour go over its control and its data connection, so the link is whole only when
+ * both are direct: none of them waits for its next sweep. */
+static void run_direct_works(struct event *e)
+{
+    struct session *ss = container_of(e, struct session, direct_event);
+    for (size_t i = 0; ss->peer != NULL && i < 4; i++) {
+        struct session *other = ss->peer->up[i / 2][i % 2];
+        if (other != NULL && other != ss && other->path.relayed) {
+            other->path.shortcut_at_ns = ss->f->now_ns;
+            path_want_direct(other);
+        }
+    }
+}
+
+void path_direct_works(struct session *ss)
+{
+    if (ss->state == SESSION_UP && ss->peer != NULL) {
+        event_post(ss->f, &ss->direct_event);
     }
 }
 

@@ -284,6 +284,7 @@ static void session_end(struct session *ss, enum session_state state, int rc)
     ss->end_rc = rc;
     f->counters.packets_lost += session_lost(ss);
     event_cancel(&ss->up_event);
+    event_cancel(&ss->direct_event);
     if (!was_up) {
         f->counters.handshakes_failed++;
     }
@@ -446,6 +447,7 @@ void session_free(struct session *ss)
     struct fabric *f = ss->f;
     timer_stop(f, &ss->timer);
     event_cancel(&ss->up_event);
+    event_cancel(&ss->direct_event);
     endpoint_forget(ss);
     list_del(&ss->link);
     list_del(&ss->dirty_link);

@@ -84,6 +84,7 @@ static void test_direct_connection_of_the_other_end_brings_a_relayed_session_bac
     struct session *ss = relayed_for_a_minute(&t);
     struct fabric_stream_to to = {.node_id = l->a->n->id, .service = "echo", .bulk = true};
     struct echo_end e = {.got = 0};
+    timer_stop(ss->f, &ss->f->sweep); /* at once, not when it is looked at next */
     assert_int_equal(fabric_stream_open(l->b->n->f, &to, &echo_client_vtab, &e, &e.s), 0);
     while (ss->path.relayed && ss->f->now_ns - ss->up_ns < 30000 * NS_PER_MS) {
         (void)fabric_world_turn(&l->w->e.w);
