@@ -138,6 +138,8 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
             return false; /* the next leader does it */
         }
         rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
+    } else if (m->raft_role == RAFT_STANDBY && raft_io_lost_tail(&a->io, rid)) {
+        rc = core_remove(a->core, &a->change, rid, changed); /* and in again, from what it has */
     } else if (m->raft_role == RAFT_STANDBY) {
         if (strcmp(status, "joining") == 0 || (!votes && strcmp(status, "voter") == 0)) {
             propose_status(a, id, "standby");

@@ -149,6 +149,9 @@ struct blob raft_io_statement(const struct raft_io *io);
 /* Whether this voter shows an old disk: its messages are dropped until it starts again or is no voter. Whoever leads
  * has to take it out of the vote. */
 bool raft_io_has_old_disk(const struct raft_io *io, raft_id id, struct raft_old_disk *ret);
+/* As leader: whether this member, which has no vote, started with less than we count it for. libraft sends it
+ * nothing more until it is out of the configuration and in again. */
+bool raft_io_lost_tail(const struct raft_io *io, raft_id id);
 /* When a well-formed message of this member last came (mono_ms); 0 never. */
 uint64_t raft_io_heard_ms(const struct raft_io *io, raft_id from);
 /* Core registers itself here; NULL takes it away. */

@@ -13,6 +13,8 @@ struct raft_io_peer {
     uint64_t boot, boot_before;
     bool old_disk; /* that start shows less than the starts before acknowledged: */
     struct raft_old_disk why;
+    uint64_t
+        lost_term; /* in which we led and counted more than this start holds, of one without a vote */
     /* A start that shows less, heard since suspect_ms and not refuted by `boot` in between. */
     uint64_t suspect, suspect_ms;
     unsigned suspect_count;

@@ -87,12 +87,25 @@ static void forget(struct raft_io_peer *p)
     p->acked = 0;
 }
 
+static bool is_member(const struct raft_configuration *c, raft_id id)
+{
+    unsigned i = 0;
+    while (i < c->n && c->servers[i].id != id) {
+        i++;
+    }
+    return i < c->n;
+}
+
 void raft_io_forget_non_voters(struct raft_io_impl *im)
 {
     const struct raft *r = im->io->data;
     for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
-        if (!raft_io_votes(&r->configuration, im->peers[i].id)) {
-            forget(&im->peers[i]);
+        struct raft_io_peer *p = &im->peers[i];
+        if (!raft_io_votes(&r->configuration, p->id)) {
+            forget(p);
+        }
+        if (!is_member(&r->configuration, p->id)) {
+            p->lost_term = 0;
         }
     }
 }
@@ -116,11 +129,24 @@ bool raft_io_has_old_disk(const struct raft_io *io, raft_id id, struct raft_old_
     return false;
 }
 
+bool raft_io_lost_tail(const struct raft_io *io, raft_id id)
+{
+    const struct raft_io_impl *im = raft_io_impl_of(io);
+    const struct raft *r = io->data;
+    for (size_t i = 0; i < ARRAY_SIZE(im->peers); i++) {
+        if (im->peers[i].id == id && r->state == RAFT_LEADER) {
+            return im->peers[i].lost_term == r->current_term;
+        }
+    }
+    return false;
+}
+
 /* Whether to drop the message. */
 static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
                            const struct raft_digest *d)
 {
-    bool voter = raft_io_votes(&((const struct raft *)im->io->data)->configuration, p->id);
+    const struct raft *r = im->io->data;
+    bool voter = raft_io_votes(&r->configuration, p->id);
     if (p->old_disk && !voter) {
         forget(p); /* taken out of the vote, as whoever leads has to see to */
     }
@@ -143,7 +169,10 @@ static bool shows_old_disk(struct raft_io_impl *im, struct raft_io_peer *p,
     p->boot = d->boot;
     p->old_disk = false;
     p->suspect = 0;
+    p->lost_term = 0;
     if (!voter) {
+        bool lost = r->state == RAFT_LEADER && d->boot_index < acked_by(im, p);
+        p->lost_term = lost ? r->current_term : 0;
         forget(p);
     }
     return false;

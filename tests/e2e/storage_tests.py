@@ -240,6 +240,28 @@ def test_torn_write_in_the_log_of_a_killed_follower_loses_nothing(env):
         expect(token_ids(n) >= made, f"{n.name} holds every acknowledged token")
 
 
+def test_torn_write_in_the_log_of_a_killed_standby_loses_nothing(env):
+    """It has no vote that anybody could doubt; the leader counts it for the entry, and has to count it anew."""
+    c = env.cluster(authorities=3, nodes=0)
+    leader = c.wait_leader()
+    victim = c.others(leader)[0]
+    leader.ok("authority", "demote", victim.name, "--yes", "--force")
+    wait_until(lambda: leader.status()["voters"] == 2, "two voters")
+    victim.stop()  # begins a new write-ahead log
+    victim.start()
+    c.settle()
+    made = make_tokens(victim, 5)
+    c.settle()
+    victim.kill9()
+    garble_frame(victim, last=True)
+    victim.start(wait=False)
+    made |= make_tokens(leader, 1)
+    wait_until(lambda: token_ids(victim) >= made, "nothing to be missing")
+    c.settle()
+    expect(c.authority_status(victim, leader) == "standby", "it has no vote")
+    c.one_digest()
+
+
 def flip_image(node):
     """One bit of the packed state in the snapshot that is stored."""
     db = sqlite3.connect(file_of(node, "raft.db"))

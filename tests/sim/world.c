@@ -131,6 +131,9 @@ static void check_accusations(const struct node *n)
     for (int i = 0; i < n->w->n; i++) {
         struct raft_old_disk why;
         raft_id id = n->w->nodes[i].raft_id;
+        if (raft_io_lost_tail(&n->io, id)) {
+            violate(n->w, "S2: node %d takes %d for one that lost what it stored", n->i, i);
+        }
         if (raft_io_has_old_disk(&n->io, id, &why)) {
             violate(n->w,
                     "S2: node %d takes %llu for one with an old disk: acknowledged %llu in term "
