@@ -118,17 +118,19 @@ static void test_own_pause_is_taken_from_the_silence_and_no_more(void **state)
     struct session *ss = relay_carrier(peer_find(f, &l->r->n->id), false);
     uint64_t start_ns = f->now_ns;
     uint64_t now_ns = start_ns + 10000 * NS_PER_MS;
-    uint64_t suspect_ms = 2 * 50 +
-                          200; /* two keep-alives and the margin; and a round trip below 33 ms */
+    ngtcp2_conn_info ci;
+    ngtcp2_conn_get_conn_info(ss->conn, &ci);
+    uint64_t silence_ns = (2 * 50 + 200) * NS_PER_MS +
+                          3 * ci.smoothed_rtt; /* keep-alives, margin */
     ss->last_rx_ns = ss->path.progress_ns = now_ns;
     f->now_ns = now_ns + 600 * NS_PER_MS;
     fabric_note_pause(f, 500 * NS_PER_MS);
     assert_int_equal(fabric_slept_since(f, now_ns), 500 * NS_PER_MS);
     assert_int_equal(fabric_slept_since(f, now_ns + 400 * NS_PER_MS), 200 * NS_PER_MS);
     assert_int_equal(fabric_slept_since(f, f->now_ns), 0);
-    f->now_ns = now_ns + (600 + suspect_ms - 101) * NS_PER_MS;
+    f->now_ns = now_ns + 500 * NS_PER_MS + silence_ns - 1;
     assert_false(path_is_suspect(ss));
-    f->now_ns = now_ns + (600 + suspect_ms) * NS_PER_MS;
+    f->now_ns = now_ns + 500 * NS_PER_MS + silence_ns;
     assert_true(path_is_suspect(ss));
     memset(f->pauses, 0, sizeof f->pauses);
     f->woke_ns = f->grace_until_ns = 0;
