@@ -20,7 +20,7 @@ def peers(node):
 
 
 def test_the_owner_turns_the_overlay_on_and_off(env):
-    """RTE-04, SYN-01: off by default, on by signed configuration, for all or for one; without a restart.
+    """RTE-04, SYN-01, SYN-05: off by default, on by signed configuration, for all or for one; without a restart.
     The audit says who did it."""
     c = env.cluster(authorities=1, nodes=3)
     nodes = [c.a1, c.n1, c.n2, c.n3]

@@ -1,4 +1,4 @@
-/* What happens when a session goes, and how it comes back (DESIGN section 8). */
+/* What happens when a session goes, and how it comes back (DESIGN section 8; SPEC CHN-01: health and reconnection). */
 #include "lib/fabric_echo.h"
 
 #include "base/clock.h"

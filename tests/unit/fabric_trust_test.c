@@ -1,4 +1,4 @@
-/* Who may connect (DESIGN section 4). */
+/* Who may connect (DESIGN section 4; SPEC CHN-01: certificates and authorization of a channel). */
 #include "lib/fabric_echo.h"
 #include "lib/fabric_forge.h"
 
