@@ -117,6 +117,9 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
     uuid_format(id, address);
     a->change = (struct core_change){.data = a};
     int rc;
+    /* Its log went back (authority_fenced), or a standby's did: out, and in again as one that catches up. */
+    bool anew = m != NULL && ((m->raft_role == RAFT_VOTER && strcmp(status, "joining") == 0) ||
+                              (m->raft_role == RAFT_STANDBY && raft_io_lost_tail(&a->io, rid)));
     bool stays = !removed && strcmp(status, "joining") != 0 && votes;
     if (m != NULL && m->raft_role == RAFT_VOTER && !stays && !leaves_a_majority(a, rid, address)) {
         return false;
@@ -130,16 +133,13 @@ static bool step(struct authority *a, const struct core_status *s, const struct 
         rc = core_add(a->core, &a->change, rid, address, changed);
     } else if (m->raft_role == RAFT_SPARE) {
         rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
-    } else if (m->raft_role == RAFT_VOTER && strcmp(status, "joining") == 0) {
-        /* Its log went back (authority_fenced): out, and in again as one that catches up. */
+    } else if (anew) {
         rc = core_remove(a->core, &a->change, rid, changed);
     } else if (!votes && m->raft_role == RAFT_VOTER) {
         if (rid == core_raft_id(&a->cfg.node_id)) {
             return false; /* the next leader does it */
         }
         rc = core_assign(a->core, &a->change, rid, RAFT_STANDBY, changed);
-    } else if (m->raft_role == RAFT_STANDBY && raft_io_lost_tail(&a->io, rid)) {
-        rc = core_remove(a->core, &a->change, rid, changed); /* and in again, from what it has */
     } else if (m->raft_role == RAFT_STANDBY) {
         if (strcmp(status, "joining") == 0 || (!votes && strcmp(status, "voter") == 0)) {
             propose_status(a, id, "standby");

@@ -25,7 +25,8 @@ struct mirror {
     uint64_t generation; /* of the state, that ring and tables are of */
     bool feeding;
     bool settings_dirty;
-    bool tables_loaded;    /* tables are of that state */
+    bool tables_loaded; /* tables are of that state */
+    bool sums_damaged;
     uint64_t applied_told; /* index that the core knows */
 
     char cluster_id[UUID_TEXT_MAX];
@@ -35,18 +36,17 @@ struct mirror {
 
     struct mirror_tables tables;
     struct mirror_group group;
-    struct mirror_sums sums; /* of what was sent */
-    struct buf seal;         /* as the claim found it */
-    bool sums_damaged;
+    struct mirror_sums sums;                   /* of what was sent */
+    struct buf seal;                           /* as the claim found it */
     char found_digest[2 * PKI_HASH_BYTES + 1]; /* of the position */
     bool group_was_full;                       /* the last one sent left entries behind */
 
     struct pg_link *link; /* of now; closed ones go by themselves */
     int links_closing;
     bool came_up;      /* the link of now, or the one before */
-    size_t first_host; /* where the next one begins: one further after each that did not come up */
     bool failed_round; /* a statement of the round under way failed */
     bool outranked;
+    size_t first_host; /* where the next one begins: one further after each that did not come up */
     uint64_t claim;
     struct mirror_found found;
     struct mirror_sent sent[MIRROR_INFLIGHT_MAX];

@@ -325,7 +325,6 @@ static int node_refusal(struct db *db, const char *id, int *ret_rc, struct errms
         rc = refusal(ret_rc, -ERR_NOT_FOUND, em, "there is no node %s: see `rap node list`", id);
     } else if (rc == 1) {
         const char *name = db_col_text(st, "name");
-        rc = 0;
         if (strcmp(db_col_text(st, "enrollment_status"), "enrolled") != 0 ||
             strcmp(db_col_text(st, "membership_status"), "active") != 0) {
             rc = refusal(ret_rc, -ERR_CONFLICT, em, "node %s is no active member: leave it out",

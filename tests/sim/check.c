@@ -96,7 +96,6 @@ static uint64_t audit_rows(uint64_t kind, int rc)
         case CMD_CLUSTER_INIT:
             return rc == 0 ? 3 : 0;
         case CMD_JOIN_APPROVE:
-            return rc == 0 ? 2 : 1;
         case CMD_NODE_REVOKE:
             return rc == 0 ? 2 : 1;
         case CMD_JOIN_SUBMIT:
