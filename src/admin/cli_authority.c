@@ -8,10 +8,10 @@
 int cli_run_authority_list(struct cli *c)
 {
     static const struct out_col cols[] = {
-        {"NODE", "node_id", OUT_TEXT},       {"NAME", "name", OUT_TEXT},
-        {"STATUS", "status", OUT_STATE},     {"LEADER", "leader", OUT_TEXT},
-        {"CONTACT", "in_contact", OUT_TEXT}, {"ADDRESS", "address", OUT_TEXT},
-        {"ADDED", "added_at", OUT_AGE},
+        {"NODE", "node_id", OUT_TEXT},    {"NAME", "name", OUT_TEXT},
+        {"STATUS", "status", OUT_STATE},  {"SIGNS", "signs", OUT_TEXT},
+        {"LEADER", "leader", OUT_TEXT},   {"CONTACT", "in_contact", OUT_TEXT},
+        {"ADDRESS", "address", OUT_TEXT}, {"ADDED", "added_at", OUT_AGE},
     };
     struct out_list list = {"/v1/authorities", cols, ARRAY_SIZE(cols), true, "no authorities"};
     return out_list(c, &list);
@@ -171,6 +171,13 @@ static struct blob find_node(struct blob list, const char *node_id)
     return blob_of(NULL, 0);
 }
 
+/* It votes, and the authority set, whose majority nodes believe, does not have it yet. Until it does, the loss of
+ * another one may leave nobody whom nodes believe. */
+static bool is_unsigned(struct blob item)
+{
+    return mp_find(item, "signs").len > 0 && !mp_find_bool(item, "signs");
+}
+
 static int wait_voter(struct cli *c, const char *node_id, struct buf *ret_doc)
 {
     int64_t end = (int64_t)clock_mono_ms() + c->timeout_ms;
@@ -195,7 +202,7 @@ static int wait_voter(struct cli *c, const char *node_id, struct buf *ret_doc)
             cli_note(c, "%s", status);
             (void)snprintf(last, sizeof last, "%s", status);
         }
-        if (strcmp(status, "voter") == 0) {
+        if (strcmp(status, "voter") == 0 && !is_unsigned(item)) {
             buf_clear(ret_doc);
             buf_add(ret_doc, item.data, item.len);
             buf_fini(&list);

@@ -71,6 +71,10 @@ static void overlay(struct authority *a, const char *kind, struct blob row, bool
         core_status(a->core, &s);
         raft_id rid = core_raft_id(&id);
         mp_doc_bool(w, &d, "leader", s.leader == rid);
+        const struct witness_set *set = fsm_authority_set(a->fsm);
+        if (set->known) {
+            mp_doc_bool(w, &d, "signs", witness_set_find(set, &id) != NULL);
+        }
         for (size_t i = 0; i < s.members_count; i++) {
             if (s.members[i].id == rid) {
                 mp_doc_bool(w, &d, "in_contact", s.members[i].in_contact);

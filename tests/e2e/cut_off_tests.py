@@ -38,6 +38,8 @@ def test_services_of_who_is_cut_off_go_on_for_as_long_as_the_owner_says(env):
     expect(doc["cut_off_after_ms"] == 2000 and doc["overlay"] is True, "set, and the rest stays", doc)
     index = leader.status()["index"]
     wait_until(lambda: all(n.status()["config_version"] >= index - 1 for n in (c.n1, c.n2)), "the nodes to hear of it")
+    # The limit came to nodes that had no contact until a moment ago.
+    wait_until(lambda: cut_off(c.n1, c.n2) == [False] * 2, "the nodes to be in contact")
     expect(pings(c.n1, c.n2).rc == OK, "in contact, nothing changes")
     left = leader
     for a in c.others(left):

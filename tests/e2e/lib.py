@@ -376,6 +376,8 @@ class Cluster:
         via.ok("authority", "add", node.name, "--owner-dir", self.owner_dir(), "--yes")
         wait_until(lambda: self.authority_status(node, via) == "voter",
                    f"{node.name} to be a voter")
+        added, = [a for a in items(via.cli("authority", "list")) if a["node_id"] == node.id]
+        expect(added.get("signs", True), "nodes believe it when `add` says it is done", added)
 
     def bootstrap(self, authorities=3, nodes=2):
         self.init()
