@@ -191,18 +191,21 @@ static int wait_voter(struct cli *c, const char *node_id, struct buf *ret_doc)
             buf_fini(&list);
             return cli_fail(c, -ERR_TIMEOUT,
                             "it was added and goes on by itself: watch `rap authority list`",
-                            "%s is not a voter after %us (%s)", node_id, c->timeout_ms / 1000,
-                            last[0] == '\0' ? "unknown" : last);
+                            "%s is not a voter that nodes believe after %us (%s)", node_id,
+                            c->timeout_ms / 1000, last[0] == '\0' ? "unknown" : last);
         }
         int rc = client_once(c, "GET", "/v1/authorities", blob_of(NULL, 0), NULL,
                              left < 5000 ? (uint32_t)left : 5000, &list);
         struct blob item = rc == 0 ? find_node(buf_blob(&list), node_id) : blob_of(NULL, 0);
         mp_find_str(item, "status", status, sizeof status);
+        if (strcmp(status, "voter") == 0 && is_unsigned(item)) {
+            (void)snprintf(status, sizeof status, "voter, not signing yet");
+        }
         if (status[0] != '\0' && strcmp(status, last) != 0) {
             cli_note(c, "%s", status);
             (void)snprintf(last, sizeof last, "%s", status);
         }
-        if (strcmp(status, "voter") == 0 && !is_unsigned(item)) {
+        if (strcmp(status, "voter") == 0) {
             buf_clear(ret_doc);
             buf_add(ret_doc, item.data, item.len);
             buf_fini(&list);

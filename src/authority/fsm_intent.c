@@ -392,6 +392,19 @@ int fsm_intent_create(struct fsm_ctx *x, const struct intent_create *b)
     return rc != 0 ? rc : put_intent(x, id);
 }
 
+int fsm_intents_none_about(struct fsm_ctx *x, const char *kind, const char *id, const char *name)
+{
+    struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM cluster_route_intents"
+                                           " WHERE destination_kind = ? AND destination_ref = ?");
+    db_bind_text(st, kind);
+    db_bind_text(st, id);
+    int rc = fsm_exists(st);
+    return rc == 1
+               ? fsm_refuse(x, -ERR_CONFLICT,
+                            "an intent is about %s %s: `rap intent delete` it first", kind, name)
+               : rc;
+}
+
 int fsm_intent_set(struct fsm_ctx *x, const struct intent_set *b)
 {
     struct intent_row row;

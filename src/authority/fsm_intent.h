@@ -23,6 +23,8 @@
     "  AND status = 'active')) OR (i.source_kind = 'region' AND i.source_ref ="               \
     " (SELECT region FROM node_mesh_settings WHERE node_id = ?1))))"
 
+/* Refuses when an intent is about this pool or resource. */
+int fsm_intents_none_about(struct fsm_ctx *x, const char *kind, const char *id, const char *name);
 /* Whoever obeys an intent on the way to this pool, or may use it, gets a new configuration. */
 int fsm_intents_pool(struct fsm_ctx *x, const char *pool_id);
 /* Likewise for a resource: whoever obeys an intent on the way to it, or may use it. */

@@ -78,22 +78,14 @@ int fsm_pool_delete(struct fsm_ctx *x, const struct pool_delete *b)
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM cluster_route_intents"
-                                           " WHERE destination_kind = 'pool'"
-                                           " AND destination_ref = ?");
-    db_bind_text(st, pool.id);
-    rc = fsm_exists(st);
-    if (rc == 1) {
-        return fsm_refuse(x, -ERR_CONFLICT,
-                          "an intent is about pool %s: `rap intent delete` it first", pool.name);
-    }
-    rc = rc < 0 ? rc : not_needed(x, &pool);
+    rc = fsm_intents_none_about(x, "pool", pool.id, pool.name);
+    rc = rc != 0 ? rc : not_needed(x, &pool);
     rc = rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_POOL " WHERE p.id = ?", pool.id);
     rc = rc != 0 ? rc : fsm_intents_pool(x, pool.id);
     static const char *const sql[] = {"DELETE FROM egress_pool_members WHERE pool_id = ?",
                                       "DELETE FROM egress_pools WHERE id = ?"};
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(sql); i++) {
-        st = db_prepare(x->db, sql[i]);
+        struct db_stmt *st = db_prepare(x->db, sql[i]);
         db_bind_text(st, pool.id);
         rc = db_run(st);
     }

@@ -210,20 +210,12 @@ int fsm_resource_delete(struct fsm_ctx *x, const struct resource_delete *b)
     if (rc != 0) {
         return rc;
     }
-    struct db_stmt *st = db_prepare(x->db, "SELECT 1 FROM cluster_route_intents"
-                                           " WHERE destination_kind = 'resource'"
-                                           " AND destination_ref = ?");
-    db_bind_text(st, row.id);
-    rc = fsm_exists(st);
-    if (rc == 1) {
-        return fsm_refuse(x, -ERR_CONFLICT,
-                          "an intent is about resource %s: `rap intent delete` it first", row.name);
-    }
-    rc = rc < 0 ? rc : fsm_doc_put(x, FSM_SQL_RESOURCE " WHERE r.id = ?", row.id);
+    rc = fsm_intents_none_about(x, "resource", row.id, row.name);
+    rc = rc != 0 ? rc : fsm_doc_put(x, FSM_SQL_RESOURCE " WHERE r.id = ?", row.id);
     rc = rc != 0 ? rc : fsm_intents_resource(x, row.id);
     rc = rc != 0 ? rc : audit_resource(x, "resource_deleted", row.id);
     if (rc == 0) {
-        st = db_prepare(x->db, "DELETE FROM organization_resources WHERE id = ?");
+        struct db_stmt *st = db_prepare(x->db, "DELETE FROM organization_resources WHERE id = ?");
         db_bind_text(st, row.id);
         rc = db_run(st);
     }

@@ -237,8 +237,6 @@ static void refuse_source(struct fabric *f, const struct addr *from, const struc
  * is a hundred times what a packet of a live session does, so those are read, run and answered first --- */
 
 #define WAITING_MAX 512 /* packets of each kind; with their Ethernet sizes 3/4 MiB */
-/* Of a turn: when so much has passed, the next waits. One step is more than that, a few resets are not. */
-#define HANDSHAKES_NS (50 * 1000ULL)
 
 struct waiting {
     struct link link;
@@ -285,7 +283,7 @@ bool endpoint_has_waiting(const struct endpoint *ep)
 void endpoint_serve_waiting(struct fabric *f)
 {
     struct endpoint *ep = &f->ep;
-    uint64_t end_ns = f->now_ns + HANDSHAKES_NS;
+    uint64_t end_ns = f->now_ns + STRANGERS_NS;
     bool begun = true;
     ep->accepted_this_turn = 0;
     do {

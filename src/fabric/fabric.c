@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #define SWEEP_MS 1000
-#define GUESTS_NS (50 * 1000ULL) /* of a turn, as for handshakes */
 #define LATE_NS (300 * NS_PER_MS)
 #define SUSPECT_MARGIN_NS (200 * NS_PER_MS)
 #define SOURCES_MAX 16384
@@ -86,7 +85,7 @@ static void run_events(struct link *posted)
 /* At least one, or a busy node would let nobody join. */
 static void run_guest_events(struct fabric *f)
 {
-    uint64_t end_ns = f->now_ns + GUESTS_NS;
+    uint64_t end_ns = f->now_ns + STRANGERS_NS;
     while (!f->closing && !list_empty(&f->guest_events) && f->now_ns < end_ns) {
         run_first(&f->guest_events);
         fabric_tick(f);

@@ -99,6 +99,7 @@ static inline void list_splice(struct link *head, struct link *from)
 }
 
 /* --- events and timers --- */
+#define STRANGERS_NS (50 * 1000ULL) /* of a turn for handshakes, and as much for guests */
 struct event {
     struct link link;
     void (*run)(struct event *e);

@@ -546,9 +546,7 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
     path_fill(ss, from, &ps);
     ngtcp2_pkt_info pi = {0};
     ss->path.genuine = false;
-    const ngtcp2_addr *remote = &ngtcp2_conn_get_path(ss->conn)->remote;
-    struct addr was = {.len = remote->addrlen};
-    memcpy(&was.ss, remote->addr, remote->addrlen);
+    bool stood = relayed && goes_to(ss, from);
     int rv = ngtcp2_conn_read_pkt(ss->conn, &ps.path, &pi, packet.data, packet.len, f->now_ns);
     if (rv != 0) {
         session_failed(ss, rv);
@@ -556,7 +554,7 @@ void session_read(struct session *ss, const struct addr *from, const struct sour
     }
     ss->last_rx_ns = f->now_ns;
     /* The library follows a peer to another address only by a packet that proved to be the peer's. */
-    ss->path.genuine = ss->path.genuine || (relayed && !goes_to(ss, &was) && goes_to(ss, from));
+    ss->path.genuine = ss->path.genuine || (relayed && !stood && goes_to(ss, from));
     if (relayed && ss->path.genuine) {
         path_came(ss, &f->relay.bringing);
     } else if (!relayed) {
